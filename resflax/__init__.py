@@ -1,0 +1,25 @@
+"""Residual and dense networks in JAX/Flax, from a declaration to a table and pictures.
+
+The names below are what an experiment file imports. None of them imports JAX.
+"""
+
+from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Digits
+from resflax.declarations.models import DenseNet, ResNet
+from resflax.declarations.optimization import SGD, Cosine, StepDecay
+from resflax.errors import TrainingError, UsageError
+from resflax.experiment import Experiment
+
+__all__ = [
+    "CIFAR10",
+    "CIFAR100",
+    "SGD",
+    "TFDS",
+    "Cosine",
+    "DenseNet",
+    "Digits",
+    "Experiment",
+    "ResNet",
+    "StepDecay",
+    "TrainingError",
+    "UsageError",
+]

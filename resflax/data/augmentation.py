@@ -1,0 +1,81 @@
+"""What happens to pictures on the device: normalisation, padded crops, mirroring.
+
+The random part of an example depends on the step's key and the example's place in the global
+batch, never on the device that computes it.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resflax.declarations.data import TFDS
+
+Array = jax.Array
+
+
+class Normalization(NamedTuple):
+    """x becomes (x - mean) * scale, for x in 0 to 255."""
+
+    mean: Array
+    """(C,) or (H, W, C) float32."""
+    scale: Array
+    """(C,) float32."""
+
+
+def fit_normalization(images: np.ndarray, data: TFDS) -> Normalization:
+    """Statistics of (N, H, W, C) uint8 training pictures, exact sums in whole numbers."""
+    count = len(images)
+    if data.normalization == "pixel":
+        mean = images.sum(0, dtype=np.int64) / count
+        return Normalization(jnp.asarray(mean, jnp.float32), jnp.ones(images.shape[-1]))
+    # From a histogram per channel: one pass, no float copy of the whole set.
+    histograms = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+    values = np.arange(256)
+    means = np.array([np.average(values, weights=h) for h in histograms])
+    stds = np.array(
+        [
+            np.average((values - mean) ** 2, weights=h) ** 0.5
+            for mean, h in zip(means, histograms, strict=True)
+        ]
+    )
+    stds[stds == 0] = 1  # a constant channel
+    return Normalization(jnp.asarray(means, jnp.float32), jnp.asarray(1 / stds, jnp.float32))
+
+
+def normalize(images: Array, normalization: Normalization) -> Array:
+    """(B, H, W, C) uint8 to float32."""
+    return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
+
+
+def example_keys(key: Array, first: Array | int, examples: int) -> Array:
+    """A key for each of `examples` examples, the first at place `first` of the global batch."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(examples))
+
+
+def augment(images: Array, keys: Array, data: TFDS) -> Array:
+    """Crops and mirrors (B, H, W, C) normalised pictures, each by its own key.
+
+    Padding is zero behind the normalisation: the mean colour, as in the papers' code.
+    """
+    draw = jax.vmap(lambda key: jax.random.bits(key, (3,), jnp.uint32))(keys)
+    _, height, width, _ = images.shape
+    rows = jnp.broadcast_to(jnp.arange(height), (len(images), height))
+    columns = jnp.broadcast_to(jnp.arange(width), (len(images), width))
+    if data.flip:
+        mirrored = (draw[:, 2:] & 1).astype(bool)
+        columns = jnp.where(mirrored, columns[:, ::-1], columns)
+    if data.crop_padding:
+        # 2p + 1 places out of 2**32: the bias of the remainder is below one in 10**8.
+        shift = (draw[:, :2] % (2 * data.crop_padding + 1)).astype(jnp.int32) - data.crop_padding
+        rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
+    elif not data.flip:
+        return images
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[
+        :, None, :
+    ]
+    taken = jax.vmap(lambda image, r, c: image[r[:, None], c[None, :]])(
+        images, jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
+    )
+    return jnp.where(inside[..., None], taken, 0)

@@ -1,0 +1,100 @@
+"""Checks shared by all declarations: field types from the annotations, and one way to refuse."""
+
+import dataclasses
+import math
+import types
+from collections.abc import Mapping
+from functools import cache
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+from resflax.errors import UsageError
+
+
+def refuse(declaration: object, field: str, allowed: str) -> NoReturn:
+    """Raises a `UsageError` naming the field, its value and what is allowed."""
+    value = getattr(declaration, field)
+    raise UsageError(f"{type(declaration).__name__}.{field} is {short(value)}; {allowed}")
+
+
+def short(value: object) -> str:
+    """`repr(value)`, cut so that an error stays one readable line."""
+    if isinstance(value, int) and value.bit_length() > 200:
+        return f"an integer of {value.bit_length()} bits"  # repr of a huge int is itself an error
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def check_types(declaration: Any) -> None:
+    """Checks every field against its annotation; ints become floats and lists tuples where due."""
+    cls = type(declaration)
+    for name, hint in field_types(cls).items():
+        value = _convert(getattr(declaration, name), hint, f"{cls.__name__}.{name}")
+        object.__setattr__(declaration, name, value)
+
+
+@cache
+def field_types(cls: type) -> Mapping[str, Any]:
+    """The resolved annotation of every field of a dataclass."""
+    hints = get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
+
+
+def choices(hint: Any) -> tuple[Any, ...]:
+    """The alternatives of a union annotation, or the annotation itself."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
+
+
+_MISMATCH = object()
+
+
+def _convert(value: Any, hint: Any, where: str) -> Any:
+    alternatives = choices(hint)
+    for alternative in alternatives:
+        converted = _match(value, alternative)
+        if converted is not _MISMATCH:
+            return converted
+    expected = " or ".join(map(_describe, alternatives))
+    raise UsageError(f"{where} is {short(value)}; it must be {expected}")
+
+
+def _match(value: Any, hint: Any) -> Any:
+    """`value` as an instance of one non-union annotation, or `_MISMATCH`."""
+    if get_origin(hint) is Literal:
+        hit = isinstance(value, str) and value in get_args(hint)
+        return value if hit else _MISMATCH
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple | list):
+            return _MISMATCH
+        (item, _) = get_args(hint)  # declarations only use tuple[X, ...]
+        items = tuple(_match(element, item) for element in value)
+        return _MISMATCH if _MISMATCH in items else items
+    if hint is float:
+        return _as_float(value)
+    if hint is int and isinstance(value, bool):
+        return _MISMATCH
+    return value if isinstance(value, hint) else _MISMATCH
+
+
+def _as_float(value: Any) -> Any:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return _MISMATCH
+    try:
+        number = float(value)
+    except OverflowError:
+        return _MISMATCH
+    return number if math.isfinite(number) else _MISMATCH
+
+
+def _describe(hint: Any) -> str:
+    if get_origin(hint) is Literal:
+        return "one of " + ", ".join(get_args(hint))
+    if get_origin(hint) is tuple:
+        return f"a tuple of {get_args(hint)[0].__name__}"
+    names = {
+        int: "an int",
+        float: "a finite float",
+        str: "a str",
+        bool: "True or False",
+        type(None): "None",
+    }
+    return names.get(hint, f"a {getattr(hint, '__name__', hint)}")

@@ -1,0 +1,165 @@
+"""The experiment: one declaration of everything that decides a run, its JSON and its hash."""
+
+import dataclasses
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from resflax.declarations.checks import check_types, choices, field_types, refuse, short
+from resflax.declarations.data import Data, Digits
+from resflax.declarations.models import Model
+from resflax.declarations.optimization import SGD, Optimizer, Schedule, StepDecay
+from resflax.errors import UsageError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Experiment:
+    """Everything that decides what a run computes. Checked when constructed; immutable.
+
+    Exactly one of `steps` and `epochs` is set. An epoch is one pass over the training examples;
+    batches run on across its end, so that no example is dropped or repeated within it.
+    """
+
+    name: str
+    """Letters, digits, dots, dashes and underscores; the run's folder begins with it."""
+
+    model: Model
+    """The network."""
+
+    data: Data = dataclasses.field(default_factory=Digits)
+    """What it learns from."""
+
+    optimizer: Optimizer = dataclasses.field(default_factory=SGD)
+    """How it learns."""
+
+    schedule: Schedule = dataclasses.field(default_factory=StepDecay)
+    """How the learning rate moves."""
+
+    batch_size: int
+    """Examples per step over all devices together."""
+
+    steps: int | None = None
+    """Length of the training in optimizer steps."""
+
+    epochs: float | None = None
+    """Length of the training in passes over the training examples."""
+
+    seed: int = 0
+    """Decides initial weights, data order, augmentation and dropout."""
+
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Of convolutions and activations. Parameters, statistics and the loss are always float32."""
+
+    parallel: Literal["pmap", "shard_map"] = "pmap"
+    """jax.pmap or jax.jit(jax.shard_map) over the devices of this machine: same numbers."""
+
+    batch_norm: Literal["per_device", "synchronized"] = "per_device"
+    """Whose examples a training batch's statistics come from: each device's own (as the papers'
+    multi-GPU code), or all devices' (the same result on any number of devices)."""
+
+    log_every: int = 100
+    """Steps between lines of training loss and error in metrics.jsonl (means since the last)."""
+
+    evaluate_every: int = 1000
+    """Steps between evaluations: on the held-out examples if there are, else on the test split.
+    The end of the training is always evaluated."""
+
+    checkpoint_every: int = 1000
+    """Steps between checkpoints. The end, and any interruption, is always saved."""
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a wrong type or value, or not exactly one of steps and epochs."""
+        check_types(self)
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
+            refuse(
+                self, "name", "it needs 1 to 100 of A-Z a-z 0-9 . _ -, a letter or a digit first"
+            )
+        if (self.steps is None) == (self.epochs is None):
+            raise UsageError(
+                f"Experiment.steps is {short(self.steps)} and Experiment.epochs is "
+                f"{short(self.epochs)}; exactly one of them must be set"
+            )
+        for field in ("batch_size", "steps", "log_every", "evaluate_every", "checkpoint_every"):
+            value = getattr(self, field)
+            if value is not None and not 1 <= value < 2**31:
+                refuse(self, field, "it must be at least 1 and below 2**31")
+        if self.epochs is not None and self.epochs <= 0:
+            refuse(self, "epochs", "it must be above 0")
+        if not 0 <= self.seed < 2**32:
+            refuse(self, "seed", "it must be at least 0 and below 2**32")
+
+    def resolved(self) -> "Experiment":
+        """The same experiment with every derived field written out."""
+        return dataclasses.replace(self, model=self.model.resolved())
+
+    @property
+    def content_hash(self) -> str:
+        """12 hex digits that depend on every resolved field and on nothing else."""
+        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """All fields, resolved, as plain JSON values; parts carry their class name as `type`."""
+    plain = _plain(experiment.resolved())
+    assert isinstance(plain, dict)
+    return plain
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(item) for item in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        kind = {} if isinstance(value, Experiment) else {"type": type(value).__name__}
+        names = (field.name for field in dataclasses.fields(value))
+        return kind | {name: _plain(getattr(value, name)) for name in names}
+    return value
+
+
+def from_json(plain: object) -> Experiment:
+    """The inverse of `to_json`. Raises `UsageError` for anything that is not an experiment."""
+    return _construct(Experiment, plain, "experiment")
+
+
+def _construct(cls: Any, plain: object, where: str) -> Any:
+    if not isinstance(plain, Mapping):
+        raise UsageError(f"{where} is {short(plain)}; it must be an object of fields")
+    fields = dict(plain)
+    types = field_types(cls)
+    unknown = sorted(str(name) for name in fields.keys() - types.keys() - {"type"})
+    if unknown:
+        raise UsageError(f"{where} has no field {unknown[0]}; it has {', '.join(types)}")
+    missing = sorted(types.keys() - fields.keys())  # to_json writes every field
+    if missing:
+        raise UsageError(f"{where} lacks the field {missing[0]}")
+    values = {}
+    for name, hint in types.items():
+        parts = {c.__name__: c for c in choices(hint) if dataclasses.is_dataclass(c)}
+        values[name] = _part(parts, fields[name], f"{where}.{name}") if parts else fields[name]
+    return cls(**values)
+
+
+def _part(classes: Mapping[str, Any], plain: object, where: str) -> Any:
+    kind = plain.get("type") if isinstance(plain, Mapping) else None
+    if kind not in classes:
+        raise UsageError(f"{where}.type is {short(kind)}; it must be one of {', '.join(classes)}")
+    return _construct(classes[kind], plain, where)
+
+
+def differences(one: Experiment, other: Experiment) -> list[str]:
+    """The fields in which two experiments differ, as `model.depth: 20 != 56`."""
+    return _differences(to_json(one), to_json(other), "")
+
+
+def _differences(one: Any, other: Any, where: str) -> list[str]:
+    if isinstance(one, dict) and isinstance(other, dict):
+        found = []
+        for key in one.keys() | other.keys():
+            path = f"{where}.{key}" if where else key
+            found += _differences(one.get(key), other.get(key), path)
+        return sorted(found)
+    same = type(one) is type(other) and one == other
+    return [] if same else [f"{where}: {short(one)} != {short(other)}"]

@@ -1,0 +1,161 @@
+"""The layers that residual and dense networks are made of.
+
+Images and feature maps are NHWC. Parameters and batch statistics are float32; convolutions and
+activations have the layer's `dtype`.
+"""
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+
+# He et al. 2015 (arXiv 1502.01852) for convolutions, by fan-out as fb.resnet.torch and the
+# DenseNet authors' code have it; their classifier has the default of Torch's Linear.
+he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
+torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+
+
+class Conv(nn.Module):
+    """A convolution without bias, padded as the papers do: k // 2 on every side.
+
+    Maps (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), features) for odd kernels.
+    """
+
+    features: int
+    kernel_size: int
+    stride: int = 1
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Convolves `x`; the result has the layer's dtype."""
+        k, pad = self.kernel_size, self.kernel_size // 2
+        kernel = self.param("kernel", he_normal, (k, k, x.shape[-1], self.features))
+        return jax.lax.conv_general_dilated(
+            x.astype(self.dtype),
+            kernel.astype(self.dtype),
+            window_strides=(self.stride, self.stride),
+            padding=((pad, pad), (pad, pad)),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+
+
+class Moments(NamedTuple):
+    """Mean and mean square of each feature map over a batch: two (C,) float32 vectors."""
+
+    mean: Array
+    mean_square: Array
+
+
+def moments(x: Array, axis_name: str | None) -> Moments:
+    """Moments of (B, H, W, C) maps over B, H and W, and over `axis_name`'s devices if given."""
+    x = x.astype(jnp.float32)
+    found = Moments(jnp.mean(x, (0, 1, 2)), jnp.mean(jnp.square(x), (0, 1, 2)))
+    return found if axis_name is None else jax.lax.pmean(found, axis_name)
+
+
+class BatchNorm(nn.Module):
+    """Batch normalisation (Ioffe & Szegedy 2015) from two moments, computed in float32.
+
+    The variance is E[x^2] - E[x]^2. Running averages hold the mean and the unbiased variance, as
+    in the paper and in PyTorch: new = momentum * old + (1 - momentum) * batch.
+    """
+
+    axis_name: str | None = None
+    """Axis whose devices share their statistics in training; None: each has its own."""
+    momentum: float = 0.9
+    epsilon: float = 1e-5
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool, batch: Moments | None = None) -> Array:
+        """Normalises (B, H, W, C) maps; `batch` are their moments where the caller has them."""
+        maps = (x.shape[-1],)
+        scale = self.param("scale", nn.initializers.ones, maps)
+        bias = self.param("bias", nn.initializers.zeros, maps)
+        running_mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
+        running_var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
+        if train:
+            batch = moments(x, self.axis_name) if batch is None else batch
+            mean = batch.mean
+            # Rounding can take the difference of two near-equal numbers below zero.
+            var = jnp.maximum(batch.mean_square - jnp.square(mean), 0)
+            if not self.is_initializing():
+                devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
+                count = devices * x.size // x.shape[-1]
+                unbiased = var * (count / max(count - 1, 1))
+                keep, take = self.momentum, 1 - self.momentum
+                running_mean.value = keep * running_mean.value + take * mean
+                running_var.value = keep * running_var.value + take * unbiased
+        else:
+            mean, var = running_mean.value, running_var.value
+        factor = scale * jax.lax.rsqrt(var + self.epsilon)
+        shifted = x.astype(jnp.float32) * factor + (bias - mean * factor)
+        return shifted.astype(self.dtype)
+
+
+class Dropout(nn.Module):
+    """Dropout whose mask belongs to the example, not to the device that computes it.
+
+    Every example's mask is drawn from the step's key and the example's place in the global batch,
+    so that a batch means the same on any number of devices.
+    """
+
+    rate: float
+    axis_name: str | None = None
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool) -> Array:
+        """Zeroes activations with probability `rate` in training and scales up the others."""
+        if not train or self.rate == 0:
+            return x
+        examples = x.shape[0]
+        first = 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * examples
+        key = self.make_rng("dropout")
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(examples))
+        keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate, x.shape[1:]))(keys)
+        return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Layers as one network has them: number format and what devices share, set once."""
+
+    dtype: Any = jnp.float32
+    axis_name: str | None = None
+    synchronized: bool = False
+
+    @property
+    def statistics_axis(self) -> str | None:
+        """The axis whose devices share their batch statistics, if they do."""
+        return self.axis_name if self.synchronized else None
+
+    def conv(self, features: int, kernel_size: int, stride: int = 1, *, name: str) -> Conv:
+        """A convolution of these layers."""
+        return Conv(features, kernel_size, stride, dtype=self.dtype, name=name)
+
+    def norm(self, *, name: str) -> BatchNorm:
+        """A batch normalisation of these layers."""
+        return BatchNorm(axis_name=self.statistics_axis, dtype=self.dtype, name=name)
+
+    def dropout(self, rate: float, *, name: str) -> Dropout:
+        """A dropout of these layers."""
+        return Dropout(rate, axis_name=self.axis_name, name=name)
+
+    def head(self, classes: int, *, name: str) -> nn.Dense:
+        """The classifier: its sums, and so the logits, are float32."""
+        return nn.Dense(classes, kernel_init=torch_linear, dtype=jnp.float32, name=name)
+
+
+def max_pool(x: Array) -> Array:
+    """The 3x3 maximum with stride 2 behind the stem of ImageNet nets, padded by 1."""
+    return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
+
+
+def global_average_pool(x: Array) -> Array:
+    """(B, H, W, C) to the (B, C) float32 means over H and W."""
+    return jnp.mean(x.astype(jnp.float32), (1, 2))
