@@ -137,14 +137,15 @@ def _construct(cls: Any, plain: object, where: str) -> Any:
         raise UsageError(f"{where} lacks the field {missing[0]}")
     values = {}
     for name, hint in types.items():
-        parts = {c.__name__: c for c in choices(hint) if dataclasses.is_dataclass(c)}
+        classes = [c for c in choices(hint) if isinstance(c, type) and dataclasses.is_dataclass(c)]
+        parts = {c.__name__: c for c in classes}
         values[name] = _part(parts, fields[name], f"{where}.{name}") if parts else fields[name]
     return cls(**values)
 
 
 def _part(classes: Mapping[str, Any], plain: object, where: str) -> Any:
     kind = plain.get("type") if isinstance(plain, Mapping) else None
-    if kind not in classes:
+    if not isinstance(kind, str) or kind not in classes:
         raise UsageError(f"{where}.type is {short(kind)}; it must be one of {', '.join(classes)}")
     return _construct(classes[kind], plain, where)
 

@@ -31,7 +31,9 @@ def fit_normalization(images: np.ndarray, data: TFDS) -> Normalization:
         mean = images.sum(0, dtype=np.int64) / count
         return Normalization(jnp.asarray(mean, jnp.float32), jnp.ones(images.shape[-1]))
     # From a histogram per channel: one pass, no float copy of the whole set.
-    histograms = [np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])]
+    histograms = [
+        np.bincount(images[..., c].ravel(), minlength=256) for c in range(images.shape[-1])
+    ]
     values = np.arange(256)
     means = np.array([np.average(values, weights=h) for h in histograms])
     stds = np.array(

@@ -17,7 +17,7 @@ from sklearn.datasets import load_digits
 NAME = "digits"
 
 
-class Builder(tfds.core.GeneratorBasedBuilder):  # type: ignore[misc]
+class Builder(tfds.core.GeneratorBasedBuilder):
     """1,797 images (8, 8, 1) uint8 of ten digits: the test part of Alpaydin & Kaynak (UCI, 1998).
 
     scikit-learn has no split of them, so every fifth picture of each class is for testing. Values

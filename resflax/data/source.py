@@ -136,7 +136,9 @@ def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
     features, splits = builder.info.features, builder.info.splits
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         refuse(
-            data, "name", f"the set is stored as {builder.info.file_format}; it must be array_record"
+            data,
+            "name",
+            f"the set is stored as {builder.info.file_format}; it must be array_record",
         )
     for field in ("image_key", "label_key"):
         if getattr(data, field) not in features:
@@ -154,7 +156,9 @@ def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
             refuse(data, field, f"that split of {data.name} has no examples")
     examples = splits[data.train_split].num_examples
     if data.validation >= examples:
-        refuse(data, "validation", f"it must be below the {examples} examples of {data.train_split}")
+        refuse(
+            data, "validation", f"it must be below the {examples} examples of {data.train_split}"
+        )
     return image, label
 
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import types
 from collections.abc import Mapping
-from functools import cache
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
 from resflax.errors import UsageError
@@ -32,8 +31,7 @@ def check_types(declaration: Any) -> None:
         object.__setattr__(declaration, name, value)
 
 
-@cache
-def field_types(cls: type) -> Mapping[str, Any]:
+def field_types(cls: Any) -> Mapping[str, Any]:
     """The resolved annotation of every field of a dataclass."""
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}

@@ -33,8 +33,8 @@ class TFDS:
     the CIFAR papers hold out 5,000). 0: none."""
 
     normalization: Literal["channel", "pixel"] = "channel"
-    """channel: subtract each channel's mean and divide by its standard deviation (Huang et al.
-    2017); pixel: subtract the mean picture (He et al. 2015). Statistics of the training examples."""
+    """channel: subtract each channel's mean, divide by its standard deviation (Huang et al. 2017);
+    pixel: subtract the mean picture (He et al. 2015). Statistics of the training examples."""
 
     crop_padding: int = 0
     """Training: pad each side by this many pixels, then crop back at a random place. 0: no crop."""

@@ -45,7 +45,7 @@ class ResNet:
     """Weighted layers. cifar: 6n+2 (basic) or 9n+2 (bottleneck); imagenet: 18, 34, ... 200."""
 
     layout: Layout = "cifar"
-    """cifar: 3x3 stem, three stages of 16, 32, 64 maps. imagenet: 7x7 stem, pooling, four stages."""
+    """cifar: 3x3 stem, three stages (16, 32, 64 maps). imagenet: 7x7 stem, pooling, four stages."""
 
     block: Block | None = None
     """basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1). None: derived from depth."""
@@ -171,12 +171,9 @@ class DenseNet:
             per_layer = 2 if self.bottleneck else 1
             layers, remainder = divmod(self.depth - 4, 3 * per_layer)
             if remainder or layers < 1:
-                with_or_without = "with" if self.bottleneck else "without"
-                refuse(
-                    self,
-                    "depth",
-                    f"the cifar layout {with_or_without} bottlenecks needs {3 * per_layer}n+4, n >= 1",
-                )
+                kind = "with" if self.bottleneck else "without"
+                form = f"{3 * per_layer}n+4, n >= 1"
+                refuse(self, "depth", f"the cifar layout {kind} bottlenecks needs {form}")
 
     @property
     def layers_per_block(self) -> tuple[int, ...]:

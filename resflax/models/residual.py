@@ -103,6 +103,7 @@ class ResNet(nn.Module):
     def __call__(self, images: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) images to (B, num_classes) float32 logits."""
         config, layers = self.config, self.layers
+        assert config.shortcut is not None, "build() resolves the declaration"
         pre_activated = config.order == "full_pre"
         imagenet = config.layout == "imagenet"
         width = 64 if imagenet else 16

@@ -59,7 +59,7 @@ def summarize(config: Model, num_classes: int, image_shape: tuple[int, int, int]
         module = context.module
         if isinstance(module, Conv | BatchNorm | nn.Dense) and context.method_name == "__call__":
             params = module.variables["params"]
-            kernel = params["kernel"] if "kernel" in params else None
+            kernel = params.get("kernel")
             places = math.prod(output.shape[1:-1])
             rows.append(
                 Row(

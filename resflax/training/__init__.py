@@ -1,0 +1,1 @@
+"""Training: state, step, devices, checkpoints, log, and the loop that ties them together."""

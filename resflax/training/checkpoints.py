@@ -1,0 +1,132 @@
+"""Checkpoints: written by Orbax, and believed only where a sha256 manifest says they are whole.
+
+The manifest is written when a save is finished; Orbax itself does not notice a flipped bit. A
+folder without one is a save that was cut off.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import orbax.checkpoint as ocp
+from orbax.checkpoint.checkpoint_managers import LatestN
+
+from resflax.errors import TrainingError
+from resflax.training.files import write_atomically
+
+MANIFEST = "sha256.json"
+KEPT = 3
+
+State = TypeVar("State")
+
+
+class Checkpoints:
+    """The checkpoints of one run, each in a folder named by its step."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.absolute()
+
+    def steps(self) -> list[int]:
+        """Steps that have a folder, good or not, in order."""
+        if not self.folder.is_dir():
+            return []
+        return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
+
+    def newest_good(self, tell: Callable[[str], None]) -> int | None:
+        """The newest step whose files are what was saved; None if nothing was ever saved.
+
+        Args:
+          tell: is given a line for every newer checkpoint that is passed over, and why.
+
+        Raises:
+          TrainingError: if there are checkpoints, but all of them are damaged.
+        """
+        damaged = []
+        for step in reversed(self.steps()):
+            folder = self.folder / str(step)
+            if not (folder / MANIFEST).exists():
+                tell(f"passing over checkpoint {step}: its save was not finished")
+                continue
+            fault = verify(folder)
+            if fault is None:
+                return step
+            damaged.append(step)
+            tell(f"passing over checkpoint {step}: {fault}")
+        if damaged:
+            raise TrainingError(
+                f"all checkpoints in {self.folder} are damaged; to start over, remove the run's "
+                "folder or name another with --run-dir"
+            )
+        return None
+
+    def forget_after(self, step: int | None) -> None:
+        """Removes unfinished checkpoints newer than `step` and puts damaged ones aside."""
+        for newer in self.steps():
+            if step is not None and newer <= step:
+                continue
+            folder = self.folder / str(newer)
+            if (folder / MANIFEST).exists():
+                aside = self.folder.parent / "damaged-checkpoints"
+                aside.mkdir(exist_ok=True)
+                shutil.rmtree(aside / str(newer), ignore_errors=True)
+                folder.rename(aside / str(newer))
+            else:
+                shutil.rmtree(folder)
+
+    def restore(self, step: int, like: State) -> State:
+        """The state saved at `step`, with the structure, types and devices of `like`."""
+        with self._manager(read_only=True) as manager:
+            return manager.restore(step, args=ocp.args.Composite(state=_restore_args(like)))[
+                "state"
+            ]
+
+    def save(self, step: int, state: Any) -> None:
+        """Saves the state and returns when it is safe on disk; keeps the newest few."""
+        with self._manager(read_only=False) as manager:
+            manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            manager.wait_until_finished()
+        folder = self.folder / str(step)
+        write_atomically(folder / MANIFEST, json.dumps(_hashes(folder), indent=1, sort_keys=True))
+
+    def _manager(self, *, read_only: bool) -> ocp.CheckpointManager:
+        return ocp.CheckpointManager(
+            self.folder,
+            options=ocp.CheckpointManagerOptions(
+                # A save takes well under a second for these networks; nothing to overlap.
+                enable_async_checkpointing=False,
+                preservation_policy=LatestN(KEPT),
+                cleanup_tmp_directories=not read_only,
+                read_only=read_only,
+            ),
+        )
+
+
+def _restore_args(like: Any) -> Any:
+    return ocp.args.StandardRestore(like)
+
+
+def verify(folder: Path) -> str | None:
+    """What is wrong with a finished checkpoint, or None."""
+    try:
+        expected = json.loads((folder / MANIFEST).read_text())
+        found = _hashes(folder)
+    except (OSError, ValueError) as error:
+        return f"it cannot be read ({error})"
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
+            return f"its file {name} is missing"
+        if name not in expected:
+            return f"its file {name} does not belong to it"
+        if found[name] != expected[name]:
+            return f"its file {name} is damaged"
+    return None
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    files = sorted(p for p in folder.rglob("*") if p.is_file() and p != folder / MANIFEST)
+    return {
+        p.relative_to(folder).as_posix(): hashlib.sha256(p.read_bytes()).hexdigest() for p in files
+    }

@@ -1,0 +1,77 @@
+"""Running a replica's function on all devices: by jax.pmap, or by jax.jit(jax.shard_map(...)).
+
+Both take the same arguments: a state that is whole on every device, examples likewise, and a
+batch whose leading axis is dealt out. Both return what every device agrees on, undivided.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from resflax.errors import UsageError
+from resflax.training.step import AXIS
+
+Parallel = Literal["pmap", "shard_map"]
+
+
+class Devices:
+    """The devices of a run, in a row called "data"."""
+
+    def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
+        self.parallel = parallel
+        self.devices = list(jax.local_devices() if devices is None else devices)
+        self.mesh = Mesh(np.array(self.devices), (AXIS,))
+
+    def check_batch_size(self, batch_size: int) -> None:
+        """Raises `UsageError` if the batch cannot be dealt out evenly."""
+        count = len(self.devices)
+        if batch_size % count:
+            below, above = batch_size // count * count, -(-batch_size // count) * count
+            nearest = f"{below} or {above}" if below else f"{above}"
+            raise UsageError(
+                f"Experiment.batch_size is {batch_size}; it must be a multiple of the {count} "
+                f"devices (such as {nearest})"
+            )
+
+    def replicate(self, tree: Any) -> Any:
+        """The arrays of a tree, copied whole to every device."""
+        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+
+    def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> Callable[..., Any]:
+        """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.
+
+        Args:
+          replica: returns values that are equal on all devices; may use the axis "data".
+          donate_state: whether the state passed in may be overwritten; it is gone afterwards.
+        """
+        donated = (0,) if donate_state else ()
+        if self.parallel == "pmap":
+            mapped = jax.pmap(
+                replica,
+                axis_name=AXIS,
+                in_axes=(None, None, 0),
+                out_axes=None,
+                devices=self.devices,
+                donate_argnums=donated,
+            )
+            return lambda state, examples, batch: mapped(
+                state, examples, jax.tree.map(self._deal, batch)
+            )
+        whole, dealt = PartitionSpec(), PartitionSpec(AXIS)
+        # check_vma=True would multiply gradients of the replicated parameters by the number of
+        # devices before our own pmean.
+        mapped = jax.shard_map(
+            replica,
+            mesh=self.mesh,
+            in_specs=(whole, whole, dealt),
+            out_specs=whole,
+            check_vma=False,
+        )
+        return jax.jit(mapped, donate_argnums=donated)
+
+    def _deal(self, array: np.ndarray) -> np.ndarray:
+        count = len(self.devices)
+        return array.reshape(count, len(array) // count, *array.shape[1:])

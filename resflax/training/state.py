@@ -1,0 +1,91 @@
+"""All that a run carries from step to step: enough to continue it, or to predict with it."""
+
+import hashlib
+from typing import Any
+
+import flax.linen as nn
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax.traverse_util import flatten_dict
+
+from resflax.data.augmentation import Normalization
+
+Array = jax.Array
+
+
+class Totals(flax.struct.PyTreeNode):
+    """Sums over the steps since the last line of the log."""
+
+    loss: Array
+    """() float32: sum of the steps' mean losses."""
+    wrong: Array
+    """() int32: examples classified wrongly."""
+
+    @classmethod
+    def zero(cls) -> "Totals":
+        """Nothing summed yet."""
+        return cls(loss=jnp.zeros((), jnp.float32), wrong=jnp.zeros((), jnp.int32))
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """A run between two steps; the same on every device."""
+
+    step: Array
+    """() int32: steps done."""
+    key: Array
+    """(2,) uint32: the run's random key; a step folds its number in."""
+    params: Any
+    """float32 parameters by module path."""
+    batch_stats: Any
+    """float32 running means and variances by module path."""
+    opt_state: Any
+    """The optimizer's."""
+    normalization: Normalization
+    """Of the pictures, fitted to the training examples."""
+    totals: Totals
+    """For the log."""
+
+
+def initial_state(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    normalization: Normalization,
+    image_shape: tuple[int, int, int],
+    seed: int,
+) -> TrainState:
+    """Weights drawn from the seed, before the first step."""
+    weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
+    images = jnp.zeros((1, *image_shape), jnp.float32)
+
+    @jax.jit  # without it, a forward pass would run operation by operation
+    def init(key: Array) -> Any:
+        return module.init(key, images, train=False)
+
+    variables = init(weights_key)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        normalization=normalization,
+        totals=Totals.zero(),
+    )
+
+
+def params_sha256(params: Any) -> str:
+    """Hash of all parameters: path, shape and little-endian float32 bytes, in order of path."""
+    digest = hashlib.sha256()
+    for path, value in sorted(flatten_dict(params, sep="/").items()):
+        array = np.asarray(value, "<f4", order="C")
+        digest.update(f"{path}{array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def params_count(params: Any) -> int:
+    """Number of trainable parameters."""
+    return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,0 +1,118 @@
+"""One step, as one replica sees it: its share of the batch, and the axis "data" to the others.
+
+`training.devices` runs these functions on all devices. Nothing here depends on how many.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from resflax.data.augmentation import augment, example_keys, normalize
+from resflax.declarations.data import TFDS
+from resflax.training.state import Totals, TrainState
+
+Array = jax.Array
+
+AXIS = "data"
+
+
+class Examples(NamedTuple):
+    """A whole split on the device, the same on every device."""
+
+    images: Array
+    """(N, H, W, C) uint8."""
+    labels: Array
+    """(N,) int32."""
+
+
+class Sums(NamedTuple):
+    """What an evaluation adds up over examples, each () and exact in count."""
+
+    loss: Array
+    """float32: summed cross-entropy."""
+    wrong: Array
+    """int32: examples whose first guess is wrong."""
+    wrong_of_five: Array
+    """int32: examples not among the first five guesses."""
+
+
+TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
+EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
+
+
+def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data: TFDS) -> TrainStep:
+    """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch)."""
+
+    def step(state: TrainState, examples: Examples, indices: Array) -> tuple[TrainState, Array]:
+        augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+        share = len(indices)
+        keys = example_keys(augmentation_key, jax.lax.axis_index(AXIS) * share, share)
+        images = augment(normalize(examples.images[indices], state.normalization), keys, data)
+        labels = examples.labels[indices]
+
+        def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
+            logits, updates = module.apply(
+                {"params": params, "batch_stats": state.batch_stats},
+                images,
+                train=True,
+                mutable=["batch_stats"],
+                rngs={"dropout": dropout_key},
+            )
+            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+            return jnp.mean(losses), (logits, updates["batch_stats"])
+
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+            state.params
+        )
+        # Shares are equal, so the mean of means is the mean. Where each device normalises with
+        # its own statistics, the running averages are the mean of theirs.
+        loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), AXIS)
+        wrong = jax.lax.psum(jnp.sum(rank(logits, labels) > 0), AXIS)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        state = state.replace(
+            step=state.step + 1,
+            params=optax.apply_updates(state.params, updates),
+            batch_stats=batch_stats,
+            opt_state=opt_state,
+            totals=Totals(loss=state.totals.loss + loss, wrong=state.totals.wrong + wrong),
+        )
+        return state, loss
+
+    return step
+
+
+def evaluation_step(module: nn.Module) -> EvaluationStep:
+    """The step (state, examples, (indices (B,), weights (B,) 0 or 1)) -> sums over all devices."""
+
+    def step(state: TrainState, examples: Examples, chosen: tuple[Array, Array]) -> Sums:
+        indices, weights = chosen
+        images = normalize(examples.images[indices], state.normalization)
+        labels = examples.labels[indices]
+        variables = {"params": state.params, "batch_stats": state.batch_stats}
+        logits: Any = module.apply(variables, images, train=False)
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+        place, counted = rank(logits, labels), weights > 0
+        sums = Sums(
+            loss=jnp.sum(jnp.where(counted, losses, 0)),
+            wrong=jnp.sum(counted & (place >= 1)),
+            wrong_of_five=jnp.sum(counted & (place >= 5)),
+        )
+        return jax.lax.psum(sums, AXIS)
+
+    return step
+
+
+def rank(logits: Array, labels: Array) -> Array:
+    """How many classes (B,) int32 stand before the true one; all of them if a logit is NaN.
+
+    Of equal logits the class with the lower number comes first, as in argmax.
+    """
+    classes = logits.shape[-1]
+    true = jnp.take_along_axis(logits, labels[:, None], axis=-1)
+    earlier = jnp.arange(classes) < labels[:, None]
+    before = jnp.sum((logits > true) | ((logits == true) & earlier), axis=-1)
+    return jnp.where(jnp.any(jnp.isnan(logits), axis=-1), classes, before)
