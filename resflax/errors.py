@@ -1,4 +1,4 @@
-"""The two failures a user can meet; everything else is a bug and keeps its traceback."""
+"""The failures a user can meet; everything else is a bug and keeps its traceback."""
 
 
 class UsageError(ValueError):
@@ -7,3 +7,15 @@ class UsageError(ValueError):
 
 class TrainingError(RuntimeError):
     """A run that failed while running. One line; the command lines exit with 1."""
+
+
+class Interrupted(BaseException):
+    """A signal that asked the program to end, after what had to be saved was saved.
+
+    Like KeyboardInterrupt it is no error, so `except Exception` lets it pass. The command lines
+    exit with 128 + the signal's number.
+    """
+
+    def __init__(self, signal: int, message: str = "") -> None:
+        super().__init__(message)
+        self.signal = signal

@@ -46,6 +46,12 @@ def fit_normalization(images: np.ndarray, data: TFDS) -> Normalization:
     return Normalization(jnp.asarray(means, jnp.float32), jnp.asarray(1 / stds, jnp.float32))
 
 
+def no_normalization(image_shape: tuple[int, int, int], data: TFDS) -> Normalization:
+    """One that changes nothing, of the shapes that `fit_normalization` gives."""
+    shape = image_shape if data.normalization == "pixel" else image_shape[-1:]
+    return Normalization(jnp.zeros(shape), jnp.ones(image_shape[-1]))
+
+
 def normalize(images: Array, normalization: Normalization) -> Array:
     """(B, H, W, C) uint8 to float32."""
     return (images.astype(jnp.float32) - normalization.mean) * normalization.scale

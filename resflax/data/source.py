@@ -4,7 +4,7 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -15,6 +15,8 @@ from resflax.data import digits
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
 from resflax.errors import UsageError
+
+SplitName = Literal["train", "validation", "test"]
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Wraps a sequence of chunks, described by a text, to show how far its reader is."""
@@ -60,10 +62,27 @@ class Dataset:
 class Facts:
     """What a set's own description says, before any picture is read."""
 
+    name: str
     num_classes: int
-    image_shape: tuple[int | None, int | None, int]
-    """(H, W, C); H and W are None where the pictures may differ in size."""
-    train_examples: int
+    height: int | None
+    """None where the pictures may differ in size; so `width`."""
+    width: int | None
+    channels: int
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C). Raises `UsageError` where the pictures may differ in size."""
+        if self.height is None or self.width is None:
+            raise UsageError(f"the pictures of {self.name} have no one size that is declared")
+        return self.height, self.width, self.channels
+
+
+# Of sets that need not be at hand to be described.
+_KNOWN = {
+    "digits": Facts("digits", 10, 8, 8, 1),
+    "cifar10": Facts("cifar10", 10, 32, 32, 3),
+    "cifar100": Facts("cifar100", 100, 32, 32, 3),
+}
 
 
 def _no_progress(chunks: Sequence[int], text: str) -> Iterable[int]:
@@ -71,15 +90,18 @@ def _no_progress(chunks: Sequence[int], text: str) -> Iterable[int]:
 
 
 def describe(data: TFDS) -> Facts:
-    """The set's class count, picture shape and number of training examples.
+    """The set's class count and picture shape.
 
-    Raises `UsageError` if there is no such set, or none with a picture and a class label.
+    Sets that every installation knows need not be prepared. Raises `UsageError` if there is no
+    such set, or none with a picture and a class label.
     """
+    known = _KNOWN.get(data.name)
+    if known is not None and data.data_dir is None:
+        return known
     builder = _open(data)
     image, label = _features(data, builder)
     height, width, channels = image.shape
-    examples = builder.info.splits[data.train_split].num_examples
-    return Facts(label.num_classes, (height, width, channels or 3), examples - data.validation)
+    return Facts(data.name, label.num_classes, height, width, channels or 3)
 
 
 def load(data: TFDS, progress: Progress = _no_progress) -> Dataset:
@@ -89,21 +111,38 @@ def load(data: TFDS, progress: Progress = _no_progress) -> Dataset:
     fit: the message names the split and the example.
     """
     builder = _open(data)
-    _features(data, builder)
-    train = _read(data, builder, "train_split", progress)
+    _, label = _features(data, builder)
+    train, validation = _hold_out(_read(data, builder, "train_split", progress), data.validation)
     test = _read(data, builder, "test_split", progress)
     if train.images.shape[1:] != test.images.shape[1:]:
         raise UsageError(
             f"{data.name}: training pictures are {train.images.shape[1:]} and test pictures "
             f"{test.images.shape[1:]}; they must have one shape"
         )
-    validation = None
-    if data.validation:
-        order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(train))
-        held_out, kept = np.split(order, [data.validation])
-        validation, train = train[np.sort(held_out)], train[np.sort(kept)]
-    num_classes = builder.info.features[data.label_key].num_classes
-    return Dataset(train, validation, test, num_classes)
+    return Dataset(train, validation, test, label.num_classes)
+
+
+def load_split(data: TFDS, split: SplitName, progress: Progress = _no_progress) -> Split:
+    """Reads one of the splits that `load` gives. Raises `UsageError` as it does."""
+    builder = _open(data)
+    _features(data, builder)
+    if split == "test":
+        return _read(data, builder, "test_split", progress)
+    train, validation = _hold_out(_read(data, builder, "train_split", progress), data.validation)
+    if split == "train":
+        return train
+    if validation is None:
+        refuse(data, "validation", "there are no held-out examples to read")
+    return validation
+
+
+def _hold_out(train: Split, count: int) -> tuple[Split, Split | None]:
+    """The examples to train on and, if `count` is not 0, those to choose by."""
+    if count == 0:
+        return train, None
+    order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(train))
+    held_out, kept = np.split(order, [count])
+    return train[np.sort(kept)], train[np.sort(held_out)]
 
 
 def _open(data: TFDS) -> Any:

@@ -4,12 +4,13 @@ Counted from shapes while the module is traced; nothing is allocated or computed
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from rich.table import Table
 
 from resflax.declarations.models import Model
 from resflax.models import build
@@ -45,6 +46,26 @@ class Summary:
     def macs(self) -> int:
         """Multiply-adds of one forward pass of one image; convolutions and classifier only."""
         return sum(row.macs for row in self.rows)
+
+
+def to_json(summary: Summary) -> dict[str, Any]:
+    """`params`, `macs` and `layers` as plain JSON values."""
+    layers = [asdict(row) for row in summary.rows]
+    return {"params": summary.params, "macs": summary.macs, "layers": layers}
+
+
+def table(summary: Summary, title: str) -> Table:
+    """The summary for a terminal."""
+    found = Table(title=title, show_footer=True)
+    found.add_column("layer", "total", overflow="fold")
+    found.add_column("kind")
+    found.add_column("output", justify="right")
+    found.add_column("parameters", f"{summary.params:,}", justify="right")
+    found.add_column("multiply-adds", f"{summary.macs:,}", justify="right")
+    for row in summary.rows:
+        output = " x ".join(map(str, row.output))
+        found.add_row(row.name, row.kind, output, f"{row.params:,}", f"{row.macs:,}")
+    return found
 
 
 def summarize(config: Model, num_classes: int, image_shape: tuple[int, int, int]) -> Summary:

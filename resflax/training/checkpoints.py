@@ -76,17 +76,28 @@ class Checkpoints:
             else:
                 shutil.rmtree(folder)
 
-    def restore(self, step: int, like: State) -> State:
-        """The state saved at `step`, with the structure, types and devices of `like`."""
+    def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
+        """What was saved at `step`; the state with the structure, types and devices of `like`."""
         with self._manager(read_only=True) as manager:
-            return manager.restore(step, args=ocp.args.Composite(state=_restore_args(like)))[
-                "state"
-            ]
+            saved = manager.restore(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardRestore(like),
+                    notes=ocp.args.JsonRestore(),
+                ),
+            )
+        return saved["state"], saved["notes"]
 
-    def save(self, step: int, state: Any) -> None:
-        """Saves the state and returns when it is safe on disk; keeps the newest few."""
+    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
+        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few."""
         with self._manager(read_only=False) as manager:
-            manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+            manager.save(
+                step,
+                args=ocp.args.Composite(
+                    state=ocp.args.StandardSave(state),
+                    notes=ocp.args.JsonSave(notes),
+                ),
+            )
             manager.wait_until_finished()
         folder = self.folder / str(step)
         write_atomically(folder / MANIFEST, json.dumps(_hashes(folder), indent=1, sort_keys=True))
@@ -102,10 +113,6 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
-
-
-def _restore_args(like: Any) -> Any:
-    return ocp.args.StandardRestore(like)
 
 
 def verify(folder: Path) -> str | None:

@@ -38,7 +38,18 @@ class Devices:
 
     def replicate(self, tree: Any) -> Any:
         """The arrays of a tree, copied whole to every device."""
-        return jax.device_put(tree, NamedSharding(self.mesh, PartitionSpec()))
+        return jax.device_put(tree, self._whole)
+
+    def abstract(self, make: Callable[[], Any]) -> Any:
+        """Shapes, types and devices of what `replicate(make())` would give, without making it."""
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole),
+            jax.eval_shape(make),
+        )
+
+    @property
+    def _whole(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec())
 
     def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> Callable[..., Any]:
         """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.

@@ -1,0 +1,193 @@
+"""What the command lines share: experiment files, overrides, one-line errors, exit codes.
+
+Nothing here imports JAX, so that `--help` and mistakes are answered at once.
+"""
+
+import contextlib
+import dataclasses
+import difflib
+import io
+import logging
+import re
+import runpy
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any, NoReturn, TypeVar
+
+import tyro
+
+import resflax
+from resflax.errors import Interrupted, TrainingError, UsageError
+from resflax.experiment import Experiment
+
+T = TypeVar("T")
+
+ExperimentFile = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
+"""The first argument of commands that take an experiment."""
+
+Overridden = Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
+"""An experiment whose fields are options: `--model.depth 56`."""
+
+Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
+"""`--name` is True, nothing is False."""
+
+
+def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Runs a command with this process's arguments and exits with its code.
+
+    0: done; 1: a failure while running; 2: bad usage, experiment or data; 130 and 143: ended by
+    Ctrl-C or SIGTERM. Failures print one line on stderr, `error: ...`.
+    """
+    signal.signal(signal.SIGTERM, _terminate)
+    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of what we asked it to do
+    try:
+        command(sys.argv[1:])
+    except UsageError as error:
+        _exit(2, f"error: {error}")
+    except TrainingError as error:
+        _exit(1, f"error: {error}")
+    except Interrupted as interruption:
+        _exit(128 + interruption.signal, str(interruption))
+    except KeyboardInterrupt:
+        _exit(128 + signal.SIGINT, "")
+    sys.exit(0)
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _exit(code: int, text: str) -> NoReturn:
+    if text:
+        print(" ".join(text.split()), file=sys.stderr)
+    sys.exit(code)
+
+
+def parse(options: type[T], arguments: Sequence[str], default: T | None = None) -> T:
+    """The fields of a dataclass from `--dashed.names` (or underscores).
+
+    Raises `UsageError` with tyro's message as one line; prints help and exits on `--help`.
+    """
+    said = io.StringIO()
+    given: dict[str, Any] = {} if default is None else {"default": default}
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                options,
+                args=list(arguments),
+                prog=Path(sys.argv[0]).name,
+                config=(tyro.conf.AvoidSubcommands,),
+                **given,
+            )
+    except SystemExit as end:
+        if not end.code:
+            raise
+    raise UsageError(_one_line(said.getvalue()))
+
+
+def _one_line(box: str) -> str:
+    """The message in one of tyro's boxes: its first part, and the option it suggests."""
+    rows = [row.strip("│ ") for row in box.splitlines() if not row.startswith(("╭", "╰"))]
+    parts = " ".join("\n" if row.startswith("─") else row for row in rows).split("\n")
+    suggestions = [part for part in parts[1:] if part.strip().startswith("Perhaps you meant")]
+    hints = [found.group() for part in suggestions if (found := re.search(r"--[\w.-]+", part))]
+    hint = f"; did you mean {hints[0]}?" if hints else "; see --help"
+    message = " ".join(parts[0].split()).rstrip(".")
+    return re.sub(r"^Error parsing [\w.]+: (?=[A-Z]\w+\.\w+ is )", "", message) + hint
+
+
+def parse_with_experiment(options: type[T], arguments: Sequence[str], usage: str) -> T:
+    """Reads `EXPERIMENT [--option ...]`: the named file, its experiment's fields overridden.
+
+    Args:
+      options: a dataclass with the fields `file` (positional) and `experiment`.
+      arguments: the command line.
+      usage: what `--help` prints when no experiment file is named.
+    """
+    path = next((a for a in arguments if a.endswith(".py") and not a.startswith("-")), None)
+    if path is None:
+        if {"-h", "--help"} & set(arguments):
+            print(usage.strip())
+            sys.exit(0)
+        other = next((a for a in arguments if not a.startswith("-")), None)
+        found = "none was named" if other is None else f"{other!r} is not one"
+        raise UsageError(f"an experiment file (ending in .py) must come first, and {found}")
+    experiment = with_given_length(load_experiment(Path(path)), arguments)
+    return parse(options, arguments, options(file=path, experiment=experiment))  # type: ignore[call-arg]
+
+
+def with_given_length(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """The experiment, ready for `--steps` to replace its `epochs` or the other way round."""
+    given = {a.split("=")[0] for a in arguments}
+    if "--epochs" in given and "--steps" not in given and experiment.steps is not None:
+        return dataclasses.replace(experiment, steps=None, epochs=1.0)
+    if "--steps" in given and "--epochs" not in given and experiment.epochs is not None:
+        return dataclasses.replace(experiment, steps=1, epochs=None)
+    return experiment
+
+
+def load_experiment(path: Path) -> Experiment:
+    """The `experiment` of an experiment file.
+
+    Raises `UsageError` for a file that is missing, cannot run, or declares none.
+    """
+    found = load_file(path).get("experiment")
+    if not isinstance(found, Experiment):
+        what = "declares none" if found is None else f"has a {type(found).__name__} of that name"
+        raise UsageError(f"{path} must declare `experiment = Experiment(...)`, and {what}")
+    return found
+
+
+def load_file(path: Path) -> dict[str, Any]:
+    """The names that a Python file defines, after running it.
+
+    Raises `UsageError` that names the line and the reason, if it cannot be read or run.
+    """
+    if not path.is_file():
+        raise UsageError(f"{path} cannot be read: there is no such file")
+    with _own_folder_importable(path):
+        try:
+            return runpy.run_path(str(path))
+        except SyntaxError as error:
+            if error.filename is not None and Path(error.filename) == path:
+                where = f"{path}, line {error.lineno}"
+            else:
+                where = str(path)
+            raise UsageError(f"{where}: not valid Python: {error.msg}") from None
+        except OSError as error:
+            raise UsageError(f"{path} cannot be read: {error}") from None
+        except (Exception, SystemExit) as error:
+            lines = [
+                f.lineno
+                for f in traceback.extract_tb(error.__traceback__)
+                if f.filename == str(path)
+            ]
+            where = f"{path}, line {lines[-1]}" if lines else str(path)
+            kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
+            raise UsageError(f"{where}: {kind}{error}{_advice(error)}") from None
+
+
+@contextlib.contextmanager
+def _own_folder_importable(path: Path) -> Iterator[None]:
+    """Lets an experiment import its neighbours, as a script may."""
+    folder = str(path.parent.absolute())
+    sys.path.insert(0, folder)
+    try:
+        yield
+    finally:
+        sys.path.remove(folder)
+
+
+def _advice(error: BaseException) -> str:
+    """What would be right, for a field that a declaration does not have."""
+    found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
+    declaration = getattr(resflax, found[1], None) if found else None
+    if found is None or not dataclasses.is_dataclass(declaration):
+        return ""
+    names = [field.name for field in dataclasses.fields(declaration)]
+    close = difflib.get_close_matches(found[2], names, n=1)
+    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(names)}"

@@ -1,0 +1,76 @@
+"""What a run shows while it goes: a bar with speed and time left, and a line per measurement."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+
+class Display:
+    """Progress of one command on a console. Without a terminal it prints the lines alone."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bars."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def bar(self, description: str, total: int, done: int = 0) -> "Bar":
+        """Adds a bar, to be used in a `with` statement."""
+        return Bar(self._progress, description, total, done)
+
+    def chunks(self, chunks: Sequence[int], description: str) -> Iterable[int]:
+        """Goes through `chunks` with a bar."""
+        with self.bar(description, len(chunks)) as bar:
+            for done, chunk in enumerate(chunks, start=1):
+                yield chunk
+                bar.set(done)
+
+
+class Bar:
+    """One bar of a display."""
+
+    def __init__(self, progress: Progress, description: str, total: int, done: int) -> None:
+        self._progress, self._description = progress, description
+        self._total, self._done = total, done
+        self._task: TaskID
+
+    def __enter__(self) -> "Bar":
+        self._task = self._progress.add_task(
+            self._description, total=self._total, completed=self._done, note=""
+        )
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.remove_task(self._task)
+
+    def set(self, done: int, **fields: Any) -> None:
+        """Moves the bar; `note` is shown behind it."""
+        self._progress.update(self._task, completed=done, **fields)

@@ -1,0 +1,56 @@
+"""Loss and errors of a network over a whole split, every example counted once."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+
+from resflax.data.feed import evaluation_batches
+from resflax.training.state import TrainState
+from resflax.training.step import Examples, Sums
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """Means over the examples of a split."""
+
+    loss: float
+    """Cross-entropy in nats."""
+    top1_error: float
+    """Fraction whose first guess is wrong."""
+    top5_error: float
+    """Fraction not among the first five guesses."""
+    examples: int
+
+
+def measure(
+    step: Callable[..., Sums],
+    state: TrainState,
+    examples: Examples,
+    batch_size: int,
+    *,
+    tick: Callable[[int], Any] = lambda done: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Measurement | None:
+    """Measures a split, or returns None as soon as `stop()` is true between two batches.
+
+    Args:
+      step: an evaluation step that runs on the devices.
+      state: whose parameters and statistics are measured.
+      examples: the split.
+      batch_size: examples at a time over all devices; the last batch is filled up.
+      tick: is told how many examples are done.
+      stop: asked before every batch.
+    """
+    count = len(examples.labels)
+    loss, wrong, wrong_of_five = 0.0, 0, 0
+    for start, batch in enumerate(evaluation_batches(count, batch_size)):
+        if stop():
+            return None
+        sums = jax.device_get(step(state, examples, batch))
+        loss += float(sums.loss)
+        wrong += int(sums.wrong)
+        wrong_of_five += int(sums.wrong_of_five)
+        tick(min((start + 1) * batch_size, count))
+    return Measurement(loss / count, wrong / count, wrong_of_five / count, count)

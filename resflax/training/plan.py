@@ -1,0 +1,108 @@
+"""All that a run needs and that stays the same while it goes: data, network, compiled steps."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+
+from resflax.data.augmentation import fit_normalization
+from resflax.data.feed import Order
+from resflax.data.source import Dataset, Split, load
+from resflax.errors import UsageError
+from resflax.experiment import Experiment
+from resflax.models import build
+from resflax.models.summary import Summary, summarize
+from resflax.training.devices import Devices
+from resflax.training.display import Display
+from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
+from resflax.training.state import TrainState, initial_state
+from resflax.training.step import AXIS, Examples, evaluation_step, train_step
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A run before its first step."""
+
+    steps: int
+    """Length of the training."""
+    order: Order
+    """Which examples each step takes."""
+    devices: Devices
+    train: Examples
+    """Training examples, on the devices."""
+    held_out: dict[str, Examples]
+    """`test`, and `validation` if the experiment holds examples out, on the devices."""
+    step: Callable[..., Any]
+    """(state, examples, indices) -> (state, loss); the state passed in is gone afterwards."""
+    evaluate: Callable[..., Any]
+    """(state, examples, (indices, weights)) -> sums."""
+    initial: Callable[[], TrainState]
+    """The state before the first step, on the devices."""
+    learning_rate: LearningRate
+    summary: Summary
+    """Of the network."""
+
+
+def make_plan(experiment: Experiment, display: Display) -> Plan:
+    """Loads the data and builds the network, on all devices of this machine.
+
+    Raises `UsageError` where data, network, batch size or schedule do not fit together.
+    """
+    devices = Devices(experiment.parallel)
+    devices.check_batch_size(experiment.batch_size)
+    dataset = load(experiment.data, display.chunks)
+    order = Order(len(dataset.train), experiment.batch_size, experiment.seed)
+    steps = _steps(experiment, order)
+    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
+    optimizer = make_optimizer(experiment.optimizer, rate)
+    module = build(
+        experiment.model,
+        dataset.num_classes,
+        dtype=jnp.dtype(experiment.precision),
+        axis_name=AXIS,
+        synchronized=experiment.batch_norm == "synchronized",
+    )
+    # Parameters do not depend on the axis, and outside the devices' functions there is none.
+    drawn = build(experiment.model, dataset.num_classes)
+    normalization = fit_normalization(dataset.train.images, experiment.data)
+
+    def initial() -> TrainState:
+        state = initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
+        return devices.replicate(state)
+
+    return Plan(
+        steps=steps,
+        order=order,
+        devices=devices,
+        train=_on_devices(devices, dataset.train),
+        held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
+        step=devices.parallelize(train_step(module, optimizer, experiment.data), donate_state=True),
+        evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
+        initial=initial,
+        learning_rate=rate,
+        summary=summarize(experiment.model, dataset.num_classes, dataset.image_shape),
+    )
+
+
+def _steps(experiment: Experiment, order: Order) -> int:
+    if experiment.steps is not None:
+        return experiment.steps
+    assert experiment.epochs is not None, "Experiment has checked it"
+    steps = order.steps(experiment.epochs)
+    if not 1 <= steps < 2**31:
+        raise UsageError(
+            f"Experiment.epochs is {experiment.epochs}; with {order.examples} training examples "
+            f"that makes {steps} steps, and there must be at least 1 and below 2**31"
+        )
+    return steps
+
+
+def _held_out(dataset: Dataset) -> list[tuple[str, Split]]:
+    test = [("test", dataset.test)]
+    return test if dataset.validation is None else [("validation", dataset.validation), *test]
+
+
+def _on_devices(devices: Devices, split: Split) -> Examples:
+    images, labels = devices.replicate((split.images, split.labels))
+    return Examples(images, labels)

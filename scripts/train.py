@@ -1,0 +1,55 @@
+"""Trains an experiment, or continues it where it was cut off.
+
+usage: train.py EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
+
+  EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
+  --run-dir DIR  where the run is kept (default: runs/NAME-HASH)
+  --FIELD VALUE  replaces a field of the experiment: --seed 3 --model.depth 56
+                 --optimizer.learning-rate 0.05; --steps replaces --epochs and
+                 the other way round
+
+train.py EXPERIMENT --help lists every field with the value it has in that file.
+
+In a folder that holds an unfinished run of the same experiment, the run is continued; in one
+that holds the finished run, nothing is done. Ctrl-C and SIGTERM save first.
+
+exit codes: 0 done; 1 a failure while running; 2 bad usage, experiment or data;
+            130 and 143 ended by Ctrl-C or SIGTERM, after saving
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from resflax.command_line import ExperimentFile, Overridden, parse_with_experiment, run
+
+
+@dataclass(frozen=True)
+class Options:
+    """Trains an experiment, or continues it where it was cut off."""
+
+    file: ExperimentFile
+    """A Python file that declares `experiment = Experiment(...)`."""
+
+    experiment: Overridden
+
+    run_dir: str | None = None
+    """Where the run is kept. None: runs/NAME-HASH."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Trains, and prints the result and where it lies."""
+    options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
+    from resflax.training.loop import train  # imports JAX: only now
+    from resflax.training.run_folder import RunFolder, default_path, describe_result
+
+    experiment = options.experiment
+    path = Path(options.run_dir) if options.run_dir else default_path(experiment)
+    result = train(experiment, RunFolder(path), Console())
+    print(describe_result(path, result))
+
+
+if __name__ == "__main__":
+    run(main)
