@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
-from sklearn.datasets import load_digits
 
 NAME = "digits"
 
@@ -43,6 +42,8 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
     def _generate_examples(self, test: bool) -> Iterator[tuple[int, dict[str, Any]]]:
+        from sklearn.datasets import load_digits  # slow to import, and needed once
+
         digits = load_digits()
         seen = [0] * 10
         for index, (values, label) in enumerate(zip(digits.images, digits.target, strict=True)):

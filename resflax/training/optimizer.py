@@ -22,6 +22,7 @@ def learning_rate(schedule: Schedule, peak: float, steps: int) -> LearningRate:
     end = peak if schedule.warmup == "linear" else start
     warmup = optax.linear_schedule(start, end, max(schedule.warmup_steps, 1))
 
+    @jax.jit
     def at(step: jax.Array) -> jax.Array:
         rate = jnp.where(step < schedule.warmup_steps, warmup(step), main(step))
         return jnp.asarray(rate, jnp.float32)
