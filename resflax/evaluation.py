@@ -10,6 +10,7 @@ from resflax.data.source import SplitName, describe, load_split
 from resflax.errors import UsageError
 from resflax.models import build
 from resflax.training.checkpoints import Checkpoints
+from resflax.training.compilation import keep_compiled
 from resflax.training.devices import Devices
 from resflax.training.display import Display
 from resflax.training.measure import Measurement, measure
@@ -49,6 +50,7 @@ def evaluate(
       TrainingError: if all of its checkpoints are damaged.
     """
     experiment = folder.read_experiment()
+    keep_compiled()
     checkpoints = Checkpoints(folder.checkpoints)
     step = checkpoints.newest_good(display.say)
     if step is None:

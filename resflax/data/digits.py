@@ -2,7 +2,6 @@
 
 import contextlib
 import io
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -53,12 +52,6 @@ class Builder(tfds.core.GeneratorBasedBuilder):
                 png = io.BytesIO()  # encoded here: TFDS would need TensorFlow for it
                 Image.fromarray(pixels).save(png, "png")
                 yield index, {"image": png.getvalue(), "label": int(label)}
-
-
-def cache_folder() -> Path:
-    """Where prepared digits lie: resflax/datasets in the user's cache folder."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "resflax" / "datasets"
 
 
 def prepare(data_dir: Path) -> None:

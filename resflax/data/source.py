@@ -11,6 +11,7 @@ import tensorflow_datasets as tfds
 from PIL import Image
 from tensorflow_datasets.core import read_only_builder
 
+from resflax.cache import cache_folder
 from resflax.data import digits
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
@@ -151,7 +152,7 @@ def _open(data: TFDS) -> Any:
     data_dir = Path(data.data_dir).expanduser() if data.data_dir is not None else None
     embedded = data.name == digits.NAME
     if embedded:
-        data_dir = data_dir or digits.cache_folder()
+        data_dir = data_dir or cache_folder("datasets")
         try:
             digits.prepare(data_dir)
         except OSError as error:

@@ -134,6 +134,8 @@ def verify(folder: Path) -> str | None:
         found = _hashes(folder)
     except (OSError, ValueError) as error:
         return f"it cannot be read ({error})"
+    if not isinstance(expected, dict):
+        return f"its {MANIFEST} is damaged"
     for name in sorted(expected.keys() | found.keys()):
         if name not in found:
             return f"its file {name} is missing"

@@ -18,6 +18,7 @@ from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
 from resflax.training import environment
 from resflax.training.checkpoints import Checkpoints
+from resflax.training.compilation import keep_compiled
 from resflax.training.display import Bar, Display
 from resflax.training.interruption import Interruption
 from resflax.training.measure import measure
@@ -42,6 +43,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         result = folder.read_result()
         assert result is not None
         return result
+    keep_compiled()
     with Display(console) as display:
         plan = make_plan(experiment, display)
         here = environment.describe()

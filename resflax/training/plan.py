@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from resflax.data.augmentation import fit_normalization
+from resflax.data.augmentation import Normalization, fit_normalization
 from resflax.data.feed import Order
 from resflax.data.source import Dataset, Split, load
 from resflax.errors import UsageError
@@ -18,6 +20,9 @@ from resflax.training.display import Display
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
 from resflax.training.state import TrainState, initial_state
 from resflax.training.step import AXIS, Examples, evaluation_step, train_step
+
+# For what runs once: compiling it well would take longer than running it.
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
@@ -67,9 +72,9 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     drawn = build(experiment.model, dataset.num_classes)
     normalization = fit_normalization(dataset.train.images, experiment.data)
 
-    def initial() -> TrainState:
-        state = initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
-        return devices.replicate(state)
+    @partial(jax.jit, compiler_options=_COMPILE_FAST)
+    def draw(normalization: Normalization) -> TrainState:
+        return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
 
     return Plan(
         steps=steps,
@@ -79,7 +84,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
         step=devices.parallelize(train_step(module, optimizer, experiment.data), donate_state=True),
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
-        initial=initial,
+        initial=lambda: devices.replicate(draw(normalization)),
         learning_rate=rate,
         summary=summarize(experiment.model, dataset.num_classes, dataset.image_shape),
     )

@@ -56,25 +56,19 @@ def initial_state(
     image_shape: tuple[int, int, int],
     seed: int,
 ) -> TrainState:
-    """Weights drawn from the seed, before the first step."""
+    """Weights drawn from the seed, before the first step. To be traced: see `training.plan`."""
+    weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
     images = jnp.zeros((1, *image_shape), jnp.float32)
-
-    def draw(normalization: Normalization) -> TrainState:
-        weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
-        variables = module.init(weights_key, images, train=False)
-        return TrainState(
-            step=jnp.zeros((), jnp.int32),
-            key=key,
-            params=variables["params"],
-            batch_stats=variables["batch_stats"],
-            opt_state=optimizer.init(variables["params"]),
-            normalization=normalization,
-            totals=Totals.zero(),
-        )
-
-    # Runs once, so it should compile fast, not run fast.
-    options = {"xla_backend_optimization_level": 0}
-    return jax.jit(draw, compiler_options=options)(normalization)
+    variables = module.init(weights_key, images, train=False)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        key=key,
+        params=variables["params"],
+        batch_stats=variables["batch_stats"],
+        opt_state=optimizer.init(variables["params"]),
+        normalization=normalization,
+        totals=Totals.zero(),
+    )
 
 
 def params_sha256(params: Any) -> str:

@@ -1,0 +1,27 @@
+"""Deeper plain nets train worse, residual nets do not: He et al. 2015, Figure 6, on digits.
+
+    for depth in 8 20 32 56 110; do
+      for shortcut in none zero_pad; do
+        python scripts/train.py experiments/degradation_digits.py \\
+          --model.depth $depth --model.shortcut $shortcut \\
+          --run-dir runs/degradation/$shortcut-$depth
+      done
+    done
+
+Compare `train_loss` in the folders' result.json: the paper's claim is about training.
+"""
+
+from resflax import SGD, Cosine, Digits, Experiment, ResNet
+
+experiment = Experiment(
+    name="degradation-digits",
+    model=ResNet(depth=56, shortcut="none"),
+    data=Digits(),
+    batch_size=128,
+    epochs=20,
+    optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=1e-4),
+    schedule=Cosine(warmup_steps=20),
+    log_every=20,
+    evaluate_every=100,
+    checkpoint_every=100,
+)

@@ -1,0 +1,252 @@
+"""Whole runs by `scripts/train.py`: the record they leave, and what interruption does to it."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = """
+from resflax import *
+
+experiment = Experiment(
+    name="tiny",
+    model=ResNet(8),
+    data=Digits(validation=100),
+    batch_size=48,
+    steps=40,
+    schedule=Cosine(warmup_steps=5),
+    log_every=7,
+    evaluate_every=20,
+    checkpoint_every=9,
+)
+"""
+RESULT_FIELDS = {
+    "status", "steps", "test_error", "test_loss", "train_error", "train_loss",
+    "validation_error", "validation_loss", "params", "macs", "seconds", "params_sha256",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def start(*arguments, script="train", devices=1):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.Popen(
+        [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(*arguments, code=0, **options):
+    process = start(*arguments, **options)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == code, (out, err)
+    return out, err
+
+
+def metrics(folder):
+    """The measurements, without what depends on the clock."""
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    clock = ("seconds", "images_per_second")
+    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
+
+
+def result(folder):
+    return json.loads((folder / "result.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def undisturbed(experiment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(experiment, "--run-dir", folder)
+    return folder
+
+
+def assert_same(folder, undisturbed):
+    assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
+    assert metrics(folder) == metrics(undisturbed)
+
+
+def wait_for_step(process, folder, step):
+    """Waits until the log or a checkpoint shows that so many steps are done."""
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            text = (folder / "metrics.jsonl").read_text()
+        except FileNotFoundError:
+            text = ""
+        if any(json.loads(line)["step"] >= step for line in text.splitlines() if line[-1] == "}"):
+            return
+        time.sleep(0.005)
+    raise AssertionError(f"the run ended or stood still before step {step}")
+
+
+def test_the_run_is_the_record(undisturbed):
+    found = result(undisturbed)
+    assert found.keys() == RESULT_FIELDS
+    assert (found["status"], found["steps"], found["params"]) == ("finished", 40, 75_002)
+    plain = json.loads((undisturbed / "experiment.json").read_text())
+    assert plain["model"]["block"] == "basic"
+    environment = json.loads((undisturbed / "environment.json").read_text())
+    assert environment["packages"]["jax"]
+    assert len(environment["devices"]) == 1
+    assert sorted(p.name for p in (undisturbed / "checkpoints").iterdir()) == ["27", "36", "40"]
+
+
+def test_the_log_has_every_mark_once_in_order(undisturbed):
+    lines = metrics(undisturbed)
+    marks = [(line["step"], line["split"]) for line in lines]
+    assert marks == [
+        *((step, "train") for step in (7, 14)),
+        (20, "validation"),
+        *((step, "train") for step in (21, 28, 35)),
+        *((40, split) for split in ("train", "validation", "test")),
+    ]
+    for line in lines:
+        assert line["epoch"] == pytest.approx(line["step"] * 48 / 1342)
+        assert 0 <= line["error"] <= 1
+        assert line["loss"] > 0
+    assert lines[0]["learning_rate"] == pytest.approx(0.1 * (1 + 1) / 2, abs=0.05)
+    found = result(undisturbed)
+    assert (found["test_error"], found["test_loss"]) == (lines[-1]["error"], lines[-1]["loss"])
+    assert found["train_loss"] == lines[-3]["loss"]
+
+
+def test_a_finished_run_is_left_alone(experiment, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+    out, err = run(experiment, "--run-dir", undisturbed)
+    assert "finished: nothing to do" in out
+    assert err == ""
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+
+
+def test_another_experiment_is_refused_with_the_fields_that_differ(experiment, undisturbed):
+    before = {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+    overrides = ("--model.shortcut", "none", "--seed", 5)
+    out, err = run(experiment, "--run-dir", undisturbed, *overrides, code=2)
+    assert out == ""
+    assert err.count("\n") == 1
+    assert err.startswith("error: ")
+    assert "model.shortcut: 'zero_pad' != 'none'; seed: 0 != 5" in err
+    assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
+
+
+def test_evaluation_of_the_folder_gives_the_result(undisturbed):
+    found = result(undisturbed)
+    for split in ("test", "validation"):
+        out, _ = run(undisturbed, "--json", "--split", split, script="evaluate")
+        measured = json.loads(out)
+        assert measured["top1_error"] == found[f"{split}_error"]
+        assert measured["loss"] == pytest.approx(found[f"{split}_loss"], rel=1e-6)
+        assert measured["examples"] == {"test": 355, "validation": 100}[split]
+        assert measured["top5_error"] <= measured["top1_error"]
+
+
+def test_killed_anywhere_it_ends_the_same(experiment, undisturbed, tmp_path):
+    """SIGKILL at three random moments, then a run to the end."""
+    folder, rng = tmp_path / "run", random.Random()
+    for after in (0, 14, 28):
+        process = start(experiment, "--run-dir", folder)
+        if after:
+            wait_for_step(process, folder, after)
+        time.sleep(rng.uniform(0, 0.3 if after else 4))
+        process.kill()
+        process.communicate()
+    run(experiment, "--run-dir", folder)
+    assert_same(folder, undisturbed)
+    continued = json.loads((folder / "environment.json").read_text())["continued"]
+    assert continued
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_saves_first(experiment, undisturbed, tmp_path, number, code):
+    folder = tmp_path / "run"
+    process = start(experiment, "--run-dir", folder)
+    wait_for_step(process, folder, 7)
+    process.send_signal(number)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == code, err
+    assert err.startswith("stopped at step ")
+    step = int(err.split()[3])
+    assert step >= 7
+    assert (folder / "checkpoints" / str(step)).is_dir()
+    assert not (folder / "result.json").exists()
+    out, _ = run(experiment, "--run-dir", folder)
+    assert f"continuing from step {step} of 40" in out
+    assert_same(folder, undisturbed)
+
+
+def test_a_damaged_newest_checkpoint_costs_only_its_steps(experiment, undisturbed, tmp_path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / "result.json").unlink()
+    newest = folder / "checkpoints" / "40"
+    largest = max((p for p in newest.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+    content = bytearray(largest.read_bytes())
+    content[len(content) // 2] ^= 4
+    largest.write_bytes(content)
+    out, _ = run(experiment, "--run-dir", folder)
+    assert "passing over checkpoint 40" in out
+    assert "continuing from step 36" in out
+    assert_same(folder, undisturbed)
+
+
+def test_all_checkpoints_damaged_is_a_failure_that_touches_nothing(
+    experiment, undisturbed, tmp_path
+):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / "result.json").unlink()
+    for step in (folder / "checkpoints").iterdir():
+        (step / "sha256.json").write_text("{}")
+    before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    _, err = run(experiment, "--run-dir", folder, code=1)
+    assert err.startswith("error: all checkpoints")
+    assert err.count("\n") == 1
+    environment = folder / "environment.json"
+    after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    assert before | {environment: b""} == after | {environment: b""}
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(experiment, tmp_path):
+    folder = tmp_path / "run"
+    overrides = ("--optimizer.learning-rate", "1e30", "--steps", 30)
+    _, err = run(experiment, "--run-dir", folder, *overrides, code=1)
+    assert err.startswith("error: the loss is ")
+    assert err.count("\n") == 1
+    assert not (folder / "result.json").exists()
+
+
+def test_eight_devices_and_shard_map_train_too(experiment, tmp_path):
+    shas = set()
+    for parallel in ("pmap", "shard_map"):
+        folder = tmp_path / parallel
+        arguments = ("--run-dir", folder, "--parallel", parallel, "--steps", 3)
+        run(experiment, *arguments, devices=8)
+        assert len(json.loads((folder / "environment.json").read_text())["devices"]) == 8
+        shas.add(result(folder)["params_sha256"])
+    assert len(shas) == 1
+
+
+def test_a_batch_that_cannot_be_dealt_out_is_refused_before_a_folder_is_made(experiment, tmp_path):
+    folder = tmp_path / "run"
+    arguments = ("--run-dir", folder, "--batch-size", 50)
+    _, err = run(experiment, *arguments, devices=8, code=2)
+    assert "must be a multiple of the 8 devices (such as 48 or 56)" in err
+    assert not folder.exists()
