@@ -5,9 +5,11 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -20,8 +22,10 @@ from resflax.models import build
 from resflax.models.zoo import TASKS
 from resflax.training import environment
 from resflax.training.checkpoints import Checkpoints
+from resflax.training.compilation import keep_compiled
 from resflax.training.files import write_atomically
 from resflax.training.optimizer import learning_rate, make_optimizer
+from resflax.training.plan import COMPILE_FAST
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import TrainState, initial_state, params_count
 from resflax.weights import from_torch, to_torch
@@ -87,6 +91,7 @@ def import_weights(
     channels = params["stem_conv"]["kernel"].shape[2]
     _check_data(experiment, wanted, channels)
 
+    keep_compiled()
     state = _drawn(experiment, wanted, _normalization(colours or _noted(tensors.notes), channels))
     say(f"{len(tensors.arrays)} tensors of {path} are {params_count(params):,} parameters")
     if wanted != there:
@@ -141,14 +146,16 @@ def _noted(notes: Mapping[str, str]) -> Colours:
 def _drawn(experiment: Experiment, classes: int, normalization: Normalization) -> TrainState:
     """The state before the first step; no shape in it depends on the height of the pictures."""
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
+    optimizer = make_optimizer(experiment.optimizer, rate)
     height, width, _ = TASKS[experiment.model.layout].image_shape
-    return initial_state(
-        build(experiment.model, classes),
-        make_optimizer(experiment.optimizer, rate),
-        normalization,
-        (height, width, len(normalization.scale)),
-        experiment.seed,
-    )
+    shape = (height, width, len(normalization.scale))
+    module = build(experiment.model, classes)
+
+    @partial(jax.jit, compiler_options=COMPILE_FAST)
+    def draw(normalization: Normalization) -> TrainState:
+        return initial_state(module, optimizer, normalization, shape, experiment.seed)
+
+    return draw(normalization)
 
 
 def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) -> None:

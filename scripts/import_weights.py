@@ -19,6 +19,7 @@ scripts/evaluate.py DIR measures it; scripts/train.py EXPERIMENT --initialize-fr
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -91,7 +92,7 @@ def main(arguments: Sequence[str]) -> None:
 
 def _value(arguments: Sequence[str], option: str) -> str | None:
     """What an option is given, before the others are parsed: it decides their defaults."""
-    for argument, following in zip(arguments, [*arguments[1:], ""], strict=True):
+    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
         if argument == option:
             return following
         if argument.startswith(f"{option}="):

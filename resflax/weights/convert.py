@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -81,7 +82,7 @@ def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]
     state = _canonical(state)
     image_channels = _size(state, f"{family.their_name('stem_conv')}.weight", axis=1)
     classes = _size(state, f"{family.their_name('head')}.weight", axis=0)
-    tensors = _table(config, family, classes, image_channels)
+    tensors = _table(config, classes, image_channels)
     surplus = sorted(state.keys() - {tensor.theirs for tensor in tensors})
     missing = [tensor.theirs for tensor in tensors if tensor.theirs not in state]
     if missing:
@@ -105,20 +106,21 @@ def to_torch(config: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarra
       UsageError: if no other library has this network; the message says what it lacks.
     """
     config = config.resolved()
-    family = family_of(config)
     ours = flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
     classes = ours["params", "head", "bias"].shape[0]
     image_channels = ours["params", "stem_conv", "kernel"].shape[2]
     state: dict[str, np.ndarray] = {}
-    for tensor in _table(config, family, classes, image_channels):
+    for tensor in _table(config, classes, image_channels):
         state[tensor.theirs] = tensor.to_theirs(np.asarray(ours[tensor.ours], np.float32))
         if tensor.ours[-1] == "var":
             state[tensor.theirs.removesuffix(".running_var") + COUNTER] = np.zeros((), np.int64)
     return state
 
 
-def _table(config: Model, family: Family, classes: int, image_channels: int) -> list[Tensor]:
-    """Every tensor of the network under both names."""
+@lru_cache(maxsize=4)  # tracing a deep network takes seconds
+def _table(config: Model, classes: int, image_channels: int) -> list[Tensor]:
+    """Every tensor of a resolved network under both names."""
+    family = family_of(config)
     side = 224 if config.layout == "imagenet" else 32
     image = jax.ShapeDtypeStruct((1, side, side, image_channels), jnp.float32)
     module = build(config, classes)
