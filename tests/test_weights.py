@@ -1,6 +1,7 @@
 """Weights of other libraries against those libraries' networks, and both ways to the bit."""
 
 from types import MethodType
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resflax import DenseNet, ResNet, UsageError
+from resflax.declarations.models import Model
 from resflax.models import build
 from resflax.weights import from_torch, to_torch
 
@@ -36,9 +38,9 @@ def cifar_dense():
     return net
 
 
-def cifar_option_b():
+def cifar_option_b() -> Any:
     """pytorch_resnet_cifar10 with its option B."""
-    net = reference.CifarResNet(2, CLASSES)
+    net: Any = reference.CifarResNet(2, CLASSES)
 
     def forward(block, x):
         branch = torch.relu(block.bn1(block.conv1(x)))
@@ -47,16 +49,17 @@ def cifar_option_b():
     for stage in (net.layer1, net.layer2, net.layer3):
         for block in stage:
             inputs, outputs = block.conv1.in_channels, block.conv1.out_channels
-            block.shortcut = torch.nn.Sequential()
-            if inputs != outputs:
-                block.shortcut.append(torch.nn.Conv2d(inputs, outputs, 1, 2, bias=False))
-                block.shortcut.append(torch.nn.BatchNorm2d(outputs))
+            projection = (
+                torch.nn.Conv2d(inputs, outputs, 1, 2, bias=False),
+                torch.nn.BatchNorm2d(outputs),
+            )
+            block.shortcut = torch.nn.Sequential(*projection if inputs != outputs else ())
             block.forward = MethodType(forward, block)
     return net
 
 
 BASIC = reference.BasicBlock
-FAMILIES = {
+FAMILIES: dict[str, tuple[Model, Any, tuple[int, int]]] = {
     "cifar": (ResNet(14), lambda: reference.CifarResNet(2, CLASSES), (33, 31)),
     "cifar-both": (
         ResNet(14, zero_pad_side="both"),
@@ -79,7 +82,7 @@ FAMILIES = {
     ),
     "densenet121": (DenseNet(121, 32, "imagenet"), dense(32, (6, 12, 24, 16)), (65, 65)),
 }
-DEEP = {
+DEEP: dict[str, tuple[Model, Any, tuple[int, int]]] = {
     "resnet34": (ResNet(34, "imagenet"), residual((3, 4, 6, 3), BASIC), (65, 65)),
     "resnet101": (ResNet(101, "imagenet"), residual((3, 4, 23, 3)), (65, 65)),
     "resnet152": (ResNet(152, "imagenet"), residual((3, 8, 36, 3)), (65, 65)),
@@ -242,14 +245,16 @@ WRONG = {
     "variance": (changed("bn1.running_var", -np.ones(16, np.float32)), "bn1.running_var"),
     "no tensors": (lambda state: {}, "conv1.weight is missing"),
     "a name twice": (
-        lambda state: changed("features.denselayer1.norm1.weight", np.zeros(1))(state)
-        | {"features.denselayer1.norm.1.weight": np.zeros(1)},
-        "two tensors for features.denselayer1.norm1.weight",
+        lambda state: (
+            changed("features.denselayer1.norm1.weight", np.zeros(1))(state)
+            | {"features.denselayer1.norm.1.weight": np.zeros(1)}
+        ),
+        "two tensors for 'features.denselayer1.norm1.weight'",
     ),
 }
 
 
-@pytest.mark.parametrize("change, said", WRONG.values(), ids=WRONG)
+@pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
 def test_tensors_that_do_not_fit_are_named(cifar_state, change, said):
     with pytest.raises(UsageError) as refusal:
         from_torch(ResNet(8), change(cifar_state))
@@ -275,7 +280,7 @@ NAMELESS = [
 ]
 
 
-@pytest.mark.parametrize("field, config", NAMELESS)
+@pytest.mark.parametrize(("field", "config"), NAMELESS)
 def test_networks_that_nobody_else_has_are_refused(field, config):
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes(config, 5, 3))
     with pytest.raises(UsageError, match=rf"\.{field} is "):

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resflax.declarations.checks import short
 from resflax.declarations.models import DenseNet, Model
 from resflax.errors import UsageError
 from resflax.models import build
@@ -88,7 +89,7 @@ def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]
     if missing:
         raise UsageError(_missing(missing[0]))
     if surplus:
-        raise UsageError(f"the network has no place for the tensor {surplus[0][:80]}")
+        raise UsageError(f"the network has no place for the tensor {short(surplus[0])}")
     return unflatten_dict({t.ours: t.to_ours(_checked(state[t.theirs], t)) for t in tensors})
 
 
@@ -179,7 +180,7 @@ def _canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         if new.endswith(COUNTER):
             continue
         if new in found:
-            raise UsageError(f"there are two tensors for {new[:80]}")
+            raise UsageError(f"there are two tensors for {short(new)}")
         found[new] = array
     return found
 

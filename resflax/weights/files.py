@@ -11,6 +11,7 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from resflax.declarations.checks import short
 from resflax.errors import UsageError
 
 TORCH_SUFFIXES = (".pth", ".th", ".pt")
@@ -102,26 +103,26 @@ def _refuse_compressed(path: Path) -> None:
 
 def _name(path: Path, name: object) -> str:
     if not isinstance(name, str):
-        raise UsageError(f"{path} is no state dict: it has {str(name)[:80]!r} for a tensor's name")
+        raise UsageError(f"{path} is no state dict: it has {short(name)} for a tensor's name")
     return name
 
 
 def _array(path: Path, name: str, value: Any, torch: Any) -> np.ndarray:
     if not isinstance(value, torch.Tensor):
         raise UsageError(
-            f"{path} is no state dict: its {name[:80]} is a {type(value).__name__}, not a tensor"
+            f"{path} is no state dict: its {short(name)} is a {type(value).__name__}, not a tensor"
         )
     _check_type(path, name, str(value.dtype), ("torch.float32", "torch.int64"))
     try:
         array: np.ndarray = value.detach().numpy()
     except Exception as error:  # sparse, quantized, without storage, ...
-        raise _unreadable(path, f"PyTorch file of plain tensors: {name[:80]}", error) from None
+        raise _unreadable(path, f"PyTorch file of plain tensors: {short(name)}", error) from None
     return array
 
 
 def _check_type(path: Path, name: str, found: str, allowed: tuple[str, str]) -> None:
     if found not in allowed:
-        raise UsageError(f"{path}: {name[:80]} holds {found} values; they must be {allowed[0]}")
+        raise UsageError(f"{path}: {short(name)} holds {found} values; they must be {allowed[0]}")
 
 
 def _unreadable(path: Path, kind: str, error: Exception) -> UsageError:
