@@ -5,7 +5,6 @@ import hashlib
 import json
 import math
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +17,13 @@ from resflax.data.source import describe
 from resflax.declarations.checks import refuse
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
-from resflax.models import build
-from resflax.models.zoo import TASKS
+from resflax.models.layers import Layers
 from resflax.training import environment
 from resflax.training.checkpoints import Checkpoints
-from resflax.training.compilation import keep_compiled
 from resflax.training.files import write_atomically
 from resflax.training.optimizer import learning_rate, make_optimizer
-from resflax.training.plan import COMPILE_FAST
 from resflax.training.run_folder import RunFolder
-from resflax.training.state import TrainState, initial_state, params_count
+from resflax.training.state import params_count, state_of
 from resflax.weights import from_torch, to_torch
 from resflax.weights.files import encode, read_tensors
 
@@ -60,7 +56,7 @@ def import_weights(
     colours: Colours | None = None,
     say: Callable[[str], None],
 ) -> None:
-    """Makes a file of weights the run folder of an experiment that is before its first step.
+    """Turns a file of weights into the run folder of an experiment before its first step.
 
     Args:
       path: of a file for `read_tensors`.
@@ -73,10 +69,12 @@ def import_weights(
 
     Raises:
       UsageError: before anything is written, if file, network, data and folder do not fit.
+      TrainingError: if the folder holds this run with all of its checkpoints damaged.
     """
     experiment = experiment.resolved()
     folder.status(experiment)
-    if folder.experiment.exists():
+    checkpoints = Checkpoints(folder.checkpoints)
+    if checkpoints.newest_good(say) is not None:
         raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
     if experiment.data.normalization != "channel":
         refuse(experiment.data, "normalization", "imported networks are normalised by channel")
@@ -91,17 +89,20 @@ def import_weights(
     channels = params["stem_conv"]["kernel"].shape[2]
     _check_data(experiment, wanted, channels)
 
-    keep_compiled()
-    state = _drawn(experiment, wanted, _normalization(colours or _noted(tensors.notes), channels))
+    normalization = _normalization(colours or _noted(tensors.notes), channels)
+    head_key, key = jax.random.split(jax.random.PRNGKey(experiment.seed))
     say(f"{len(tensors.arrays)} tensors of {path} are {params_count(params):,} parameters")
     if wanted != there:
-        params["head"] = state.params["head"]
+        params["head"] = _head(head_key, params["head"]["kernel"].shape[0], wanted)
         say(f"its classifier is for {there} classes: a new one is drawn for {wanted}")
     with open(path, "rb") as file:
         origin = {"file": path.name, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
     folder.begin(experiment, environment.describe() | {"imported": origin})
-    state = state.replace(params=params, batch_stats=variables["batch_stats"])
-    Checkpoints(folder.checkpoints).save(0, state, {"seconds": 0.0})
+    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
+    optimizer = make_optimizer(experiment.optimizer, rate)
+    state = state_of(jax.tree.map(jnp.asarray, variables), optimizer, normalization, key)
+    checkpoints.forget_after(None)  # of an import that was cut off
+    checkpoints.save(0, state, {"seconds": 0.0})
     say(f"all of it is in {folder.path}: evaluate it, or train with --initialize-from")
 
 
@@ -143,19 +144,9 @@ def _noted(notes: Mapping[str, str]) -> Colours:
     return Colours(mean, std)
 
 
-def _drawn(experiment: Experiment, classes: int, normalization: Normalization) -> TrainState:
-    """The state before the first step; no shape in it depends on the height of the pictures."""
-    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
-    optimizer = make_optimizer(experiment.optimizer, rate)
-    height, width, _ = TASKS[experiment.model.layout].image_shape
-    shape = (height, width, len(normalization.scale))
-    module = build(experiment.model, classes)
-
-    @partial(jax.jit, compiler_options=COMPILE_FAST)
-    def draw(normalization: Normalization) -> TrainState:
-        return initial_state(module, optimizer, normalization, shape, experiment.seed)
-
-    return draw(normalization)
+def _head(key: jax.Array, features: int, classes: int) -> Any:
+    """Parameters of a new classifier."""
+    return Layers().head(classes, name="head").init(key, jnp.zeros((1, features)))["params"]
 
 
 def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) -> None:

@@ -12,12 +12,13 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+import safetensors.numpy
 
-from resflax import SGD, Cosine, DenseNet, Digits, Experiment, ResNet, UsageError
+from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, UsageError
 from resflax.data.augmentation import Normalization
 from resflax.data.source import load_split
 from resflax.models import build
-from resflax.pretrained import IMAGENET_COLOURS, Colours, export_weights, import_weights
+from resflax.pretrained import Colours, export_weights, import_weights
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.optimizer import learning_rate, make_optimizer
 from resflax.training.run_folder import RunFolder
@@ -225,7 +226,24 @@ def test_normalisation_survives_out_and_in_to_the_bit(tmp_path):
     import_weights(tmp_path / "out.safetensors", TINY, two, say=print)
     states = [Checkpoints(folder.checkpoints).restore_arrays(0) for folder in (one, two)]
     jax.tree.map(np.testing.assert_array_equal, states[0], states[1])
-    assert IMAGENET_COLOURS.mean == (0.485, 0.456, 0.406)
+
+
+def test_imagenets_colours_are_expected_where_nothing_is_said(tmp_path):
+    """(x / 255 - mean) / std with the figures of torchvision's documentation."""
+    config = TINY.model
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    variables = build(config, 10).init(jax.random.key(0), image, train=False)
+    path, folder = tmp_path / "w.safetensors", RunFolder(tmp_path / "run")
+    path.write_bytes(safetensors.numpy.save(to_torch(config, variables)))
+    experiment = dataclasses.replace(TINY, data=CIFAR10())
+    folder.begin(experiment, {})  # an import that was cut off is made again
+    import_weights(path, experiment, folder, say=print)
+
+    found = Checkpoints(folder.checkpoints).restore_arrays(0)["normalization"]
+    x = np.array([12.0, 130.0, 255.0], np.float32)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (x / 255 - mean) / std
+    np.testing.assert_allclose((x - found["mean"]) * found["scale"], expected, rtol=1e-5)
 
 
 def saved_run(path, experiment, classes, seed=0, mean=(1,)):

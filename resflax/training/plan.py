@@ -22,7 +22,7 @@ from resflax.training.state import TrainState, initial_state
 from resflax.training.step import AXIS, Examples, evaluation_step, train_step
 
 # For what runs once: compiling it well would take longer than running it.
-COMPILE_FAST = {"xla_backend_optimization_level": 0}
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     drawn = build(experiment.model, dataset.num_classes)
     normalization = fit_normalization(dataset.train.images, experiment.data)
 
-    @partial(jax.jit, compiler_options=COMPILE_FAST)
+    @partial(jax.jit, compiler_options=_COMPILE_FAST)
     def draw(normalization: Normalization) -> TrainState:
         return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
 
