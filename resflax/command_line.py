@@ -21,16 +21,25 @@ from typing import Annotated, Any, NoReturn, TypeVar
 import tyro
 
 import resflax
+from resflax.declarations.models import Model
 from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.experiment import Experiment
+from resflax.models import zoo
 
 T = TypeVar("T")
+U = TypeVar("U")
 
 ExperimentFile = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="EXPERIMENT")]
 """The first argument of commands that take an experiment."""
 
 Overridden = Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConversionOff]
 """An experiment whose fields are options: `--model.depth 56`."""
+
+NetworkName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
+"""The first argument where it is the name of a published network."""
+
+OverriddenModel = Annotated[Model, tyro.conf.FlagConversionOff]
+"""A network whose fields are options: `--model.depth 56`."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 """`--name` is True, nothing is False."""
@@ -108,16 +117,41 @@ def parse_with_experiment(options: type[T], arguments: Sequence[str], usage: str
       arguments: the command line.
       usage: what `--help` prints when no experiment file is named.
     """
-    path = next((a for a in arguments if a.endswith(".py") and not a.startswith("-")), None)
+    path = _experiment_file(arguments)
     if path is None:
         if {"-h", "--help"} & set(arguments):
             print(usage.strip())
             sys.exit(0)
-        other = next((a for a in arguments if not a.startswith("-")), None)
+        other = _first_word(arguments)
         found = "none was named" if other is None else f"{other!r} is not one"
         raise UsageError(f"an experiment file (ending in .py) must come first, and {found}")
     experiment = with_given_length(load_experiment(Path(path)), arguments)
     return parse(options, arguments, options(file=path, experiment=experiment))  # type: ignore[call-arg]
+
+
+def parse_with_network(
+    of_experiment: type[T], of_name: type[U], arguments: Sequence[str], usage: str
+) -> T | U:
+    """Reads `EXPERIMENT|NAME [--option ...]`: an experiment, or a published network's name.
+
+    Args:
+      of_experiment: the options with an experiment, as for `parse_with_experiment`.
+      of_name: a dataclass with the fields `name` (positional) and `model`.
+      arguments: the command line.
+      usage: what `--help` prints when neither is named.
+    """
+    name = next((a for a in arguments if a in zoo.NAMES), _first_word(arguments))
+    if name is None or _experiment_file(arguments) is not None:
+        return parse_with_experiment(of_experiment, arguments, usage)
+    return parse(of_name, arguments, of_name(name=name, model=zoo.named(name)))  # type: ignore[call-arg]
+
+
+def _experiment_file(arguments: Sequence[str]) -> str | None:
+    return next((a for a in arguments if a.endswith(".py") and not a.startswith("-")), None)
+
+
+def _first_word(arguments: Sequence[str]) -> str | None:
+    return next((a for a in arguments if not a.startswith("-")), None)
 
 
 def with_given_length(experiment: Experiment, arguments: Sequence[str]) -> Experiment:

@@ -47,6 +47,10 @@ class Experiment:
     epochs: float | None = None
     """Length of the training in passes over the training examples."""
 
+    initialize_from: str | None = None
+    """Run folder whose weights the training starts with, its classifier too if the number of
+    classes is the same. None: weights drawn from the seed."""
+
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
 
@@ -88,6 +92,8 @@ class Experiment:
                 refuse(self, field, "it must be at least 1 and below 2**31")
         if self.epochs is not None and self.epochs <= 0:
             refuse(self, "epochs", "it must be above 0")
+        if self.initialize_from is not None and not self.initialize_from.strip():
+            refuse(self, "initialize_from", "it must be a run folder, or None for drawn weights")
         if not 0 <= self.seed < 2**32:
             refuse(self, "seed", "it must be at least 0 and below 2**32")
 

@@ -1,12 +1,15 @@
-"""Shows what a network is made of: layers, output shapes, parameters, multiply-adds.
+"""Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory.
 
-usage: summary.py EXPERIMENT [--json] [--FIELD VALUE ...]
+usage: summary.py EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
 
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
+  NAME           a published network, such as resnet50 (on 224x224x3 pictures of 1000 classes)
+                 or densenet_bc_100_12 (on 32x32x3 pictures of 10 classes)
   --json         print one JSON object and nothing else
-  --FIELD VALUE  replaces a field of the experiment: --model.depth 56
+  --FIELD VALUE  replaces a field of the experiment: --model.depth 56; of a published network,
+                 those that begin with --model
 
-summary.py EXPERIMENT --help lists every field with the value it has in that file.
+summary.py EXPERIMENT|NAME --help lists every field with the value it has there.
 """
 
 import json
@@ -15,12 +18,20 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from resflax.command_line import ExperimentFile, Flag, Overridden, parse_with_experiment, run
+from resflax.command_line import (
+    ExperimentFile,
+    Flag,
+    NetworkName,
+    Overridden,
+    OverriddenModel,
+    parse_with_network,
+    run,
+)
 
 
 @dataclass(frozen=True)
 class Options:
-    """Shows what a network is made of: layers, output shapes, parameters, multiply-adds."""
+    """Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory."""
 
     file: ExperimentFile
     """A Python file that declares `experiment = Experiment(...)`."""
@@ -31,18 +42,39 @@ class Options:
     """Print one JSON object and nothing else."""
 
 
+@dataclass(frozen=True)
+class NamedOptions:
+    """Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory."""
+
+    name: NetworkName
+    """A published network."""
+
+    model: OverriddenModel
+
+    json: Flag = False
+    """Print one JSON object and nothing else."""
+
+
 def main(arguments: Sequence[str]) -> None:
     """Prints the summary."""
-    options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
+    options = parse_with_network(Options, NamedOptions, arguments, usage=__doc__ or "")
     from resflax.data.source import describe  # imports JAX: only now
     from resflax.models.summary import summarize, table, to_json
+    from resflax.models.zoo import TASKS
 
-    facts = describe(options.experiment.data)
-    summary = summarize(options.experiment.model, facts.num_classes, facts.image_shape)
+    if isinstance(options, NamedOptions):
+        title, task = options.name, TASKS[options.model.layout]
+        summary = summarize(options.model, task.num_classes, task.image_shape)
+    else:
+        title, experiment = options.experiment.name, options.experiment
+        facts = describe(experiment.data)
+        summary = summarize(
+            experiment.model, facts.num_classes, facts.image_shape, dtype=experiment.precision
+        )
     if options.json:
         print(json.dumps(to_json(summary)))
     else:
-        Console().print(table(summary, title=options.experiment.name))
+        Console().print(table(summary, title=title))
 
 
 if __name__ == "__main__":

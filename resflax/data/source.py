@@ -85,6 +85,7 @@ _KNOWN = {
     "digits": Facts("digits", 10, 8, 8, 1),
     "cifar10": Facts("cifar10", 10, 32, 32, 3),
     "cifar100": Facts("cifar100", 100, 32, 32, 3),
+    "imagenet2012": Facts("imagenet2012", 1000, None, None, 3),
 }
 
 

@@ -1,14 +1,27 @@
 """Networks as declarations: depth, layout, unit, shortcut, growth rate."""
 
+import dataclasses
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 from resflax.declarations.checks import check_types, refuse
 
 Layout = Literal["cifar", "imagenet"]
 Block = Literal["basic", "bottleneck"]
-Shortcut = Literal["none", "zero_pad", "projection", "projection_all"]
-Order = Literal["post", "full_pre"]
+Shortcut = Literal[
+    "none",
+    "zero_pad",
+    "projection",
+    "projection_all",
+    "projection_pooled",
+    "constant_scaling",
+    "exclusive_gating",
+    "shortcut_gating",
+    "conv",
+    "dropout",
+]
+Order = Literal["post", "bn_after_addition", "relu_before_addition", "relu_only_pre", "full_pre"]
+StrideOn = Literal["1x1", "3x3"]
 
 # He et al. 2015, Table 1; 200 layers: He et al. 2016, appendix. (block, units per stage)
 IMAGENET_RESNETS: dict[int, tuple[Block, tuple[int, ...]]] = {
@@ -32,13 +45,35 @@ IMAGENET_DENSENETS: dict[int, tuple[int, ...]] = {
 
 _CONVS_PER_UNIT: dict[Block, int] = {"basic": 2, "bottleneck": 3}
 
+# Shortcuts that are an identity, padded with zeros where channels are missing.
+_IDENTITIES: tuple[Shortcut, ...] = (
+    "zero_pad",
+    "constant_scaling",
+    "exclusive_gating",
+    "shortcut_gating",
+    "dropout",
+)
+
+# Fields that only some shortcuts have: which, and the value that None stands for there
+# (He et al. 2016, Table 1; of the gates' biases the best one).
+_SHORTCUT_FIELDS: dict[str, tuple[tuple[Shortcut, ...], object]] = {
+    "zero_pad_side": (_IDENTITIES, "end"),
+    "shortcut_scale": (("constant_scaling",), 0.5),
+    "branch_scale": (("constant_scaling",), 0.5),
+    "gate_bias": (("exclusive_gating", "shortcut_gating"), -6.0),
+    "shortcut_dropout_rate": (("dropout",), 0.5),
+}
+
+# Orders whose residual branch ends in BN, and so can start at zero.
+_BRANCH_ENDS_IN_BN: tuple[Order, ...] = ("post", "relu_only_pre")
+
 
 @dataclass(frozen=True)
 class ResNet:
     """A residual network, or with `shortcut="none"` its plain twin.
 
     Sources: He et al. 2015 (arXiv 1512.03385), Table 1 and section 4.2; He et al. 2016
-    (arXiv 1603.05027) for `order="full_pre"` and the bottleneck units of CIFAR nets.
+    (arXiv 1603.05027), Tables 1 and 2, and for the bottleneck units of CIFAR nets.
     """
 
     depth: int
@@ -51,19 +86,82 @@ class ResNet:
     """basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1). None: derived from depth."""
 
     shortcut: Shortcut | None = None
-    """none: plain net; zero_pad, projection, projection_all: options A, B, C of He et al. 2015.
+    """none: plain net; zero_pad, projection, projection_all: options A, B, C of He et al. 2015;
+    projection_pooled: B with a 2x2 average in place of the stride (ResNet-D, He et al. 2018);
+    constant_scaling, exclusive_gating, shortcut_gating, conv, dropout: He et al. 2016, Table 1.
     None: zero_pad for basic units of the cifar layout, else projection."""
 
-    order: Order = "post"
-    """post: BN and ReLU after each convolution and addition; full_pre: before (He et al. 2016)."""
+    zero_pad_side: Literal["end", "both"] | None = None
+    """Where an identity gets its missing channels: all at the end (fb.resnet.torch), or half of
+    them before and half behind (akamaster's pytorch_resnet_cifar10). None: end."""
 
-    stride_on: Literal["1x1", "3x3"] | None = None
+    shortcut_scale: float | None = None
+    """constant_scaling: factor of the shortcut. None: 0.5."""
+
+    branch_scale: float | None = None
+    """constant_scaling: factor of the residual branch. None: 0.5."""
+
+    gate_bias: float | None = None
+    """exclusive_gating, shortcut_gating: initial bias of the gate. None: -6."""
+
+    shortcut_dropout_rate: float | None = None
+    """dropout: probability of dropping an activation of the shortcut. None: 0.5."""
+
+    order: Order = "post"
+    """Order of BN, ReLU, convolution and addition: He et al. 2016, Table 2 and Figure 4a-e.
+    post: the original; full_pre: BN and ReLU before each convolution."""
+
+    stride_on: StrideOn | None = None
     """Which convolution of a bottleneck has the stride: the first 1x1 (the papers) or the 3x3
     (fb.resnet.torch, torchvision). None: 1x1 for bottlenecks of the cifar layout, else 3x3."""
 
+    bottleneck_width: int | None = None
+    """Channels of a bottleneck's 3x3 convolution in the first stage; doubled in each later one.
+    None: 64 for the imagenet layout, 16 for cifar. 128 makes wide_resnet50_2."""
+
+    groups: int = 1
+    """Groups of a bottleneck's 3x3 convolution: cardinality of ResNeXt (Xie et al. 2017)."""
+
+    stem: Literal["conv", "deep"] = "conv"
+    """conv: one convolution; deep: three 3x3 with 32, 32, 64 maps in place of the 7x7 of the
+    imagenet layout (ResNet-C, He et al. 2018, arXiv 1812.01187)."""
+
+    pool_first: bool = False
+    """full_pre in the imagenet layout: the stem pools before its BN and ReLU (timm, TF-Slim),
+    not behind them (fb.resnet.torch). In eval they differ only where a BN scale is negative."""
+
+    squeeze_excitation: int | None = None
+    """Reduction ratio of squeeze-and-excitation on every branch (Hu et al. 2018). None: none."""
+
+    zero_init_last_scale: bool = False
+    """Start the scale of each branch's last BN at 0, so that every unit starts as its shortcut
+    (Goyal et al. 2017, arXiv 1706.02677)."""
+
+    stochastic_depth: float = 0.0
+    """Probability of dropping the last unit's branch in a training step; falls linearly to that
+    of the first unit (Huang et al. 2016, arXiv 1603.09382: 0.5). 0: never."""
+
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or a depth that the layout cannot have."""
+        """Raises `UsageError` for a wrong type or value, or fields that do not go together."""
         check_types(self)
+        self._check_depth()
+        self._check_shortcut()
+        self._check_unit()
+        if self.stem == "deep" and self.layout == "cifar":
+            refuse(self, "stem", "only the imagenet layout has a deep stem")
+        if self.pool_first and (self.layout, self.order) != ("imagenet", "full_pre"):
+            refuse(self, "pool_first", "only full_pre in the imagenet layout has that choice")
+        if not 0 <= self.stochastic_depth < 1:
+            refuse(self, "stochastic_depth", "it must be at least 0 and below 1")
+        if self.stochastic_depth and self.shortcut == "none":
+            refuse(self, "stochastic_depth", "a plain net has no way around a dropped unit")
+        if self.zero_init_last_scale and self.shortcut == "none":
+            refuse(self, "zero_init_last_scale", "a plain net would be zero everywhere")
+        if self.zero_init_last_scale and self.order not in _BRANCH_ENDS_IN_BN:
+            orders = " and ".join(_BRANCH_ENDS_IN_BN)
+            refuse(self, "zero_init_last_scale", f"only branches of {orders} end in BN")
+
+    def _check_depth(self) -> None:
         if self.layout == "imagenet":
             if self.depth not in IMAGENET_RESNETS:
                 known = ", ".join(map(str, IMAGENET_RESNETS))
@@ -77,8 +175,30 @@ class ResNet:
                 for block in self._possible_blocks()
             )
             refuse(self, "depth", f"the cifar layout needs {forms} with n >= 1")
-        if self.stride_on == "1x1" and self.unit == "basic":
-            refuse(self, "stride_on", "basic units have no 1x1 convolution")
+
+    def _check_shortcut(self) -> None:
+        for field, (shortcuts, _) in _SHORTCUT_FIELDS.items():
+            if getattr(self, field) is not None and self.connection not in shortcuts:
+                refuse(self, field, f"only the shortcut {' or '.join(shortcuts)} has it")
+        rate = self.shortcut_dropout_rate
+        if rate is not None and not 0 <= rate < 1:
+            refuse(self, "shortcut_dropout_rate", "it must be at least 0 and below 1")
+
+    def _check_unit(self) -> None:
+        if self.unit == "basic":
+            if self.stride_on == "1x1":
+                refuse(self, "stride_on", "basic units have no 1x1 convolution")
+            if self.bottleneck_width is not None:
+                refuse(self, "bottleneck_width", "basic units have no bottleneck")
+            if self.groups != 1:
+                refuse(self, "groups", "only the 3x3 convolution of a bottleneck has groups")
+        if self.bottleneck_width is not None and self.bottleneck_width < 1:
+            refuse(self, "bottleneck_width", "it must be at least 1")
+        if self.groups < 1 or self.inner_width % self.groups:
+            refuse(self, "groups", f"it must divide the bottleneck's width, {self.inner_width}")
+        ratio, maps = self.squeeze_excitation, self.width * (1 if self.unit == "basic" else 4)
+        if ratio is not None and (ratio < 1 or maps % ratio):
+            refuse(self, "squeeze_excitation", f"it must divide the first stage's maps, {maps}")
 
     def _possible_blocks(self) -> tuple[Block, ...]:
         return (self.block,) if self.block else ("basic", "bottleneck")
@@ -97,20 +217,37 @@ class ResNet:
             return IMAGENET_RESNETS[self.depth][1]
         return (_units(self.depth, self.unit),) * 3
 
+    @property
+    def width(self) -> int:
+        """Maps of the stem and of the first stage's 3x3 convolutions in the paper's net."""
+        return 64 if self.layout == "imagenet" else 16
+
+    @property
+    def inner_width(self) -> int:
+        """`bottleneck_width`, or the paper's where it was left out."""
+        return self.width if self.bottleneck_width is None else self.bottleneck_width
+
+    @property
+    def connection(self) -> Shortcut:
+        """`shortcut`, or the papers' where it was left out."""
+        option_a = self.layout == "cifar" and self.unit == "basic"
+        return self.shortcut or ("zero_pad" if option_a else "projection")
+
     def resolved(self) -> "ResNet":
         """The same network with every derived field written out."""
-        unit: Block = self.unit
-        cifar = self.layout == "cifar"
-        papers_a = cifar and unit == "basic"
-        papers_stride: Literal["1x1", "3x3"] = "1x1" if cifar and unit == "bottleneck" else "3x3"
-        return ResNet(
-            depth=self.depth,
-            layout=self.layout,
-            block=unit,
-            shortcut=self.shortcut or ("zero_pad" if papers_a else "projection"),
-            order=self.order,
-            stride_on=self.stride_on or papers_stride,
-        )
+        papers_stride: StrideOn = "3x3"
+        if self.layout == "cifar" and self.unit == "bottleneck":
+            papers_stride = "1x1"
+        derived: dict[str, Any] = {
+            "block": self.unit,
+            "shortcut": self.connection,
+            "stride_on": self.stride_on or papers_stride,
+            "bottleneck_width": None if self.unit == "basic" else self.inner_width,
+        }
+        for field, (shortcuts, default) in _SHORTCUT_FIELDS.items():
+            if self.connection in shortcuts and getattr(self, field) is None:
+                derived[field] = default
+        return dataclasses.replace(self, **derived)
 
 
 def _units(depth: int, block: Block) -> int:
@@ -192,15 +329,7 @@ class DenseNet:
 
     def resolved(self) -> "DenseNet":
         """The same network with every derived field written out."""
-        return DenseNet(
-            depth=self.depth,
-            growth_rate=self.growth_rate,
-            layout=self.layout,
-            bottleneck=self.bottleneck,
-            compression=self.compression,
-            dropout_rate=self.dropout_rate,
-            initial_channels=self.stem_channels,
-        )
+        return dataclasses.replace(self, initial_channels=self.stem_channels)
 
 
 Model = ResNet | DenseNet

@@ -1,30 +1,27 @@
 """From a declaration to a Flax linen module."""
 
-from typing import Any
-
-import flax.linen as nn
-import jax.numpy as jnp
+from typing import TYPE_CHECKING, Any
 
 from resflax.declarations import models as declarations
-from resflax.models.dense import DenseNet
-from resflax.models.layers import Layers
-from resflax.models.residual import ResNet
+
+if TYPE_CHECKING:
+    import flax.linen as nn
 
 
 def build(
     config: declarations.Model,
     num_classes: int,
     *,
-    dtype: Any = jnp.float32,
+    dtype: Any = "float32",
     axis_name: str | None = None,
     synchronized: bool = False,
-) -> nn.Module:
+) -> "nn.Module":
     """The network that `config` declares.
 
     `module.init(key, images, train=False)` gives its variables (`params` and `batch_stats`,
     float32) and `module.apply(variables, images, train=...)` maps images (B, H, W, C) float to
     logits (B, num_classes) float32; with `train=True` it needs `mutable=["batch_stats"]` and,
-    where the config has dropout, `rngs={"dropout": key}`.
+    where the config has dropout or stochastic depth, `rngs={"dropout": key}`.
 
     Args:
       config: a `ResNet` or `DenseNet` declaration.
@@ -33,7 +30,14 @@ def build(
       axis_name: name of the device axis if the module is applied under pmap or shard_map.
       synchronized: whether batch norm's training statistics are shared over `axis_name`.
     """
-    layers = Layers(dtype=dtype, axis_name=axis_name, synchronized=synchronized)
+    # Only now, so that the names in `models.zoo` are known without JAX.
+    import jax.numpy as jnp
+
+    from resflax.models.dense import DenseNet
+    from resflax.models.layers import Layers
+    from resflax.models.residual import ResNet
+
+    layers = Layers(dtype=jnp.dtype(dtype), axis_name=axis_name, synchronized=synchronized)
     if isinstance(config, declarations.DenseNet):
         return DenseNet(config.resolved(), num_classes, layers)
     return ResNet(config.resolved(), num_classes, layers)

@@ -20,7 +20,7 @@ torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nn.Module):
-    """A convolution without bias, padded as the papers do: k // 2 on every side.
+    """A convolution padded as the papers do: k // 2 on every side.
 
     Maps (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), features) for odd kernels.
     """
@@ -28,20 +28,29 @@ class Conv(nn.Module):
     features: int
     kernel_size: int
     stride: int = 1
+    groups: int = 1
+    initial_bias: float | None = None
+    """Initial value of every bias; None: no bias, as in all convolutions but a gate's."""
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         """Convolves `x`; the result has the layer's dtype."""
         k, pad = self.kernel_size, self.kernel_size // 2
-        kernel = self.param("kernel", he_normal, (k, k, x.shape[-1], self.features))
-        return jax.lax.conv_general_dilated(
+        shape = (k, k, x.shape[-1] // self.groups, self.features)
+        kernel = self.param("kernel", he_normal, shape)
+        x = jax.lax.conv_general_dilated(
             x.astype(self.dtype),
             kernel.astype(self.dtype),
             window_strides=(self.stride, self.stride),
             padding=((pad, pad), (pad, pad)),
             dimension_numbers=("NHWC", "HWIO", "NHWC"),
+            feature_group_count=self.groups,
         )
+        if self.initial_bias is None:
+            return x
+        initial = nn.initializers.constant(self.initial_bias)
+        return x + self.param("bias", initial, (self.features,)).astype(self.dtype)
 
 
 class Moments(NamedTuple):
@@ -69,13 +78,14 @@ class BatchNorm(nn.Module):
     """Axis whose devices share their statistics in training; None: each has its own."""
     momentum: float = 0.9
     epsilon: float = 1e-5
+    initial_scale: float = 1.0
     dtype: Any = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool, batch: Moments | None = None) -> Array:
         """Normalises (B, H, W, C) maps; `batch` are their moments where the caller has them."""
         maps = (x.shape[-1],)
-        scale = self.param("scale", nn.initializers.ones, maps)
+        scale = self.param("scale", nn.initializers.constant(self.initial_scale), maps)
         bias = self.param("bias", nn.initializers.zeros, maps)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
@@ -121,6 +131,46 @@ class Dropout(nn.Module):
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
 
+class StochasticDepth(nn.Module):
+    """Drops a residual branch (Huang et al. 2016, arXiv 1603.09382, section 3).
+
+    As in the paper, one lot falls for the whole batch of a training step, and in evaluation the
+    branch is scaled by its probability of survival. All devices draw from the step's key, so the
+    lot does not depend on their number. A dropped branch is computed all the same, and the running
+    averages of its batch norms move.
+    """
+
+    survival: float
+
+    @nn.compact
+    def __call__(self, branch: Array, *, train: bool) -> Array:
+        """The branch, or zeros with probability 1 - survival in training."""
+        if self.survival == 1:
+            return branch
+        if not train:
+            return self.survival * branch
+        survives = jax.random.bernoulli(self.make_rng("dropout"), self.survival)
+        return jnp.where(survives, branch, jnp.zeros_like(branch))
+
+
+class SqueezeExcitation(nn.Module):
+    """Weighs each map by a gate that sees all maps' means (Hu et al. 2018, arXiv 1709.01507).
+
+    Means, the two dense layers and the gates are float32.
+    """
+
+    squeezed: int
+    """Width of the hidden layer: maps / reduction ratio."""
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Maps (B, H, W, C) to the same shape and dtype."""
+        squeeze = nn.Dense(self.squeezed, kernel_init=he_normal, name="squeeze")
+        excite = nn.Dense(x.shape[-1], kernel_init=he_normal, name="excite")
+        gates = nn.sigmoid(excite(nn.relu(squeeze(global_average_pool(x)))))
+        return x * gates[:, None, None].astype(x.dtype)
+
+
 @dataclass(frozen=True)
 class Layers:
     """Layers as one network has them: number format and what devices share, set once."""
@@ -134,17 +184,39 @@ class Layers:
         """The axis whose devices share their batch statistics, if they do."""
         return self.axis_name if self.synchronized else None
 
-    def conv(self, features: int, kernel_size: int, stride: int = 1, *, name: str) -> Conv:
+    def conv(
+        self,
+        features: int,
+        kernel_size: int,
+        stride: int = 1,
+        groups: int = 1,
+        *,
+        initial_bias: float | None = None,
+        name: str,
+    ) -> Conv:
         """A convolution of these layers."""
-        return Conv(features, kernel_size, stride, dtype=self.dtype, name=name)
+        return Conv(features, kernel_size, stride, groups, initial_bias, self.dtype, name=name)
 
-    def norm(self, *, name: str) -> BatchNorm:
+    def norm(self, *, initial_scale: float = 1.0, name: str) -> BatchNorm:
         """A batch normalisation of these layers."""
-        return BatchNorm(axis_name=self.statistics_axis, dtype=self.dtype, name=name)
+        return BatchNorm(
+            axis_name=self.statistics_axis,
+            initial_scale=initial_scale,
+            dtype=self.dtype,
+            name=name,
+        )
 
     def dropout(self, rate: float, *, name: str) -> Dropout:
         """A dropout of these layers."""
         return Dropout(rate, axis_name=self.axis_name, name=name)
+
+    def stochastic_depth(self, survival: float, *, name: str) -> StochasticDepth:
+        """A stochastic depth of these layers."""
+        return StochasticDepth(survival, name=name)
+
+    def squeeze_excitation(self, squeezed: int, *, name: str) -> SqueezeExcitation:
+        """A squeeze-and-excitation of these layers."""
+        return SqueezeExcitation(squeezed, name=name)
 
     def head(self, classes: int, *, name: str) -> nn.Dense:
         """The classifier: its sums, and so the logits, are float32."""

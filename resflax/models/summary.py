@@ -1,4 +1,4 @@
-"""What a network is made of: its layers with output shapes, parameters and multiply-adds.
+"""What a network is made of: its layers with output shapes, parameters, multiply-adds, memory.
 
 Counted from shapes while the module is traced; nothing is allocated or computed.
 """
@@ -29,6 +29,8 @@ class Row:
     """Trainable parameters."""
     macs: int
     """Multiply-adds for one image, padding included; 1 multiply-add counts 1."""
+    activation_bytes: int
+    """Bytes of the output for one image."""
 
 
 @dataclass(frozen=True)
@@ -44,14 +46,29 @@ class Summary:
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one forward pass of one image; convolutions and classifier only."""
+        """Multiply-adds of one forward pass of one image; convolutions and dense layers only."""
         return sum(row.macs for row in self.rows)
+
+    @property
+    def activation_bytes(self) -> int:
+        """Bytes that a training step keeps per image for its backward pass.
+
+        Counted is the output of every convolution, batch norm and dense layer, in the type it is
+        computed in. ReLU, addition, pooling and concatenation are not: their gradients need no
+        more than that, or can be computed from it. What a compiler fuses away or recomputes, and
+        parameters, gradients and the optimizer's state, are not known here.
+        """
+        return sum(row.activation_bytes for row in self.rows)
 
 
 def to_json(summary: Summary) -> dict[str, Any]:
-    """`params`, `macs` and `layers` as plain JSON values."""
-    layers = [asdict(row) for row in summary.rows]
-    return {"params": summary.params, "macs": summary.macs, "layers": layers}
+    """`params`, `macs`, `activation_bytes` and `layers` as plain JSON values."""
+    return {
+        "params": summary.params,
+        "macs": summary.macs,
+        "activation_bytes": summary.activation_bytes,
+        "layers": [asdict(row) for row in summary.rows],
+    }
 
 
 def table(summary: Summary, title: str) -> Table:
@@ -60,18 +77,23 @@ def table(summary: Summary, title: str) -> Table:
     found.add_column("layer", "total", overflow="fold")
     found.add_column("kind")
     found.add_column("output", justify="right")
-    found.add_column("parameters", f"{summary.params:,}", justify="right")
-    found.add_column("multiply-adds", f"{summary.macs:,}", justify="right")
+    totals = (summary.params, summary.macs, summary.activation_bytes)
+    for header, total in zip(("parameters", "multiply-adds", "bytes kept"), totals, strict=True):
+        found.add_column(header, f"{total:,}", justify="right", no_wrap=True)
     for row in summary.rows:
         output = " x ".join(map(str, row.output))
-        found.add_row(row.name, row.kind, output, f"{row.params:,}", f"{row.macs:,}")
+        numbers = (f"{n:,}" for n in (row.params, row.macs, row.activation_bytes))
+        found.add_row(row.name, row.kind, output, *numbers)
     return found
 
 
-def summarize(config: Model, num_classes: int, image_shape: tuple[int, int, int]) -> Summary:
+def summarize(
+    config: Model, num_classes: int, image_shape: tuple[int, int, int], *, dtype: Any = "float32"
+) -> Summary:
     """Traces the network of `config` for one (H, W, C) image and counts its layers.
 
-    Raises `UsageError` where the network cannot take images of that size.
+    `dtype` is that of convolutions and activations. Raises `UsageError` where the network cannot
+    take images of that size.
     """
     rows: list[Row] = []
 
@@ -89,11 +111,12 @@ def summarize(config: Model, num_classes: int, image_shape: tuple[int, int, int]
                     output=tuple(output.shape[1:]),
                     params=sum(leaf.size for leaf in jax.tree.leaves(params)),
                     macs=0 if kernel is None else places * kernel.size,
+                    activation_bytes=output.size * output.dtype.itemsize,
                 )
             )
         return output
 
-    module = build(config, num_classes)
+    module = build(config, num_classes, dtype=dtype)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
         jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
@@ -87,6 +88,17 @@ class Checkpoints:
                 ),
             )
         return saved["state"], saved["notes"]
+
+    def restore_arrays(self, step: int) -> dict[str, Any]:
+        """The state saved at `step` as nested dicts and lists of arrays on one local device."""
+        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
+        one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        like = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
+            metadata.item_metadata.tree,
+        )
+        state, _ = self.restore(step, like)
+        return state
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
         """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few."""

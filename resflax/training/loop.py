@@ -7,6 +7,7 @@ and continued from a checkpoint does and writes the same as one that was not.
 import math
 import time
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ from resflax.training.measure import measure
 from resflax.training.metrics import Metrics
 from resflax.training.plan import Plan, make_plan
 from resflax.training.run_folder import RunFolder, Status
+from resflax.training.start import start_from
 from resflax.training.state import Totals, TrainState, params_sha256
 
 
@@ -44,10 +46,21 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
     keep_compiled()
     with Display(console) as display:
         plan = make_plan(experiment, display)
-        folder.begin(experiment, environment.describe())
+        here = environment.describe()
+        start = None
+        if experiment.initialize_from is not None and not _has_checkpoint(folder):
+            path = Path(experiment.initialize_from)
+            start, origin = start_from(path, experiment, plan.initial(), display.say)
+            here["initialized_from"] = origin
+        folder.begin(experiment, here)
         with Interruption() as interruption:
-            run = Run(experiment, plan, folder, display, interruption)
+            run = Run(experiment, plan, start, folder, display, interruption)
             return run.finish(run.go())
+
+
+def _has_checkpoint(folder: RunFolder) -> bool:
+    """Whether a run is continued, so that its first weights no longer matter."""
+    return Checkpoints(folder.checkpoints).newest_good(lambda text: None) is not None
 
 
 @dataclass
@@ -99,11 +112,14 @@ class Run:
         self,
         experiment: Experiment,
         plan: Plan,
+        start: TrainState | None,
         folder: RunFolder,
         display: Display,
         interruption: Interruption,
     ) -> None:
         self.experiment, self.plan, self.folder = experiment, plan, folder
+        self.start = start
+        """The state before the first step, if it is not the plan's."""
         self.display, self.interruption = display, interruption
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.metrics = Metrics(folder.metrics)
@@ -133,7 +149,7 @@ class Run:
 
     def _begin(self) -> tuple[TrainState, int]:
         """The newest good checkpoint, or the state before the first step."""
-        state = self.plan.initial()
+        state = self.plan.initial() if self.start is None else self.start
         self.saved = self.checkpoints.newest_good(self.display.say)
         self.checkpoints.forget_after(self.saved)
         self.metrics.rewind(self.saved or 0)

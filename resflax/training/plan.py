@@ -43,7 +43,7 @@ class Plan:
     evaluate: Callable[..., Any]
     """(state, examples, (indices, weights)) -> sums."""
     initial: Callable[[], TrainState]
-    """The state before the first step, on the devices."""
+    """The state before the first step, drawn from the seed, on the devices."""
     learning_rate: LearningRate
     summary: Summary
     """Of the network."""

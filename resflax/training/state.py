@@ -60,6 +60,16 @@ def initial_state(
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
     images = jnp.zeros((1, *image_shape), jnp.float32)
     variables = module.init(weights_key, images, train=False)
+    return state_of(variables, optimizer, normalization, key)
+
+
+def state_of(
+    variables: Any,
+    optimizer: optax.GradientTransformation,
+    normalization: Normalization,
+    key: Array,
+) -> TrainState:
+    """The state before the first step of a network with the given `params` and `batch_stats`."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,

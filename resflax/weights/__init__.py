@@ -1,0 +1,5 @@
+"""Weights of torchvision, timm and pytorch_resnet_cifar10, in and out."""
+
+from resflax.weights.convert import from_torch, to_torch
+
+__all__ = ["from_torch", "to_torch"]

@@ -1,0 +1,320 @@
+"""Weights through the scripts: in, measured, trained on, out; and into a run with other classes."""
+
+import dataclasses
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, UsageError
+from resflax.data.augmentation import Normalization
+from resflax.data.source import load_split
+from resflax.models import build
+from resflax.pretrained import Colours, export_weights, import_weights
+from resflax.training.checkpoints import Checkpoints
+from resflax.training.optimizer import learning_rate, make_optimizer
+from resflax.training.run_folder import RunFolder
+from resflax.training.start import start_from
+from resflax.training.state import initial_state, params_sha256
+from resflax.weights import from_torch, to_torch
+from resflax.weights.files import encode, read_tensors
+
+ROOT = Path(__file__).parent.parent
+EXPERIMENT = """
+from resflax import *
+
+experiment = Experiment(
+    name="tiny", model=ResNet(8), data=Digits(), batch_size=64, steps=3, schedule=Cosine()
+)
+"""
+TINY = Experiment(
+    name="tiny", model=ResNet(8), data=Digits(), batch_size=64, steps=3, schedule=Cosine()
+)
+
+
+def run(script, *arguments, code=0):
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)],
+        env=os.environ | {"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == code, (done.stdout, done.stderr)
+    if code:
+        assert done.stderr.startswith("error: ")
+        assert done.stderr.count("\n") == 1
+    return done.stderr if code else done.stdout
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory):
+    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="module")
+def net():
+    """pytorch_resnet_cifar10's network for gray pictures, its batch norms as after a training."""
+    torch = pytest.importorskip("torch")
+    from tests import torch_reference
+
+    torch.manual_seed(0)
+    net = torch_reference.CifarResNet(1)
+    net.conv1 = torch.nn.Conv2d(1, 16, 3, padding=1, bias=False)
+    net.train()
+    with torch.no_grad():
+        for _ in range(20):
+            net(torch.randn(16, 1, 8, 8))
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(net, tmp_path_factory):
+    """As its training script leaves it."""
+    import torch
+
+    path = tmp_path_factory.mktemp("torch") / "checkpoint.th"
+    state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
+    torch.save({"state_dict": state, "best_prec1": 12.5}, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def imported(checkpoint, experiment, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("imported") / "run"
+    colours = ("--mean", 0.3, "--std", 0.4)
+    said = run("import_weights", checkpoint, "--model", experiment, "--run-dir", folder, *colours)
+    assert "75,002 parameters" in said
+    return folder
+
+
+def test_an_imported_network_measures_as_in_pytorch(imported, net):
+    import torch
+
+    found = json.loads(run("evaluate", imported, "--json"))
+    split = load_split(Digits(), "test")
+    images = (split.images.astype(np.float32) / 255 - 0.3) / 0.4
+    labels = torch.from_numpy(split.labels).long()
+    with torch.no_grad():
+        logits = net(torch.from_numpy(images.transpose(0, 3, 1, 2)))
+    wrong = int((logits.argmax(1) != labels).sum())
+    assert 0 < wrong < len(split)
+    assert found["examples"] == len(split)
+    assert found["top1_error"] == pytest.approx(wrong / len(split))
+    expected = torch.nn.functional.cross_entropy(logits, labels)
+    assert found["loss"] == pytest.approx(float(expected), rel=1e-4)
+
+
+def test_what_went_in_comes_out(imported, net, tmp_path):
+    file = tmp_path / "out.safetensors"
+    run("export_weights", imported, file)
+    arrays, notes = read_tensors(file)
+    expected = net.state_dict()
+    assert arrays.keys() == expected.keys()
+    for name, tensor in expected.items():
+        if not name.endswith("num_batches_tracked"):
+            np.testing.assert_array_equal(arrays[name], tensor.numpy(), name, strict=True)
+    assert json.loads(notes["mean"]) == pytest.approx([0.3])
+    assert json.loads(notes["std"]) == pytest.approx([0.4])
+    assert [path.name for path in tmp_path.iterdir()] == [file.name]
+
+
+def test_the_folder_says_where_the_weights_are_from(imported, checkpoint):
+    environment = json.loads((imported / "environment.json").read_text())
+    sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
+    assert environment["imported"] == {"file": "checkpoint.th", "sha256": sha256}
+    assert json.loads((imported / "experiment.json").read_text())["name"] == "imported-tiny"
+    assert not (imported / "result.json").exists()
+
+
+def test_training_starts_with_imported_weights(imported, experiment, tmp_path):
+    """At a rate that moves nothing, the weights after the training are those that came in."""
+    folder = tmp_path / "run"
+    options = ("--run-dir", folder, "--initialize-from", imported)
+    still = ("--optimizer.learning-rate", 1e-30, "--optimizer.weight-decay", 0)
+    said = run("train", experiment, *options, *still)
+    assert f"starting with the weights and the normalisation of {imported}, step 0" in said
+
+    before = Checkpoints(imported / "checkpoints").restore_arrays(0)
+    after = Checkpoints(folder / "checkpoints").restore_arrays(3)
+    close = partial(np.testing.assert_allclose, rtol=0, atol=1e-25)
+    jax.tree.map(close, after["params"], before["params"])
+    jax.tree.map(np.testing.assert_array_equal, after["normalization"], before["normalization"])
+    origin = json.loads((folder / "environment.json").read_text())["initialized_from"]
+    sha256 = params_sha256(before["params"])
+    assert origin == {"run": str(imported), "step": 0, "params_sha256": sha256}
+
+
+def test_mistakes_are_one_line_and_write_nothing(checkpoint, experiment, imported, tmp_path):
+    folder = tmp_path / "run"
+    to = ("--run-dir", folder)
+    said = run("import_weights", checkpoint, "--model", "resnet20", *to, code=2)
+    assert "layer1.1" in said
+    assert "is missing" in said
+    said = run("import_weights", checkpoint, "--model", "resnet2O", *to, code=2)
+    assert "resnet20" in said
+    depth = ("--model.depth", 14, "--initialize-from", imported)
+    assert "model.depth: 8 != 14" in run("train", experiment, *to, *depth, code=2)
+    assert not folder.exists()
+
+
+def gray_weights(config, classes, seed=0):
+    """A state dict of random weights for gray pictures."""
+    module = build(config, classes)
+    image = np.zeros((1, 8, 8, 1), np.float32)
+    return to_torch(config, module.init(jax.random.key(seed), image, train=False))
+
+
+def test_a_new_classifier_is_drawn_for_other_classes(tmp_path):
+    path, folder = tmp_path / "seven.safetensors", RunFolder(tmp_path / "run")
+    path.write_bytes(encode(gray_weights(TINY.model, 7), {"mean": "[0.5]", "std": "[0.25]"}))
+    with pytest.raises(UsageError, match=r"7 classes, and digits has 10.*--classes 10"):
+        import_weights(path, TINY, folder, say=print)
+    assert not folder.path.exists()
+
+    lines: list[str] = []
+    import_weights(path, TINY, folder, classes=10, say=lines.append)
+    assert any("for 7 classes: a new one is drawn for 10" in line for line in lines)
+    state = Checkpoints(folder.checkpoints).restore_arrays(0)
+    expected = from_torch(TINY.model, read_tensors(path).arrays)
+    assert state["params"].pop("head")["kernel"].shape == (64, 10)
+    expected["params"].pop("head")
+    jax.tree.map(np.testing.assert_array_equal, state["params"], expected["params"])
+    jax.tree.map(np.testing.assert_array_equal, state["batch_stats"], expected["batch_stats"])
+    np.testing.assert_array_equal(state["normalization"]["mean"], [127.5])
+    np.testing.assert_allclose(state["normalization"]["scale"], [1 / 63.75], rtol=1e-7)
+
+    with pytest.raises(UsageError, match="holds a run already"):
+        import_weights(path, TINY, folder, classes=10, say=print)
+
+
+@pytest.mark.parametrize(
+    ("note", "said"),
+    [
+        ({"mean": "[0.5", "std": "[1]"}, "not a list of numbers"),
+        ({"mean": "[[0]]", "std": "[1]"}, "not a list of numbers"),
+        ({"mean": "[0.5]", "std": "[0]"}, "std above 0"),
+        ({"mean": "[NaN]", "std": "[1]"}, "finite"),
+        ({"mean": "[0.5, 0.5]", "std": "[1]"}, "mean has 2 channels"),
+        ({}, "3 channels, and the network's pictures have 1"),
+    ],
+)
+def test_colours_that_cannot_be(tmp_path, note, said):
+    path = tmp_path / "w.safetensors"
+    path.write_bytes(encode(gray_weights(TINY.model, 10), note))
+    with pytest.raises(UsageError, match=said):
+        import_weights(path, TINY, RunFolder(tmp_path / "run"), say=print)
+    assert not (tmp_path / "run").exists()
+
+
+def test_normalisation_survives_out_and_in_to_the_bit(tmp_path):
+    path, colours = tmp_path / "w.safetensors", Colours((0.1307,), (0.3081,))
+    path.write_bytes(encode(gray_weights(TINY.model, 10), {}))
+    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
+    import_weights(path, TINY, one, colours=colours, say=print)
+    export_weights(one, tmp_path / "out.safetensors", print)
+    import_weights(tmp_path / "out.safetensors", TINY, two, say=print)
+    states = [Checkpoints(folder.checkpoints).restore_arrays(0) for folder in (one, two)]
+    jax.tree.map(np.testing.assert_array_equal, states[0], states[1])
+
+
+def test_imagenets_colours_are_expected_where_nothing_is_said(tmp_path):
+    """(x / 255 - mean) / std with the figures of torchvision's documentation."""
+    config = TINY.model
+    image = np.zeros((1, 8, 8, 3), np.float32)
+    variables = build(config, 10).init(jax.random.key(0), image, train=False)
+    path, folder = tmp_path / "w.safetensors", RunFolder(tmp_path / "run")
+    path.write_bytes(safetensors.numpy.save(to_torch(config, variables)))
+    experiment = dataclasses.replace(TINY, data=CIFAR10())
+    folder.begin(experiment, {})  # an import that was cut off is made again
+    import_weights(path, experiment, folder, say=print)
+
+    found = Checkpoints(folder.checkpoints).restore_arrays(0)["normalization"]
+    x = np.array([12.0, 130.0, 255.0], np.float32)
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    expected = (x / 255 - mean) / std
+    np.testing.assert_allclose((x - found["mean"]) * found["scale"], expected, rtol=1e-5)
+
+
+def saved_run(path, experiment, classes, seed=0, mean=(1,)):
+    """A run folder with a checkpoint at step 5, and its state."""
+    state = drawn_state(experiment, classes, seed, mean)
+    folder = RunFolder(path)
+    folder.begin(experiment, {})
+    Checkpoints(folder.checkpoints).save(5, state, {"seconds": 0.0})
+    return folder, state
+
+
+def drawn_state(experiment, classes, seed, mean=(1,)):
+    rate = learning_rate(experiment.schedule, 0.1, 1)
+    mean = jax.numpy.zeros(mean)
+    return initial_state(
+        build(experiment.model, classes),
+        make_optimizer(SGD(), rate),
+        Normalization(mean, jax.numpy.full(1, 0.1 + seed)),
+        (8, 8, 1),
+        seed,
+    )
+
+
+def test_starting_from_a_run_with_other_classes(tmp_path):
+    source = dataclasses.replace(TINY, model=DenseNet(10, 4, dropout_rate=0.2))
+    here = dataclasses.replace(TINY, model=DenseNet(10, 4))
+    folder, there = saved_run(tmp_path / "run", source, 6)
+    drawn = drawn_state(here, 10, seed=1)
+    lines: list[str] = []
+    state, origin = start_from(folder.path, here, drawn, lines.append)
+    assert any("for 6 classes: a new one is drawn for 10" in line for line in lines)
+    assert origin["step"] == 5
+
+    jax.tree.map(np.testing.assert_array_equal, state.params["head"], drawn.params["head"])
+    for name in there.params.keys() - {"head"}:
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], there.params[name])
+    np.testing.assert_array_equal(state.normalization.scale, there.normalization.scale)
+    np.testing.assert_array_equal(state.key, drawn.key)
+    assert state.step == 0
+    jax.tree.map(np.testing.assert_array_equal, state.opt_state, drawn.opt_state)
+
+
+def test_starting_from_what_does_not_fit(tmp_path):
+    drawn = drawn_state(TINY, 10, seed=1)
+    folder, _ = saved_run(tmp_path / "mean-picture", TINY, 10, mean=(8, 8, 1))
+    with pytest.raises(UsageError, match=r"normalization/mean has the shape \(8, 8, 1\)"):
+        start_from(folder.path, TINY, drawn, print)
+    with pytest.raises(UsageError, match="none is not a run folder"):
+        start_from(tmp_path / "none", TINY, drawn, print)
+    empty = RunFolder(tmp_path / "empty")
+    empty.begin(TINY, {})
+    with pytest.raises(UsageError, match="has no checkpoint to start from"):
+        start_from(empty.path, TINY, drawn, print)
+    plain = dataclasses.replace(TINY, model=ResNet(8, shortcut="none"))
+    with pytest.raises(UsageError, match=r"model\.shortcut: 'zero_pad' != 'none'"):
+        start_from(folder.path, plain, drawn_state(plain, 10, seed=1), print)
+
+
+def test_exports_that_are_refused(tmp_path):
+    folder, _ = saved_run(
+        tmp_path / "gates", dataclasses.replace(TINY, model=ResNet(8, shortcut="none")), 10
+    )
+    file = tmp_path / "w.safetensors"
+    with pytest.raises(UsageError, match=r"ResNet\.shortcut is 'none'"):
+        export_weights(folder, file, print)
+    with pytest.raises(UsageError, match=r"must end in \.safetensors"):
+        export_weights(folder, tmp_path / "w.pth", print)
+    good, _ = saved_run(tmp_path / "good", TINY, 10)
+    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
+        export_weights(good, tmp_path / "none" / "w.safetensors", print)
+    (tmp_path / "folder.safetensors").mkdir()
+    with pytest.raises(UsageError, match="it is a folder"):
+        export_weights(good, tmp_path / "folder.safetensors", print)
+    assert not file.exists()
