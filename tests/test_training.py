@@ -145,7 +145,8 @@ def test_another_experiment_is_refused_with_the_fields_that_differ(experiment, u
     assert out == ""
     assert err.count("\n") == 1
     assert err.startswith("error: ")
-    assert "model.shortcut: 'zero_pad' != 'none'; seed: 0 != 5" in err
+    assert "model.shortcut: 'zero_pad' != 'none';" in err
+    assert "seed: 0 != 5" in err
     assert before == {p: p.stat().st_mtime_ns for p in undisturbed.rglob("*")}
 
 

@@ -13,40 +13,27 @@ from typing import Any
 
 import jax
 
-PACKAGES = (
-    "resflax",
-    "jax",
-    "jaxlib",
-    "flax",
-    "optax",
-    "orbax-checkpoint",
-    "tensorflow-datasets",
-    "array_record",
-    "numpy",
-)
-
 
 def describe() -> dict[str, Any]:
-    """What this process runs on, as plain JSON values."""
+    """What this process runs on, as plain JSON values: enough to repeat the run elsewhere."""
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
+        "folder": os.getcwd(),
+        "command": shlex.join([sys.executable, *sys.argv]),
+        "flags": {name: os.environ[name] for name in sorted(os.environ) if _is_flag(name)},
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "packages": {name: _version(name) for name in PACKAGES},
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.local_devices()],
         "git": git_state(Path(__file__).parent),
-        "command": shlex.join(sys.argv),
-        "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""),
+        "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
     }
 
 
-def _version(package: str) -> str | None:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return None
+def _is_flag(name: str) -> bool:
+    """Whether an environment variable changes what is computed."""
+    return name.startswith(("JAX_", "XLA_", "TF_", "CUDA_VISIBLE", "NVIDIA_", "OMP_", "TFDS_"))
 
 
 def git_state(folder: Path) -> dict[str, Any] | None:
@@ -56,6 +43,16 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     if commit is None or status is None:
         return None
     return {"commit": commit, "clean": not status}
+
+
+def git_changes(folder: Path) -> str:
+    """What a tree that is not clean changes in its commit, as a patch; new files are only named."""
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None:
+        return ""
+    diff = _git(Path(top), "diff", "HEAD") or ""
+    new = _git(Path(top), "ls-files", "--others", "--exclude-standard") or ""
+    return diff + "".join(f"\n# not in git: {name}" for name in new.splitlines())
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
