@@ -467,6 +467,7 @@ CHANGES: list[tuple[str, object]] = [
     ("schedule", Cosine()),
     ("batch_size", 127),
     ("steps", 64_001),
+    ("initialize_from", "runs/other"),
     ("seed", 1),
     ("precision", "bfloat16"),
     ("parallel", "shard_map"),
