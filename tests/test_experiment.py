@@ -508,6 +508,7 @@ def test_differences_show_both_values():
         "epochs: None != 1.0",
         "model.depth: 20 != 56",
         "model.shortcut: 'zero_pad' != 'none'",
+        "model.zero_pad_side: 'end' != None",
         "schedule.boundaries: [32000, 48000] != None",
         "schedule.factor: 0.1 != None",
         "schedule.final_learning_rate: None != 0.0",
