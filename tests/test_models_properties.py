@@ -89,7 +89,7 @@ def test_a_declared_network_builds_and_trains(config, shape, classes):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=30)
 @given(**SMALL)
 def test_any_declared_network_builds_and_trains(config, shape, classes):
     check_building_and_training(config, shape, classes)
@@ -146,7 +146,7 @@ def test_a_declaration_survives_json_and_resolving_twice(config):
 STRANGE = st.sampled_from([[], {}, "no such choice\n", b"x", 2.5j, float("nan"), float("inf")])
 BELOW_ZERO, ABOVE_ONE = st.floats(max_value=-1e-6), st.floats(min_value=1 + 1e-6)
 OUTSIDE: dict[str, Any] = {
-    "depth": st.integers(max_value=6) | st.sampled_from([9, 12, 21, 10**400]),
+    "depth": st.integers(max_value=6) | st.sampled_from([9, 12, 21, 10**400 + 2]),
     "growth_rate": st.integers(max_value=0),
     "compression": BELOW_ZERO | ABOVE_ONE | st.just(0),
     "dropout_rate": BELOW_ZERO | ABOVE_ONE | st.just(1),
