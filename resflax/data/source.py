@@ -1,7 +1,8 @@
 """Prepared TFDS sets, read whole into memory: no TensorFlow, no network."""
 
+import contextlib
 import io
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +24,7 @@ Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Wraps a sequence of chunks, described by a text, to show how far its reader is."""
 
 _CHUNK = 1000
+_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by number of channels
 _HELD_OUT_SEED = 0  # of the data, not of the run: every run holds out the same examples
 
 
@@ -186,6 +188,8 @@ def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
     image, label = features[data.image_key], features[data.label_key]
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         refuse(data, "image_key", "it must name a picture of 8-bit values")
+    if image.shape[-1] not in (None, *_MODES):
+        refuse(data, "image_key", f"its pictures have {image.shape[-1]} channels, not 1, 3 or 4")
     if not isinstance(label, tfds.features.ClassLabel):
         refuse(data, "label_key", "it must name a class label")
     for field in ("train_split", "test_split"):
@@ -205,15 +209,18 @@ def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
 def _read(data: TFDS, builder: Any, field: str, progress: Progress) -> Split:
     split = getattr(data, field)
     encoded = {data.image_key: tfds.decode.SkipDecoding()}
-    source = builder.as_data_source(split, decoders=encoded)
+    with _files_of(data, split):
+        source = builder.as_data_source(split, decoders=encoded)
+        labels = np.empty(len(source), np.int32)
     channels = builder.info.features[data.image_key].shape[-1] or 3
-    mode = {1: "L", 3: "RGB", 4: "RGBA"}[channels]
+    mode = _MODES[channels]
     images: np.ndarray | None = None
-    labels = np.empty(len(source), np.int32)
     starts = range(0, len(source), _CHUNK)
     for start in progress(starts, f"reading {data.name} {split}"):
         chosen = range(start, min(start + _CHUNK, len(source)))
-        for index, example in zip(chosen, source.__getitems__(list(chosen)), strict=True):
+        with _files_of(data, split):
+            examples = source.__getitems__(list(chosen))
+        for index, example in zip(chosen, examples, strict=True):
             where = f"{data.name}, {split}, example {index}"
             image = _decode(example[data.image_key], mode)
             if image is None:
@@ -236,6 +243,18 @@ def _read(data: TFDS, builder: Any, field: str, progress: Progress) -> Split:
             f"it must be at least 0 and below {classes}"
         )
     return Split(images, labels)
+
+
+@contextlib.contextmanager
+def _files_of(data: TFDS, split: str) -> Iterator[None]:
+    """Names the split whose files are missing or damaged."""
+    try:
+        yield
+    except Exception as error:  # array_record and protobuf raise many kinds
+        detail = " ".join(str(error).split())[:200]
+        raise UsageError(
+            f"{data.name}, {split}: its files cannot be read ({detail}); prepare the set anew"
+        ) from None
 
 
 def _decode(encoded: bytes, mode: str) -> np.ndarray | None:
