@@ -18,8 +18,11 @@ def refuse(declaration: object, field: str, allowed: str) -> NoReturn:
 def short(value: object) -> str:
     """`repr(value)`, cut so that an error stays one readable line."""
     if isinstance(value, int) and value.bit_length() > 200:
-        return f"an integer of {value.bit_length()} bits"  # repr of a huge int is itself an error
-    text = repr(value).replace("\n", " ")
+        return f"an integer of {value.bit_length()} bits"
+    try:
+        text = " ".join(repr(value).split())
+    except ValueError:  # Python refuses to write huge integers, here inside another value
+        text = f"a {type(value).__name__} with a huge integer"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
@@ -80,7 +83,7 @@ def _as_float(value: Any) -> Any:
         number = float(value)
     except OverflowError:
         return _MISMATCH
-    return number if math.isfinite(number) else _MISMATCH
+    return number + 0.0 if math.isfinite(number) else _MISMATCH  # -0.0 + 0.0 is 0.0: one hash
 
 
 def _describe(hint: Any) -> str:
