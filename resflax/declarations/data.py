@@ -54,8 +54,8 @@ class TFDS:
             refuse(self, "test_split", "it must differ from train_split")
         if self.validation < 0:
             refuse(self, "validation", "it must be at least 0")
-        if self.crop_padding < 0:
-            refuse(self, "crop_padding", "it must be at least 0")
+        if not 0 <= self.crop_padding < 2**16:
+            refuse(self, "crop_padding", "it must be at least 0 and below 2**16")
 
 
 @dataclass(frozen=True)
