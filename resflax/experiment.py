@@ -129,7 +129,7 @@ def _construct(cls: Any, plain: object, where: str) -> Any:
         raise UsageError(f"{where} is {short(plain)}; it must be an object of fields")
     fields = dict(plain)
     types = field_types(cls)
-    unknown = sorted(str(name) for name in fields.keys() - types.keys() - {"type"})
+    unknown = sorted(short(name) for name in fields.keys() - types.keys())
     if unknown:
         raise UsageError(f"{where} has no field {unknown[0]}; it has {', '.join(types)}")
     missing = sorted(types.keys() - fields.keys())  # to_json writes every field
@@ -144,10 +144,11 @@ def _construct(cls: Any, plain: object, where: str) -> Any:
 
 
 def _part(classes: Mapping[str, Any], plain: object, where: str) -> Any:
-    kind = plain.get("type") if isinstance(plain, Mapping) else None
+    fields = dict(plain) if isinstance(plain, Mapping) else {}
+    kind = fields.pop("type", None)
     if not isinstance(kind, str) or kind not in classes:
         raise UsageError(f"{where}.type is {short(kind)}; it must be one of {', '.join(classes)}")
-    return _construct(classes[kind], plain, where)
+    return _construct(classes[kind], fields, where)
 
 
 def differences(one: Experiment, other: Experiment) -> list[str]:
