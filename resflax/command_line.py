@@ -137,7 +137,7 @@ def load_experiment(path: Path) -> Experiment:
     """
     found = load_file(path).get("experiment")
     if not isinstance(found, Experiment):
-        what = "declares none" if found is None else f"has a {type(found).__name__} of that name"
+        what = "there is none" if found is None else f"it is of type {type(found).__name__}"
         raise UsageError(f"{path} must declare `experiment = Experiment(...)`, and {what}")
     return found
 
@@ -148,7 +148,8 @@ def load_file(path: Path) -> dict[str, Any]:
     Raises `UsageError` that names the line and the reason, if it cannot be read or run.
     """
     if not path.is_file():
-        raise UsageError(f"{path} cannot be read: there is no such file")
+        found = "it is a folder" if path.is_dir() else "there is no such file"
+        raise UsageError(f"{path} cannot be read: {found}")
     with _own_folder_importable(path):
         try:
             return runpy.run_path(str(path))
