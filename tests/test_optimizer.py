@@ -1,0 +1,141 @@
+"""Learning rates and SGD against their formulas, written out in Python and numpy."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from resflax import SGD, Cosine, StepDecay
+from resflax.declarations.optimization import Schedule
+from resflax.training.optimizer import learning_rate, make_optimizer
+
+
+def rates(schedule: Schedule, peak: float, steps: int) -> np.ndarray:
+    """Learning rate of every step."""
+    rate = learning_rate(schedule, peak, steps)
+    assert rate(jnp.int32(0)).dtype == jnp.float32
+    return np.asarray(jax.vmap(rate)(jnp.arange(steps)))
+
+
+def warmed_up(schedule: Schedule, peak: float, step: int, main: float) -> float:
+    """The rate at a step whose rate without warm-up is `main`."""
+    if step >= schedule.warmup_steps:
+        return main
+    start = schedule.warmup_learning_rate
+    if schedule.warmup == "constant":
+        return start
+    return start + (peak - start) * step / schedule.warmup_steps
+
+
+def step_decay(schedule: StepDecay, peak: float, steps: int) -> list[float]:
+    expected = []
+    for step in range(steps):
+        passed = sum(
+            step >= (round(boundary * steps) if isinstance(boundary, float) else boundary)
+            for boundary in schedule.boundaries
+        )
+        expected.append(warmed_up(schedule, peak, step, peak * schedule.factor**passed))
+    return expected
+
+
+def cosine(schedule: Cosine, peak: float, steps: int) -> list[float]:
+    expected = []
+    for step in range(steps):
+        done = (step - schedule.warmup_steps) / max(steps - schedule.warmup_steps, 1)
+        height = (peak - schedule.final_learning_rate) * (1 + math.cos(math.pi * done)) / 2
+        expected.append(warmed_up(schedule, peak, step, schedule.final_learning_rate + height))
+    return expected
+
+
+warmups = {
+    "warmup_steps": st.integers(0, 40),
+    "warmup_learning_rate": st.floats(0, 0.5),
+    "warmup": st.sampled_from(["constant", "linear"]),
+}
+peaks = st.floats(0.01, 1)
+fractions = st.sets(st.floats(0.001, 0.999), max_size=4).map(sorted)
+places = st.sets(st.integers(1, 60), max_size=4).map(sorted)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.builds(StepDecay, boundaries=fractions | places, factor=st.floats(0.01, 2), **warmups),
+    peaks,
+    st.integers(1, 50),
+)
+def test_step_decay_at_every_step(schedule: StepDecay, peak: float, steps: int):
+    found = rates(schedule, peak, steps)
+    np.testing.assert_allclose(found, step_decay(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.builds(Cosine, final_learning_rate=st.floats(0, 1e-3), **warmups),
+    peaks,
+    st.integers(1, 50),
+)
+def test_cosine_at_every_step(schedule: Cosine, peak: float, steps: int):
+    found = rates(schedule, peak, steps)
+    np.testing.assert_allclose(found, cosine(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+
+
+def test_the_schedule_of_he_2015():
+    schedule = StepDecay((32_000, 48_000), 0.1, warmup_steps=400, warmup_learning_rate=0.01)
+    rate = learning_rate(schedule, 0.1, 64_000)
+    marks = {0: 0.01, 399: 0.01, 400: 0.1, 31_999: 0.1, 32_000: 0.01, 48_000: 0.001, 63_999: 0.001}
+    found = [float(rate(jnp.int32(step))) for step in marks]
+    np.testing.assert_allclose(found, list(marks.values()), rtol=1e-6)
+
+
+def test_a_fraction_is_the_step_it_stands_for():
+    fractions, places = StepDecay(boundaries=(0.5, 0.75)), StepDecay(boundaries=(50, 75))
+    assert np.array_equal(rates(fractions, 0.1, 100), rates(places, 0.1, 100))
+
+
+def test_the_last_step_of_the_longest_training():
+    schedule = StepDecay(boundaries=(2**31 - 2,), factor=0.5)
+    rate = learning_rate(schedule, 1.0, 2**31 - 1)
+    assert [float(rate(jnp.int32(step))) for step in (2**31 - 3, 2**31 - 2)] == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(
+    "declared",
+    [
+        SGD(learning_rate=0.1, momentum=0.0, weight_decay=0.0),
+        SGD(learning_rate=0.1, momentum=0.0, weight_decay=0.01),
+        SGD(learning_rate=0.1, momentum=0.9, weight_decay=0.01),
+        SGD(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
+    ],
+    ids=["plain", "weight decay", "momentum", "Nesterov"],
+)
+def test_sgd_is_its_formula(declared: SGD):
+    schedule = StepDecay(boundaries=(3,), factor=0.1, warmup_steps=1, warmup_learning_rate=0.01)
+    rate_of_step = [0.01, 0.1, 0.1, 0.01, 0.01]
+    random = np.random.default_rng(0)
+    # A kernel, and a scale: weight decay is for every parameter.
+    shapes = {"kernel": (3, 4), "scale": (4,)}
+    start = {name: random.normal(size=shape) for name, shape in shapes.items()}
+    gradients = [
+        {name: random.normal(size=shape) for name, shape in shapes.items()} for _ in rate_of_step
+    ]
+
+    optimizer = make_optimizer(declared, learning_rate(schedule, declared.learning_rate, 5))
+    params = {name: jnp.float32(value) for name, value in start.items()}
+    state = optimizer.init(params)
+    for gradient in gradients:
+        device_gradient = {name: jnp.float32(value) for name, value in gradient.items()}
+        updates, state = optimizer.update(device_gradient, state, params)
+        params = optax.apply_updates(params, updates)
+
+    for name, p in start.items():
+        v = np.zeros_like(p)
+        for rate, gradient in zip(rate_of_step, gradients, strict=True):
+            g = gradient[name] + declared.weight_decay * p
+            v = declared.momentum * v + g
+            p = p - rate * (g + declared.momentum * v if declared.nesterov else v)
+        np.testing.assert_allclose(params[name], p, rtol=1e-5, atol=1e-6)
