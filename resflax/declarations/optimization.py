@@ -77,10 +77,10 @@ class StepDecay:
 
 @dataclass(frozen=True)
 class Cosine:
-    """Half a cosine from the peak learning rate to `final_learning_rate` at the last step."""
+    """Half a cosine from the peak learning rate to `final_learning_rate` past the last step."""
 
     final_learning_rate: float = 0.0
-    """Learning rate at the end."""
+    """Learning rate at the end of the cosine."""
 
     warmup_steps: int = 0
     """Steps of warm-up at the start; the cosine covers the rest."""
