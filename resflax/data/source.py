@@ -180,11 +180,11 @@ def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
         refuse(
             data,
             "name",
-            f"the set is stored as {builder.info.file_format}; it must be array_record",
+            f"the set is stored as {builder.info.file_format.value}; it must be array_record",
         )
     for field in ("image_key", "label_key"):
         if getattr(data, field) not in features:
-            refuse(data, field, f"{data.name} has the features {', '.join(features)}")
+            refuse(data, field, f"{data.name} has the features {', '.join(sorted(features))}")
     image, label = features[data.image_key], features[data.label_key]
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         refuse(data, "image_key", "it must name a picture of 8-bit values")
