@@ -261,6 +261,6 @@ def _decode(encoded: bytes, mode: str) -> np.ndarray | None:
     """(H, W, C) uint8, or None for bytes that are not a picture."""
     try:
         pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
-    except (OSError, ValueError, SyntaxError):  # all that Pillow raises for damaged pictures
-        return None
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
+        return None  # all that Pillow raises for damaged pictures
     return pixels[..., None] if pixels.ndim == 2 else pixels
