@@ -446,7 +446,7 @@ def test_damaged_pictures_are_decoded_or_refused(kind: str):
         damaged = np.frombuffer(encoded, np.uint8).copy()
         places = random.integers(0, random.choice([20, 60, len(damaged)]), random.integers(1, 7))
         damaged[places] = random.integers(0, 256, len(places))
-        end = random.choice([len(damaged), random.integers(len(damaged))])
+        end = random.choice([len(damaged), int(random.integers(len(damaged)))])
         decoded.append(source._decode(damaged[:end].tobytes(), "RGB"))
     assert any(picture is None for picture in decoded)
     assert {picture.shape[2:] for picture in decoded if picture is not None} <= {(3,)}
