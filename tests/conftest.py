@@ -31,8 +31,11 @@ def script(tmp_path: Path) -> Script:
 
     Prepared digits are shared by all tests of a session.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    del environment["XLA_FLAGS"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles sooner
+        "COLUMNS": "200",
+    }
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

@@ -5,14 +5,20 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from resflax import Experiment, ResNet
-from resflax.command_line import load_experiment
-from resflax.experiment import from_json, to_json
+from resflax.command_line import (
+    ExperimentFile,
+    Overridden,
+    load_experiment,
+    parse_with_experiment,
+)
+from resflax.experiment import differences, from_json, to_json
 from tests.conftest import ROOT, Script
 
 SCRIPTS = ["train", "evaluate", "summary"]
@@ -39,7 +45,6 @@ FILES = {
     "text.txt": "hello",
     "foreign/notes.txt": "hello",
     "cut/experiment.json": "{",
-    "list/experiment.json": "[]",
     "empty/nothing": "",
 }
 
@@ -51,8 +56,6 @@ def folder(tmp_path: Path) -> Path:
     files = FILES | {
         "other/experiment.json": json.dumps(other),
         "stepz/experiment.json": json.dumps(other | {"stepz": 3}),
-        "seed/experiment.json": json.dumps(other | {"seed": -1}),
-        "seedless/experiment.json": json.dumps({k: other[k] for k in other if k != "seed"}),
     }
     for name, text in files.items():
         path = tmp_path / name
@@ -138,23 +141,14 @@ WRONG = [
     ("train good.py --run-dir cut", "cut/experiment.json cannot be read: Expecting property name"),
     (
         "train good.py --run-dir other",
-        "other holds another experiment (there != here): epochs: None != 2.0; model.depth: 14 != 8; "
-        "steps: 9 != None; name another folder with --run-dir",
+        "other holds another experiment (there != here): epochs: None != 2.0; "
+        "model.depth: 14 != 8; steps: 9 != None; name another folder with --run-dir",
     ),
     ("evaluate nowhere", "nowhere is not a run folder: there is no such folder"),
     ("evaluate text.txt", "text.txt is not a run folder"),
     ("evaluate empty", "empty is not a run folder: it has no experiment.json"),
     ("evaluate cut", "cut/experiment.json cannot be read: Expecting property name"),
-    (
-        "evaluate list",
-        "list/experiment.json cannot be read: experiment is []; it must be an object",
-    ),
     ("evaluate stepz", "stepz/experiment.json cannot be read: experiment has no field 'stepz'"),
-    ("evaluate seed", "seed/experiment.json cannot be read: Experiment.seed is -1; it must be"),
-    (
-        "evaluate seedless",
-        "seedless/experiment.json cannot be read: experiment lacks the field seed",
-    ),
     ("evaluate other", "other has no checkpoint yet"),
 ]
 
@@ -184,23 +178,22 @@ def test_a_mistake_is_one_line_and_leaves_nothing(script: Script, folder: Path, 
         "summary --help",
         "train good.py --help",
         "summary good.py --help",
-        "train good.py --model.depth 14 --help",
     ],
 )
 def test_help_comes_at_once(script: Script, folder: Path, command: str):
-    best = float("inf")
-    for _ in range(3):
+    for _ in range(3):  # the best of three: the machine may be busy
         start = time.perf_counter()
         done = script(*command.split())
-        best = min(best, time.perf_counter() - start)
-    assert done.returncode == 0
-    assert done.stderr == ""
+        seconds = time.perf_counter() - start
+        if seconds < 2:
+            break
+    assert seconds < 2
+    assert (done.returncode, done.stderr) == (0, "")
     assert "usage: " in done.stdout
-    assert best < 2.5
     if "good.py" in command:
         assert "--model.depth INT" in done.stdout
         assert "Weighted layers." in done.stdout
-        assert f"(default: {14 if '14' in command else 8})" in done.stdout
+        assert "(default: 8)" in done.stdout
 
 
 @pytest.mark.parametrize("command", ["train --help", "train good.py -h", "train good.py --sed 3"])
@@ -237,28 +230,24 @@ def summary(script: Script, *arguments: str) -> dict[str, Any]:
 def test_summary_counts_the_network_that_the_options_describe(script: Script, folder: Path):
     # He et al. 2015, Table 6: 0.27M for ResNet-20; counted for one gray channel instead of three
     # (2 * 9 * 16 weights fewer than 269,722).
-    declared = summary(script, "good.py")
-    deeper = summary(script, "good.py", "--model.depth", "20", "--model.shortcut", "zero_pad")
-    assert deeper["params"] == 269_434
-    assert declared["params"] < deeper["params"]
-    colored = summary(script, "good.py", "--model.depth=20", "--data.name", "cifar10")
+    gray = summary(script, "good.py", "--model.depth", "20")
+    assert gray["params"] == 269_434
+    colored = summary(script, "--model.depth=20", "good.py", "--data.name", "cifar10")
     assert colored["params"] == 269_722
-    dense = summary(script, "dense.py")
-    wider = summary(script, "dense.py", "--model.growth_rate", "8")
-    assert summary(script, "dense.py", "--model.growth-rate", "8") == wider
-    assert wider["params"] > dense["params"]
-    assert summary(script, "--model.depth", "20", "good.py") == deeper  # in any order
+    assert colored["macs"] > gray["macs"]
 
 
 def test_overrides_reach_the_run(script: Script, folder: Path):
     arguments = (
         "good.py --steps=1 --seed 5 --batch_size 8 --optimizer.learning-rate 0.02 --precision "
         "bfloat16 --optimizer.nesterov True --data.crop_padding 0 --schedule.boundaries 3 5 "
-        "--evaluate-every 7 --name other_name --model.shortcut none --run-dir run"
+        "--evaluate-every 7 --name other_name --model.shortcut none"
     )
     done = script("train", *arguments.split())
     assert (done.returncode, done.stderr) == (0, "")
-    ran = to_json(from_json(json.loads((folder / "run" / "experiment.json").read_text())))
+    (run,) = (folder / "runs").iterdir()
+    experiment = from_json(json.loads((run / "experiment.json").read_text()))
+    assert run.name == f"other_name-{experiment.content_hash}"
     declared = to_json(load_experiment(folder / "good.py"))
     expected: dict[str, Any] = declared | {
         "epochs": None,
@@ -273,64 +262,92 @@ def test_overrides_reach_the_run(script: Script, folder: Path):
     expected["data"] |= {"crop_padding": 0}
     expected["schedule"] |= {"boundaries": [3, 5]}
     expected["model"] |= {"shortcut": "none"}
-    assert ran == expected
-    result = json.loads((folder / "run" / "result.json").read_text())
+    assert to_json(experiment) == expected
+    result = json.loads((run / "result.json").read_text())
     assert (result["status"], result["steps"]) == ("finished", 1)
 
-    # Finished: the same command says so; another experiment is refused, naming the difference.
     again = script("train", *arguments.split())
     assert again.returncode == 0
     assert "finished: nothing to do" in again.stdout
-    other = script("train", *arguments.split(), "--seed", "6")
-    assert other.returncode == 2
-    assert "(there != here): seed: 5 != 6; name another folder" in other.stderr
 
     # What is not there to be measured.
-    unheld = script("evaluate", "run", "--split", "validation")
+    unheld = script("evaluate", run, "--split", "validation")
     assert unheld.returncode == 2
     assert unheld.stderr.startswith("error: Digits.validation is 0; there are no held-out examples")
-    elsewhere = script("evaluate", "run", "--data-dir", "good.py")
+    elsewhere = script("evaluate", run, "--data-dir", "good.py")
     assert elsewhere.returncode == 2
     assert elsewhere.stderr.startswith("error: cannot prepare the digits in good.py: ")
 
-    done = script("evaluate", "run", "--json")
+    done = script("evaluate", run, "--json")
     assert (done.returncode, done.stderr) == (0, "")
     measured = json.loads(done.stdout)
     assert measured["top1_error"] == result["test_error"]
     assert measured["examples"] == 355
 
 
+@dataclass(frozen=True)
+class Options:
+    """Those of a script."""
+
+    file: ExperimentFile
+    experiment: Overridden
+
+
 @pytest.mark.parametrize(
-    ("file", "given", "steps", "epochs"),
+    ("arguments", "steps", "epochs"),
     [
-        ("good.py", "", None, 2.0),
-        ("good.py", "--steps 3", 3, None),
-        ("good.py", "--steps=3", 3, None),
-        ("good.py", "--epochs 3", None, 3.0),
-        ("good.py", "--epochs=0.5", None, 0.5),
-        ("steps.py", "", 7, None),
-        ("steps.py", "--steps 3", 3, None),
-        ("steps.py", "--epochs 3", None, 3.0),
-        ("steps.py", "--epochs=3", None, 3.0),
-        ("steps.py", "--steps None --epochs 3", None, 3.0),
+        ("good.py", None, 2.0),
+        ("good.py --steps 3", 3, None),
+        ("good.py --steps=3", 3, None),
+        ("good.py --epochs 3", None, 3.0),
+        ("good.py --epochs=0.5", None, 0.5),
+        ("steps.py", 7, None),
+        ("steps.py --steps 3", 3, None),
+        ("steps.py --epochs 3", None, 3.0),
+        ("steps.py --epochs=3", None, 3.0),
+        ("--epochs 3 steps.py", None, 3.0),
+        ("steps.py --steps None --epochs 3", None, 3.0),
     ],
 )
 def test_steps_replace_epochs_and_the_other_way_round(
-    script: Script, folder: Path, file: str, given: str, steps: int | None, epochs: float | None
+    folder: Path, monkeypatch, arguments: str, steps: int | None, epochs: float | None
 ):
-    # A foreign folder is refused after the whole command line was understood.
-    (folder / "there").mkdir()
-    plain = to_json(Experiment(name="there", model=ResNet(depth=8), batch_size=16, steps=2**30))
-    (folder / "there" / "experiment.json").write_text(json.dumps(plain))
-    done = script("train", file, *given.split(), "--run-dir", "there")
-    assert done.returncode == 2
-    assert f"steps: {2**30} != {steps}; " in done.stderr
-    assert (f"epochs: None != {epochs}; " in done.stderr) == (epochs is not None)
+    monkeypatch.chdir(folder)
+    experiment = parse_with_experiment(Options, arguments.split(), "").experiment
+    assert (experiment.steps, experiment.epochs) == (steps, epochs)
 
 
-def test_the_default_folder_is_named_by_name_and_hash(script: Script, folder: Path):
-    done = script("train", "good.py", "--steps", "1")
-    assert (done.returncode, done.stderr) == (0, "")
-    (run,) = (folder / "runs").iterdir()
-    made = from_json(json.loads((run / "experiment.json").read_text()))
-    assert run.name == f"e-{made.content_hash}"
+FIELDS = [
+    "model.depth 14",
+    "model.shortcut none",
+    "data.train_split some",
+    "data.image_key picture",
+    "data.data_dir some/folder",
+    "data.normalization pixel",
+    "optimizer.learning_rate 0.02",
+    "optimizer.weight_decay 0.5",
+    "schedule.warmup_steps 3",
+    "schedule.warmup_learning_rate 0.5",
+    "schedule.final_learning_rate 0.5",
+    "batch_size 3",
+    "log_every 3",
+    "batch_norm synchronized",
+    "parallel shard_map",
+]
+
+
+@pytest.mark.parametrize("field", FIELDS)
+def test_underscores_dashes_and_equals_signs_mean_the_same(folder: Path, monkeypatch, field: str):
+    monkeypatch.chdir(folder)
+    declared = load_experiment(Path("steps.py"))
+    name, value = field.split()
+    dashed = name.replace("_", "-")
+    spellings = [f"--{name} {value}", f"--{dashed} {value}", f"--{name}={value}"]
+    made = [
+        parse_with_experiment(Options, ["steps.py", *spelling.split()], "").experiment
+        for spelling in spellings
+    ]
+    assert made[0] == made[1] == made[2]
+    (difference,) = differences(declared, made[0])
+    assert difference.startswith(f"{name}: ")
+    assert difference.strip("'").endswith(value)
