@@ -8,6 +8,7 @@ import dataclasses
 import difflib
 import io
 import logging
+import os
 import re
 import runpy
 import signal
@@ -63,6 +64,9 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
         _exit(128 + interruption.signal, str(interruption))
     except KeyboardInterrupt:
         _exit(128 + signal.SIGINT, "")
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit(128 + signal.SIGPIPE, "")
     sys.exit(0)
 
 

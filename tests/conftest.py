@@ -15,7 +15,9 @@ ROOT = Path(__file__).parents[1]
 
 # Before anything imports JAX or TFDS.
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
+os.environ["XLA_FLAGS"] = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="resflax-tests-")
 os.environ["TFDS_DATA_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "none-prepared")
 atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
@@ -29,8 +31,11 @@ def script(tmp_path: Path) -> Script:
 
     Prepared digits are shared by all tests of a session.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
-    del environment["XLA_FLAGS"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles sooner
+        "COLUMNS": "200",
+    }
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
