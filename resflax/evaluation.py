@@ -56,7 +56,7 @@ def evaluate(
     if step is None:
         raise UsageError(f"{folder.path} has no checkpoint yet")
     data = experiment.data if data_dir is None else replace(experiment.data, data_dir=data_dir)
-    examples = load_split(data, split, display.chunks)
+    examples = load_split(data, split, display.items)
     num_classes = describe(data).num_classes
     height, width, channels = examples.images.shape[1:]
 

@@ -1,10 +1,12 @@
 """Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory.
 
 usage: summary.py EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
+       summary.py zoo [--json]
 
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
   NAME           a published network, such as resnet50 (on 224x224x3 pictures of 1000 classes)
                  or densenet_bc_100_12 (on 32x32x3 pictures of 10 classes)
+  zoo            every published network in one table, beside the figures in print
   --json         print one JSON object and nothing else
   --FIELD VALUE  replaces a field of the experiment: --model.depth 56; of a published network,
                  those that begin with --model
@@ -24,6 +26,7 @@ from resflax.command_line import (
     NetworkName,
     Overridden,
     OverriddenModel,
+    parse,
     parse_with_network,
     run,
 )
@@ -55,8 +58,33 @@ class NamedOptions:
     """Print one JSON object and nothing else."""
 
 
+@dataclass(frozen=True)
+class ZooOptions:
+    """Shows every published network in one table, beside the figures in print."""
+
+    json: Flag = False
+    """Print one JSON array and nothing else."""
+
+
+def zoo(options: ZooOptions) -> None:
+    """Prints all published networks."""
+    from resflax.models.comparison import count, rows, table  # imports JAX: only now
+    from resflax.models.zoo import NAMES
+    from resflax.training.display import Display
+
+    with Display(Console(stderr=options.json)) as display:
+        summaries = count(display.items(NAMES, "counting"))
+    if options.json:
+        print(json.dumps(rows(summaries)))
+    else:
+        Console().print(table(summaries))
+
+
 def main(arguments: Sequence[str]) -> None:
     """Prints the summary."""
+    if list(arguments[:1]) == ["zoo"]:
+        zoo(parse(ZooOptions, arguments[1:]))
+        return
     options = parse_with_network(Options, NamedOptions, arguments, usage=__doc__ or "")
     from resflax.data.source import describe  # imports JAX: only now
     from resflax.models.summary import summarize, table, to_json

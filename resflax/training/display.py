@@ -1,7 +1,7 @@
 """What a run shows while it goes: a bar with speed and time left, and a line per measurement."""
 
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from rich.console import Console
 from rich.progress import (
@@ -12,6 +12,8 @@ from rich.progress import (
     TextColumn,
     TimeRemainingColumn,
 )
+
+T = TypeVar("T")
 
 
 class Display:
@@ -46,11 +48,11 @@ class Display:
         """Adds a bar, to be used in a `with` statement."""
         return Bar(self._progress, description, total, done)
 
-    def chunks(self, chunks: Sequence[int], description: str) -> Iterable[int]:
-        """Goes through `chunks` with a bar."""
-        with self.bar(description, len(chunks)) as bar:
-            for done, chunk in enumerate(chunks, start=1):
-                yield chunk
+    def items(self, items: Sequence[T], description: str) -> Iterable[T]:
+        """Goes through a sequence with a bar."""
+        with self.bar(description, len(items)) as bar:
+            for done, item in enumerate(items, start=1):
+                yield item
                 bar.set(done)
 
 

@@ -56,7 +56,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     """
     devices = Devices(experiment.parallel)
     devices.check_batch_size(experiment.batch_size)
-    dataset = load(experiment.data, display.chunks)
+    dataset = load(experiment.data, display.items)
     order = Order(len(dataset.train), experiment.batch_size, experiment.seed)
     steps = _steps(experiment, order)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
