@@ -45,16 +45,6 @@ def git_state(folder: Path) -> dict[str, Any] | None:
     return {"commit": commit, "clean": not status}
 
 
-def git_changes(folder: Path) -> str:
-    """What a tree that is not clean changes in its commit, as a patch; new files are only named."""
-    top = _git(folder, "rev-parse", "--show-toplevel")
-    if top is None:
-        return ""
-    diff = _git(Path(top), "diff", "HEAD") or ""
-    new = _git(Path(top), "ls-files", "--others", "--exclude-standard") or ""
-    return diff + "".join(f"\n# not in git: {name}" for name in new.splitlines())
-
-
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         done = subprocess.run(
