@@ -48,10 +48,11 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command with this process's arguments and exits with its code.
 
-    0: done; 1: a failure while running; 2: bad usage, experiment or data; 130 and 143: ended by
-    Ctrl-C or SIGTERM. Failures print one line on stderr, `error: ...`.
+    0: done; 1: a failure while running; 2: bad usage, experiment or data; 130, 143 and 138: ended
+    by Ctrl-C, SIGTERM or SIGUSR1. Failures print one line on stderr, `error: ...`.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminate)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of what we asked it to do
     try:
         command(sys.argv[1:])

@@ -42,8 +42,8 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Trains, and prints the result and where it lies."""
     options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
-    from resflax.training.loop import train  # imports JAX: only now
     from resflax.training.run_folder import RunFolder, default_path, describe_result
+    from resflax.training.session import train  # imports JAX: only now
 
     experiment = options.experiment
     path = Path(options.run_dir) if options.run_dir else default_path(experiment)

@@ -16,7 +16,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from resflax.errors import TrainingError
-from resflax.training.files import write_atomically
+from resflax.training.files import not_written, write_atomically
 
 MANIFEST = "sha256.json"
 KEPT = 3
@@ -36,17 +36,18 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
-    def newest_good(self, tell: Callable[[str], None]) -> int | None:
+    def newest_good(self, tell: Callable[[str], None], *, every: int = 1) -> int | None:
         """The newest step whose files are what was saved; None if nothing was ever saved.
 
         Args:
           tell: is given a line for every newer checkpoint that is passed over, and why.
+          every: only multiples of it are looked at.
 
         Raises:
           TrainingError: if there are checkpoints, but all of them are damaged.
         """
         damaged = []
-        for step in reversed(self.steps()):
+        for step in (step for step in reversed(self.steps()) if step % every == 0):
             folder = self.folder / str(step)
             if not (folder / MANIFEST).exists():
                 tell(f"passing over checkpoint {step}: its save was not finished")
@@ -77,6 +78,12 @@ class Checkpoints:
             else:
                 shutil.rmtree(folder)
 
+    def drop_after(self, step: int) -> None:
+        """Removes all checkpoints newer than `step`."""
+        for newer in self.steps():
+            if newer > step:
+                shutil.rmtree(self.folder / str(newer))
+
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
         """What was saved at `step`; the state with the structure, types and devices of `like`."""
         with self._manager(read_only=True) as manager:
@@ -101,18 +108,25 @@ class Checkpoints:
         return state
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few."""
-        with self._manager(read_only=False) as manager:
-            manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    notes=ocp.args.JsonSave(notes),
-                ),
-            )
-            manager.wait_until_finished()
+        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few.
+
+        Raises `TrainingError` if it cannot be written. What is there of it then has no manifest.
+        """
         folder = self.folder / str(step)
-        write_atomically(folder / MANIFEST, json.dumps(_hashes(folder), indent=1, sort_keys=True))
+        try:
+            with self._manager(read_only=False) as manager:
+                manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state),
+                        notes=ocp.args.JsonSave(notes),
+                    ),
+                )
+                manager.wait_until_finished()
+            hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
+            write_atomically(folder / MANIFEST, hashes)
+        except Exception as error:  # Orbax and TensorStore wrap the system's in many kinds
+            raise not_written(folder, error) from error
 
     def _manager(self, *, read_only: bool) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(

@@ -6,41 +6,61 @@ pass flock on (NFSv4, Lustre mounted with flock, GPFS); on others, between proce
 """
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 from resflax.errors import UsageError
+from resflax.training.files import in_words, writing
 
 NAME = "run.lock"
 
+_UNABLE = (errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOSYS)
+
 
 @contextlib.contextmanager
-def locked(folder: Path) -> Iterator[None]:
+def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
     """Holds the folder's lock.
 
-    Raises `UsageError` at once, saying who has it since when, if another process holds it.
+    Args:
+      folder: must exist.
+      say: is told where the filesystem has no locks; then nothing is held.
+
+    Raises:
+      UsageError: at once, saying who has it since when, if another process holds it.
+      TrainingError: if the disk is full.
     """
-    with open(folder / NAME, "a+", encoding="utf-8") as file:
+    path = folder / NAME
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"cannot write to {path}: {in_words(error)}") from None
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise UsageError(f"{folder} is in use by {_holder(file.read())}") from None
-        file.truncate(0)
-        json.dump(
-            {
-                "host": socket.gethostname(),
-                "pid": os.getpid(),
-                "since": datetime.now(UTC).isoformat(timespec="seconds"),
-            },
-            file,
-        )
-        file.flush()
+        except OSError as error:
+            if error.errno not in _UNABLE:
+                raise UsageError(f"cannot lock {path}: {in_words(error)}") from None
+            say(f"{folder} cannot be locked there: see that no other process runs in it")
+        with writing(path):
+            file.truncate(0)
+            json.dump(
+                {
+                    "host": socket.gethostname(),
+                    "pid": os.getpid(),
+                    "since": datetime.now(UTC).isoformat(timespec="seconds"),
+                },
+                file,
+            )
+            file.flush()
         yield
 
 
