@@ -91,7 +91,7 @@ def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data:
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), AXIS)
         wrong = jax.lax.psum(jnp.sum(rank(logits, examples.labels[indices]) > 0), AXIS)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        norm, totals = optax.global_norm(gradients), state.totals
+        norm, totals = optax.tree.norm(gradients), state.totals
         stepped = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
