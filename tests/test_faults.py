@@ -3,9 +3,12 @@
 import dataclasses
 import errno
 import io
+import logging
 import os
 import shutil
 import signal
+import sys
+import threading
 
 import flax.linen as nn
 import jax
@@ -43,6 +46,9 @@ def tiny(experiment):
 def train(monkeypatch):
     """Trains on so many devices, and returns what was printed."""
     monkeypatch.setattr(environment, "source_changes", lambda: "")
+    for owner, hook in ((threading, "excepthook"), (sys, "unraisablehook")):
+        monkeypatch.setattr(owner, hook, getattr(owner, hook))  # a failed save silences them
+    monkeypatch.setattr(logging.root.manager, "disable", 0)
 
     def train(experiment, folder, devices=1):
         chosen = jax.devices()[:devices]
@@ -203,11 +209,12 @@ def test_rollback_takes_the_data_behind_and_records_it(
     assert result(tmp_path / "other")["rollbacks"] == [rollback]
 
 
+@pytest.mark.slow
 def test_rollbacks_end(tiny, tmp_path, train, poison):
     """The fourth failure behind one checkpoint is the last; those before it are forgiven."""
     tiny = dataclasses.replace(tiny, on_nonfinite="rollback")
     poison(3, 20, 21, 22, 23)
-    with pytest.raises(TrainingError, match="the run went back to step 18 3 times already"):
+    with pytest.raises(TrainingError, match="the run went back to step 9 3 times already"):
         train(tiny, tmp_path / "run")
 
 
@@ -327,24 +334,24 @@ def assert_close(one, other):
         assert a["error"] == pytest.approx(b["error"], abs=0.03)
 
 
-def test_a_run_goes_on_with_other_devices(tiny, tmp_path, train, monkeypatch):
-    """Saved on eight, continued on one, two and four, and on eight again."""
+@pytest.mark.parametrize("counts", [(1, 8), pytest.param((2, 4), marks=pytest.mark.slow)], ids=str)
+def test_a_run_goes_on_with_other_devices(tiny, tmp_path, train, monkeypatch, counts):
+    """Saved on eight, continued on the first number and then on the second."""
     tiny = dataclasses.replace(tiny, batch_norm="synchronized", steps=27)
     train(tiny, tmp_path / "eight", devices=8)
-    for counts in ((1, 8), (2, 4)):
-        folder = shutil.copytree(tmp_path / "eight", tmp_path / str(counts[0]))
-        (folder / "result.json").unlink()
-        for newer in ("18", "27"):
-            shutil.rmtree(folder / "checkpoints" / newer)
-        with monkeypatch.context() as patch:
-            interrupt_after_saving(patch, 18)
-            with pytest.raises(Interrupted):
-                train(tiny, folder, devices=counts[0])
-        other = dataclasses.replace(tiny, parallel="shard_map")
-        said = train(other, folder, devices=counts[1])
-        assert f"last on {counts[0]} devices, continued on {counts[1]}: batch norm is" in said
-        assert "begun with parallel pmap, continued with shard_map" in said
-        assert_close(folder, tmp_path / "eight")
+    folder = shutil.copytree(tmp_path / "eight", tmp_path / "other")
+    (folder / "result.json").unlink()
+    for newer in ("18", "27"):
+        shutil.rmtree(folder / "checkpoints" / newer)
+    with monkeypatch.context() as patch:
+        interrupt_after_saving(patch, 18)
+        with pytest.raises(Interrupted):
+            train(tiny, folder, devices=counts[0])
+    other = dataclasses.replace(tiny, parallel="shard_map")
+    said = train(other, folder, devices=counts[1])
+    assert f"last on {counts[0]} devices, continued on {counts[1]}: batch norm is" in said
+    assert "begun with parallel pmap, continued with shard_map" in said
+    assert_close(folder, tmp_path / "eight")
 
 
 def test_what_batch_norm_sees_is_said_and_another_precision_refused(tiny, tmp_path, train):

@@ -4,10 +4,14 @@ The manifest is written when a save is finished; Orbax itself does not notice a 
 folder without one is a save that was cut off.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -114,7 +118,7 @@ class Checkpoints:
         """
         folder = self.folder / str(step)
         try:
-            with self._manager(read_only=False) as manager:
+            with _one_voice(), self._manager(read_only=False) as manager:
                 manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -139,6 +143,20 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """Keeps a save's threads from printing and logging errors: the save raises them.
+
+    After a failure they stay silent, for some are still ending when it is known.
+    """
+    before = threading.excepthook, sys.unraisablehook, logging.root.manager.disable
+    threading.excepthook = sys.unraisablehook = lambda unhandled: None
+    logging.disable(logging.CRITICAL)
+    yield
+    threading.excepthook, sys.unraisablehook, disabled = before
+    logging.disable(disabled)
 
 
 def verify(folder: Path) -> str | None:

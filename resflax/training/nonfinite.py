@@ -30,17 +30,17 @@ def explain(
 
     The step is done once more, with the same keys; `indices` are those of its whole batch.
     """
-    layers, faulty = _outputs(devices, loss_at, state, examples, indices)
-    loss, gradients = _gradients(devices, loss_at, state, examples, indices)
+    loss, layers, faulty = _outputs(devices, loss_at, state, examples, indices)
     if faulty:
         return f"the loss is {loss}, and the first layer whose output is not finite is {faulty[0]}"
+    if not np.isfinite(loss):
+        return f"the loss is {loss}, and the outputs of all layers are finite"
     # The gradient comes from the loss, so it went wrong in the last layer that has a wrong one.
+    gradients = _gradients(devices, loss_at, state, examples, indices)
     wrong = {path.rpartition("/")[0].replace("/", ".") for path, ok in gradients.items() if not ok}
     named = [layer for layer in layers if layer in wrong]
     if named:
         return f"the loss is {loss}, and the gradient is not finite from layer {named[-1]} down"
-    if not np.isfinite(loss):
-        return f"the loss is {loss}, and the outputs of all layers are finite"
     return f"the loss is {loss}, and the gradient's norm is too large a number"
 
 
@@ -50,8 +50,8 @@ def _outputs(
     state: TrainState,
     examples: Examples,
     indices: np.ndarray,
-) -> tuple[list[str], list[str]]:
-    """All layers in the order in which they run, and those whose output is not finite."""
+) -> tuple[float, list[str], list[str]]:
+    """The loss, all layers in the order in which they run, and those whose output is not finite."""
     layers: list[str] = []
     faulty: set[int] = set()
 
@@ -76,9 +76,9 @@ def _outputs(
         return jax.lax.pmean(loss, AXIS)
 
     run = devices.parallelize(forward, donate_state=False)
-    run(state, examples, indices).block_until_ready()
+    loss = float(run(state, examples, indices))
     jax.effects_barrier()
-    return layers, [layers[place] for place in sorted(faulty)]
+    return loss, layers, [layers[place] for place in sorted(faulty)]
 
 
 def _gradients(
@@ -87,15 +87,15 @@ def _gradients(
     state: TrainState,
     examples: Examples,
     indices: np.ndarray,
-) -> tuple[float, dict[str, bool]]:
-    """The loss, and for every parameter whether its gradient is finite."""
+) -> dict[str, bool]:
+    """For every parameter whether its gradient is finite."""
 
-    def backward(state: TrainState, examples: Examples, indices: Array) -> tuple[Array, Any]:
+    def backward(state: TrainState, examples: Examples, indices: Array) -> Any:
         function = loss_at(state, examples, indices)
-        (loss, _), gradients = jax.value_and_grad(function, has_aux=True)(state.params)
-        loss, gradients = jax.lax.pmean((loss, gradients), AXIS)
-        return loss, jax.tree.map(lambda gradient: jnp.all(jnp.isfinite(gradient)), gradients)
+        gradients, _ = jax.grad(function, has_aux=True)(state.params)
+        gradients = jax.lax.pmean(gradients, AXIS)
+        return jax.tree.map(lambda gradient: jnp.all(jnp.isfinite(gradient)), gradients)
 
     run = devices.parallelize(backward, donate_state=False)
-    loss, finite = jax.device_get(run(state, examples, indices))
-    return float(loss), {path: bool(ok) for path, ok in flatten_dict(finite, sep="/").items()}
+    finite = jax.device_get(run(state, examples, indices))
+    return {path: bool(ok) for path, ok in flatten_dict(finite, sep="/").items()}
