@@ -20,8 +20,9 @@ import pytest
 from rich.console import Console
 from runs import assert_same, files, metrics, result, run
 
-from resflax import Digits, TrainingError, UsageError
+from resflax import Digits, TrainingError, UsageError, evaluation
 from resflax.command_line import load_experiment
+from resflax.data import source
 from resflax.data.augmentation import fit_normalization
 from resflax.errors import Interrupted
 from resflax.models.layers import BatchNorm, Conv
@@ -29,6 +30,7 @@ from resflax.training import checkpoints, environment, plan, run_folder, session
 from resflax.training import metrics as log
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
+from resflax.training.display import Display
 from resflax.training.nonfinite import explain
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import initial_state
@@ -379,3 +381,11 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
     monkeypatch.setattr(plan, "load", changed)
     with pytest.raises(UsageError, match="was trained on other pictures or labels"):
         train(tiny, folder)
+
+
+def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch):
+    facts = dataclasses.replace(source.describe(Digits()), num_classes=7)
+    monkeypatch.setattr(evaluation, "describe", lambda data: facts)
+    quiet = Display(Console(file=io.StringIO()))
+    with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):
+        evaluation.evaluate(RunFolder(undisturbed), "test", None, quiet)
