@@ -24,9 +24,10 @@ from resflax import Digits, TrainingError, UsageError, evaluation
 from resflax.command_line import load_experiment
 from resflax.data import source
 from resflax.data.augmentation import fit_normalization
+from resflax.data.feed import Order
 from resflax.errors import Interrupted
 from resflax.models.layers import BatchNorm, Conv
-from resflax.training import checkpoints, environment, plan, run_folder, session, step
+from resflax.training import checkpoints, environment, memory, plan, run_folder, session, step
 from resflax.training import metrics as log
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
@@ -151,7 +152,7 @@ def poison(monkeypatch, tiny):
     """Makes the loss of some batches NaN, in whatever step they come."""
 
     def poison(*batches):
-        order = plan.Order(1342, tiny.batch_size, tiny.seed)
+        order = Order(1342, tiny.batch_size, tiny.seed)
         bad = jnp.array([order.batch(batch) for batch in batches])
 
         def poisoned(module, data, state, examples, indices):
@@ -236,7 +237,7 @@ class Root(nn.Module):
 def state_for(module):
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
-    examples = Examples(images, rng.integers(0, 10, 64).astype(np.int32))
+    examples = Examples(jnp.array(images), jnp.array(rng.integers(0, 10, 64), jnp.int32))
     normalization = fit_normalization(images, Digits())
     return initial_state(module, optax.sgd(0.1, 0.9), normalization, SHAPE, 0), examples
 
@@ -295,7 +296,7 @@ def test_the_layer_where_it_began_is_named(parallel, harm, said):
 
 
 def test_too_little_memory_is_said_before_a_folder_is_made(tiny, tmp_path, train, monkeypatch):
-    monkeypatch.setattr(plan.memory, "available", lambda devices: 2**20)
+    monkeypatch.setattr(memory, "available", lambda devices: 2**20)
     with pytest.raises(UsageError, match=r"needs .* GiB of memory .* reduce batch_size or"):
         train(tiny, tmp_path / "run")
     assert not (tmp_path / "run").exists()
@@ -315,7 +316,7 @@ def test_memory_that_runs_out_later_is_one_line(
     count = iter(range(100))
     once(
         monkeypatch,
-        plan.Order,
+        Order,
         "batch",
         lambda self, step: error if next(count) == 30 else None,
     )
@@ -371,7 +372,7 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
     folder = tmp_path / "run"
     train(tiny, folder)
     (folder / "result.json").unlink()
-    whole = plan.load
+    whole = source.load
 
     def changed(*arguments):
         dataset = whole(*arguments)

@@ -126,7 +126,7 @@ MISTAKES = (
 
 def mutated_command(rng):
     """One to three overrides, most of them wrong."""
-    arguments = []
+    arguments: list[str] = []
     for _ in range(rng.choice((1, 1, 2, 3))):
         dashes = rng.choice(("--", "--", "--", "--", "-", "—"))
         option, text = dashes + rng.choice(FIELDS), rng.choice(TEXTS)

@@ -152,7 +152,8 @@ def _one_voice() -> Iterator[None]:
     After a failure they stay silent, for some are still ending when it is known.
     """
     before = threading.excepthook, sys.unraisablehook, logging.root.manager.disable
-    threading.excepthook = sys.unraisablehook = lambda unhandled: None
+    threading.excepthook = lambda unhandled: None
+    sys.unraisablehook = lambda unhandled: None
     logging.disable(logging.CRITICAL)
     yield
     threading.excepthook, sys.unraisablehook, disabled = before
