@@ -19,7 +19,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from resflax.errors import TrainingError
+from resflax.errors import TrainingError, UsageError
 from resflax.training.files import not_written, write_atomically
 
 MANIFEST = "sha256.json"
@@ -89,7 +89,11 @@ class Checkpoints:
                 shutil.rmtree(self.folder / str(newer))
 
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """What was saved at `step`; the state with the structure, types and devices of `like`."""
+        """What was saved at `step`; the state with the structure, types and devices of `like`.
+
+        Raises `UsageError` if arrays of other shapes were saved.
+        """
+        self._check_shapes(step, like)
         with self._manager(read_only=True) as manager:
             saved = manager.restore(
                 step,
@@ -102,14 +106,28 @@ class Checkpoints:
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dicts and lists of arrays on one local device."""
-        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
-            metadata.item_metadata.tree,
+            self._shapes(step),
         )
         state, _ = self.restore(step, like)
         return state
+
+    def _check_shapes(self, step: int, like: Any) -> None:
+        """Before Orbax begins to read: it would leave threads behind that complain for long."""
+        saved = _by_path(self._shapes(step))
+        for name, leaf in _by_path(like).items():
+            found = saved[name].shape if name in saved else None
+            if found != leaf.shape:
+                raise UsageError(
+                    f"checkpoint {step} in {self.folder} does not fit: its {name} has the shape "
+                    f"{found}, and here it must be {leaf.shape}"
+                )
+
+    def _shapes(self, step: int) -> Any:
+        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
+        return metadata.item_metadata.tree
 
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
         """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few.
@@ -143,6 +161,12 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by names such as `params/head/bias`, whatever kinds of nodes are above them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 @contextlib.contextmanager
