@@ -26,6 +26,7 @@ from resflax.declarations.models import Model
 from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.experiment import Experiment
 from resflax.models import zoo
+from resflax.training.run_folder import RunFolder
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -49,10 +50,11 @@ Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
 def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command with this process's arguments and exits with its code.
 
-    0: done; 1: a failure while running; 2: bad usage, experiment or data; 130 and 143: ended by
-    Ctrl-C or SIGTERM. Failures print one line on stderr, `error: ...`.
+    0: done; 1: a failure while running; 2: bad usage, experiment or data; 130, 143 and 138: ended
+    by Ctrl-C, SIGTERM or SIGUSR1. Failures print one line on stderr, `error: ...`.
     """
-    signal.signal(signal.SIGTERM, _terminate)
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminate)
     logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax warns of what we asked it to do
     try:
         command(sys.argv[1:])
@@ -76,8 +78,14 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _exit(code: int, text: str) -> NoReturn:
     if text:
-        print(" ".join(text.split()), file=sys.stderr)
+        print(one_line(text), file=sys.stderr)
     sys.exit(code)
+
+
+def one_line(text: str) -> str:
+    """The text without line breaks, cut where only a value that was typed in can be so long."""
+    text = " ".join(text.split())
+    return text if len(text) <= 1500 else f"{text[:1000]} ... {text[-400:]}"
 
 
 def parse(options: type[T], arguments: Sequence[str], default: T | None = None) -> T:
@@ -116,12 +124,19 @@ def _one_line(box: str) -> str:
 def parse_with_experiment(options: type[T], arguments: Sequence[str], usage: str) -> T:
     """Reads `EXPERIMENT [--option ...]`: the named file, its experiment's fields overridden.
 
+    Or `--from RUN [--option ...]`, if the options have a field `from_run`: that run's experiment.
+
     Args:
       options: a dataclass with the fields `file` (positional) and `experiment`.
       arguments: the command line.
       usage: what `--help` prints when no experiment file is named.
     """
-    path = _experiment_file(arguments)
+    path, origin = _experiment_file(arguments), _value("--from", arguments)
+    if origin is not None and any(f.name == "from_run" for f in dataclasses.fields(options)):  # type: ignore[arg-type]
+        if path is not None:
+            raise UsageError(f"name an experiment file or --from RUN, not both ({path}, {origin})")
+        experiment = RunFolder(Path(origin)).read_experiment()
+        return _override(options, arguments, origin, experiment)
     if path is None:
         if {"-h", "--help"} & set(arguments):
             print(usage.strip())
@@ -129,8 +144,13 @@ def parse_with_experiment(options: type[T], arguments: Sequence[str], usage: str
         other = _first_word(arguments)
         found = "none was named" if other is None else f"{other!r} is not one"
         raise UsageError(f"an experiment file (ending in .py) must come first, and {found}")
-    experiment = with_given_length(load_experiment(Path(path)), arguments)
-    return parse(options, arguments, options(file=path, experiment=experiment))  # type: ignore[call-arg]
+    experiment = load_experiment(Path(path))
+    return _override(options, arguments, path, experiment)
+
+
+def _override(options: type[T], arguments: Sequence[str], file: str, experiment: Experiment) -> T:
+    ready = with_given_length(experiment, arguments)
+    return parse(options, arguments, options(file=file, experiment=ready))  # type: ignore[call-arg]
 
 
 def parse_with_network(
@@ -152,6 +172,16 @@ def parse_with_network(
 
 def _experiment_file(arguments: Sequence[str]) -> str | None:
     return next((a for a in arguments if a.endswith(".py") and not a.startswith("-")), None)
+
+
+def _value(option: str, arguments: Sequence[str]) -> str | None:
+    """What follows an option, or stands behind its `=`; None if it is not given."""
+    for place, argument in enumerate(arguments):
+        if argument.startswith(f"{option}="):
+            return argument.removeprefix(f"{option}=")
+        if argument == option and place + 1 < len(arguments):
+            return arguments[place + 1]
+    return None
 
 
 def _first_word(arguments: Sequence[str]) -> str | None:

@@ -70,7 +70,7 @@ def evaluate(
     )
     try:
         state, _ = checkpoints.restore(step, like)
-    except ValueError:
+    except UsageError:
         raise UsageError(
             f"checkpoint {step} of {folder.path} does not fit the data: pictures of "
             f"{height}x{width}x{channels} in {num_classes} classes"

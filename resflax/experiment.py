@@ -74,6 +74,10 @@ class Experiment:
     checkpoint_every: int = 1000
     """Steps between checkpoints. The end, and any interruption, is always saved."""
 
+    on_nonfinite: Literal["stop", "rollback"] = "stop"
+    """When a step's loss or gradient is not finite: end the run, or go back to the newest
+    checkpoint and take the data behind that step instead (three times at most from one place)."""
+
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value, or not exactly one of steps and epochs."""
         check_types(self)

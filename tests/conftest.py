@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from runs import EXPERIMENT, run
 
 ROOT = Path(__file__).parents[1]
 
@@ -48,3 +49,19 @@ def script(tmp_path: Path) -> Script:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An experiment file of 40 steps, with marks of all kinds in between."""
+    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+@pytest.fixture(scope="session")
+def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run of that experiment; not to be changed."""
+    folder = tmp_path_factory.mktemp("undisturbed") / "run"
+    run(experiment, "--run-dir", folder)
+    return folder

@@ -1,88 +1,17 @@
 """Whole runs by `scripts/train.py`: the record they leave, and what interruption does to it."""
 
 import json
-import os
-import random
 import shutil
 import signal
-import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pytest
+from runs import assert_same, metrics, result, run, start
 
-ROOT = Path(__file__).parent.parent
-EXPERIMENT = """
-from resflax import *
-
-experiment = Experiment(
-    name="tiny",
-    model=ResNet(8),
-    data=Digits(validation=100),
-    batch_size=48,
-    steps=40,
-    schedule=Cosine(warmup_steps=5),
-    log_every=7,
-    evaluate_every=20,
-    checkpoint_every=9,
-)
-"""
 RESULT_FIELDS = {
     "status", "steps", "test_error", "test_loss", "train_error", "train_loss",
     "validation_error", "validation_loss", "params", "macs", "seconds", "params_sha256",
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def experiment(tmp_path_factory):
-    path = tmp_path_factory.mktemp("experiment") / "tiny.py"
-    path.write_text(EXPERIMENT)
-    return path
-
-
-def start(*arguments, script="train", devices=1):
-    environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "JAX_PLATFORMS": "cpu",
-    }
-    return subprocess.Popen(
-        [sys.executable, ROOT / "scripts" / f"{script}.py", *map(str, arguments)],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def run(*arguments, code=0, **options):
-    process = start(*arguments, **options)
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == code, (out, err)
-    return out, err
-
-
-def metrics(folder):
-    """The measurements, without what depends on the clock."""
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    clock = ("seconds", "images_per_second")
-    return [{k: v for k, v in line.items() if k not in clock} for line in lines]
-
-
-def result(folder):
-    return json.loads((folder / "result.json").read_text())
-
-
-@pytest.fixture(scope="module")
-def undisturbed(experiment, tmp_path_factory):
-    folder = tmp_path_factory.mktemp("undisturbed") / "run"
-    run(experiment, "--run-dir", folder)
-    return folder
-
-
-def assert_same(folder, undisturbed):
-    assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
-    assert metrics(folder) == metrics(undisturbed)
 
 
 def wait_for_step(process, folder, step):
@@ -161,23 +90,11 @@ def test_evaluation_of_the_folder_gives_the_result(undisturbed):
         assert measured["top5_error"] <= measured["top1_error"]
 
 
-def test_killed_anywhere_it_ends_the_same(experiment, undisturbed, tmp_path):
-    """SIGKILL at three random moments, then a run to the end."""
-    folder, rng = tmp_path / "run", random.Random()
-    for after in (0, 14, 28):
-        process = start(experiment, "--run-dir", folder)
-        if after:
-            wait_for_step(process, folder, after)
-        time.sleep(rng.uniform(0, 0.3 if after else 4))
-        process.kill()
-        process.communicate()
-    run(experiment, "--run-dir", folder)
-    assert_same(folder, undisturbed)
-    continued = json.loads((folder / "environment.json").read_text())["continued"]
-    assert continued
-
-
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)],
+    ids=["SIGTERM", "SIGINT", "SIGUSR1"],
+)
 def test_a_signal_saves_first(experiment, undisturbed, tmp_path, number, code):
     folder = tmp_path / "run"
     process = start(experiment, "--run-dir", folder)
@@ -220,16 +137,19 @@ def test_all_checkpoints_damaged_is_a_failure_that_touches_nothing(
     _, err = run(experiment, "--run-dir", folder, code=1)
     assert err.startswith("error: all checkpoints")
     assert err.count("\n") == 1
-    environment = folder / "environment.json"
     after = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
-    assert before | {environment: b""} == after | {environment: b""}
+    lock = folder / "run.lock"
+    assert before | {lock: b""} == after | {lock: b""}
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_at_its_step(experiment, tmp_path):
     folder = tmp_path / "run"
     overrides = ("--optimizer.learning-rate", "1e30", "--steps", 30)
     _, err = run(experiment, "--run-dir", folder, *overrides, code=1)
-    assert err.startswith("error: the loss is ")
+    assert err.startswith("error: at step ")
+    assert "(learning rate " in err
+    assert "the first layer whose output is not finite is stem_" in err
+    assert "there is no checkpoint yet" in err
     assert err.count("\n") == 1
     assert not (folder / "result.json").exists()
 

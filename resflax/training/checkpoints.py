@@ -4,10 +4,14 @@ The manifest is written when a save is finished; Orbax itself does not notice a 
 folder without one is a save that was cut off.
 """
 
+import contextlib
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Callable
+import sys
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +19,8 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
-from resflax.errors import TrainingError
-from resflax.training.files import write_atomically
+from resflax.errors import TrainingError, UsageError
+from resflax.training.files import not_written, write_atomically
 
 MANIFEST = "sha256.json"
 KEPT = 3
@@ -36,17 +40,18 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
-    def newest_good(self, tell: Callable[[str], None]) -> int | None:
+    def newest_good(self, tell: Callable[[str], None], *, every: int = 1) -> int | None:
         """The newest step whose files are what was saved; None if nothing was ever saved.
 
         Args:
           tell: is given a line for every newer checkpoint that is passed over, and why.
+          every: only multiples of it are looked at.
 
         Raises:
           TrainingError: if there are checkpoints, but all of them are damaged.
         """
         damaged = []
-        for step in reversed(self.steps()):
+        for step in (step for step in reversed(self.steps()) if step % every == 0):
             folder = self.folder / str(step)
             if not (folder / MANIFEST).exists():
                 tell(f"passing over checkpoint {step}: its save was not finished")
@@ -77,8 +82,18 @@ class Checkpoints:
             else:
                 shutil.rmtree(folder)
 
+    def drop_after(self, step: int) -> None:
+        """Removes all checkpoints newer than `step`."""
+        for newer in self.steps():
+            if newer > step:
+                shutil.rmtree(self.folder / str(newer))
+
     def restore(self, step: int, like: State) -> tuple[State, dict[str, Any]]:
-        """What was saved at `step`; the state with the structure, types and devices of `like`."""
+        """What was saved at `step`; the state with the structure, types and devices of `like`.
+
+        Raises `UsageError` if arrays of other shapes were saved.
+        """
+        self._check_shapes(step, like)
         with self._manager(read_only=True) as manager:
             saved = manager.restore(
                 step,
@@ -91,28 +106,49 @@ class Checkpoints:
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dicts and lists of arrays on one local device."""
-        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
-            metadata.item_metadata.tree,
+            self._shapes(step),
         )
         state, _ = self.restore(step, like)
         return state
 
+    def _check_shapes(self, step: int, like: Any) -> None:
+        """Before Orbax begins to read: it would leave threads behind that complain for long."""
+        saved = _by_path(self._shapes(step))
+        for name, leaf in _by_path(like).items():
+            found = saved[name].shape if name in saved else None
+            if found != leaf.shape:
+                raise UsageError(
+                    f"checkpoint {step} in {self.folder} does not fit: its {name} has the shape "
+                    f"{found}, and here it must be {leaf.shape}"
+                )
+
+    def _shapes(self, step: int) -> Any:
+        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
+        return metadata.item_metadata.tree
+
     def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few."""
-        with self._manager(read_only=False) as manager:
-            manager.save(
-                step,
-                args=ocp.args.Composite(
-                    state=ocp.args.StandardSave(state),
-                    notes=ocp.args.JsonSave(notes),
-                ),
-            )
-            manager.wait_until_finished()
+        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few.
+
+        Raises `TrainingError` if it cannot be written. What is there of it then has no manifest.
+        """
         folder = self.folder / str(step)
-        write_atomically(folder / MANIFEST, json.dumps(_hashes(folder), indent=1, sort_keys=True))
+        try:
+            with _one_voice(), self._manager(read_only=False) as manager:
+                manager.save(
+                    step,
+                    args=ocp.args.Composite(
+                        state=ocp.args.StandardSave(state),
+                        notes=ocp.args.JsonSave(notes),
+                    ),
+                )
+                manager.wait_until_finished()
+            hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
+            write_atomically(folder / MANIFEST, hashes)
+        except Exception as error:  # Orbax and TensorStore wrap the system's in many kinds
+            raise not_written(folder, error) from error
 
     def _manager(self, *, read_only: bool) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -125,6 +161,27 @@ class Checkpoints:
                 read_only=read_only,
             ),
         )
+
+
+def _by_path(tree: Any) -> dict[str, Any]:
+    """Leaves by names such as `params/head/bias`, whatever kinds of nodes are above them."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+@contextlib.contextmanager
+def _one_voice() -> Iterator[None]:
+    """Keeps a save's threads from printing and logging errors: the save raises them.
+
+    After a failure they stay silent, for some are still ending when it is known.
+    """
+    before = threading.excepthook, sys.unraisablehook, logging.root.manager.disable
+    threading.excepthook = lambda unhandled: None
+    sys.unraisablehook = lambda unhandled: None
+    logging.disable(logging.CRITICAL)
+    yield
+    threading.excepthook, sys.unraisablehook, disabled = before
+    logging.disable(disabled)
 
 
 def verify(folder: Path) -> str | None:

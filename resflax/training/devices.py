@@ -58,18 +58,43 @@ class Devices:
           replica: returns values that are equal on all devices; may use the axis "data".
           donate_state: whether the state passed in may be overwritten; it is gone afterwards.
         """
+        mapped = self._map(replica, donate_state)
+        return lambda state, examples, batch: mapped(
+            state, examples, jax.tree.map(self._deal, batch)
+        )
+
+    def compile(
+        self,
+        replica: Callable[..., Any],
+        state: Any,
+        examples: Any,
+        batch: Any,
+        *,
+        donate_state: bool,
+    ) -> tuple[Callable[..., Any], Any]:
+        """The function of `parallelize`, and its program compiled for the types of the arguments.
+
+        The state may be abstract.
+        """
+        mapped = self._map(replica, donate_state)
+        program = mapped.lower(state, examples, jax.tree.map(self._deal, batch)).compile()
+        return (
+            lambda state, examples, batch: program(
+                state, examples, jax.tree.map(self._deal, batch)
+            ),
+            program,
+        )
+
+    def _map(self, replica: Callable[..., Any], donate_state: bool) -> Any:
         donated = (0,) if donate_state else ()
         if self.parallel == "pmap":
-            mapped = jax.pmap(
+            return jax.pmap(
                 replica,
                 axis_name=AXIS,
                 in_axes=(None, None, 0),
                 out_axes=None,
                 devices=self.devices,
                 donate_argnums=donated,
-            )
-            return lambda state, examples, batch: mapped(
-                state, examples, jax.tree.map(self._deal, batch)
             )
         whole, dealt = PartitionSpec(), PartitionSpec(AXIS)
         # check_vma=True would multiply gradients of the replicated parameters by the number of
@@ -84,5 +109,7 @@ class Devices:
         return jax.jit(mapped, donate_argnums=donated)
 
     def _deal(self, array: np.ndarray) -> np.ndarray:
+        if self.parallel == "shard_map":
+            return array
         count = len(self.devices)
         return array.reshape(count, len(array) // count, *array.shape[1:])

@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.local_devices()],
-        "git": git_state(Path(__file__).parent),
+        "git": git_state(Path(__file__)),
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
     }
 
@@ -36,13 +36,33 @@ def _is_flag(name: str) -> bool:
     return name.startswith(("JAX_", "XLA_", "TF_", "CUDA_VISIBLE", "NVIDIA_", "OMP_", "TFDS_"))
 
 
-def git_state(folder: Path) -> dict[str, Any] | None:
-    """Commit, and whether the tree was clean; None where the source is not in a git checkout."""
-    commit = _git(folder, "rev-parse", "HEAD")
-    status = _git(folder, "status", "--porcelain")
+def source_changes() -> str:
+    """What this source changes in its commit, as a patch; empty if nothing, or in no commit."""
+    return git_changes(Path(__file__))
+
+
+def git_state(file: Path) -> dict[str, Any] | None:
+    """Commit, and whether its tree was clean; None unless git has this very file.
+
+    An installed package may lie below a repository that is not its own.
+    """
+    commit = _git(file.parent, "rev-parse", "HEAD")
+    status = _git(file.parent, "status", "--porcelain")
+    if _git(file.parent, "ls-files", "--error-unmatch", file.name) is None:
+        return None
     if commit is None or status is None:
         return None
-    return {"commit": commit, "clean": not status}
+    return {"commit": commit.strip(), "clean": not status}
+
+
+def git_changes(file: Path) -> str:
+    """A patch from the commit to the tree that has this file, new files below it only named."""
+    if git_state(file) is None:
+        return ""
+    top = Path((_git(file.parent, "rev-parse", "--show-toplevel") or "").rstrip("\n"))
+    diff = _git(top, "diff", "--binary", "HEAD") or ""
+    new = _git(top, "ls-files", "--others", "--exclude-standard") or ""
+    return diff + "".join(f"# not in git: {name}\n" for name in new.splitlines())
 
 
 def _git(folder: Path, *arguments: str) -> str | None:
@@ -56,4 +76,4 @@ def _git(folder: Path, *arguments: str) -> str | None:
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout.strip()
+    return done.stdout

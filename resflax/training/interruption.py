@@ -1,10 +1,10 @@
-"""Ctrl-C and SIGTERM as a question the loop asks when it is ready for the answer."""
+"""Signals that ask for an end, as a question the loop asks when it is ready for the answer."""
 
 import signal
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, the end, SLURM's requeue
 
 
 class Interruption:

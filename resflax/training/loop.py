@@ -5,104 +5,26 @@ and continued from a checkpoint does and writes the same as one that was not.
 """
 
 import math
-import time
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-from rich.console import Console
 
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
-from resflax.training import environment
 from resflax.training.checkpoints import Checkpoints
-from resflax.training.compilation import keep_compiled
+from resflax.training.clock import Clock
 from resflax.training.display import Bar, Display
+from resflax.training.files import writing
 from resflax.training.interruption import Interruption
-from resflax.training.measure import measure
 from resflax.training.metrics import Metrics
-from resflax.training.plan import Plan, make_plan
-from resflax.training.run_folder import RunFolder, Status
-from resflax.training.start import start_from
-from resflax.training.state import Totals, TrainState, params_sha256
+from resflax.training.plan import Plan
+from resflax.training.record import Record
+from resflax.training.run_folder import RunFolder
+from resflax.training.state import TrainState, params_sha256
 
-
-def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[str, Any]:
-    """Trains the experiment in its folder, from where it stands there; returns its result.
-
-    Raises:
-      UsageError: before anything is written, if the experiment, its data or the folder are unfit.
-      TrainingError: if the loss stops being finite, or no checkpoint of the run can be read.
-      Interrupted: on Ctrl-C or SIGTERM, after the run was saved.
-    """
-    experiment = experiment.resolved()
-    if folder.status(experiment) is Status.FINISHED:
-        console.print(f"{folder.path} holds this run, finished: nothing to do", soft_wrap=True)
-        result = folder.read_result()
-        assert result is not None
-        return result
-    keep_compiled()
-    with Display(console) as display:
-        plan = make_plan(experiment, display)
-        here = environment.describe()
-        start = None
-        if experiment.initialize_from is not None and not _has_checkpoint(folder):
-            path = Path(experiment.initialize_from)
-            start, origin = start_from(path, experiment, plan.initial(), display.say)
-            here["initialized_from"] = origin
-        folder.begin(experiment, here)
-        with Interruption() as interruption:
-            run = Run(experiment, plan, start, folder, display, interruption)
-            return run.finish(run.go())
-
-
-def _has_checkpoint(folder: RunFolder) -> bool:
-    """Whether a run is continued, so that its first weights no longer matter."""
-    return Checkpoints(folder.checkpoints).newest_good(lambda text: None) is not None
-
-
-@dataclass
-class Clock:
-    """Wall-clock time: of the whole run, and of the steps since the last line of the log."""
-
-    before: float = 0.0
-    """Seconds of earlier sessions."""
-    warm: bool = False
-    """Whether the step is compiled; the time of that is left out of the rate."""
-    steps: int = 0
-    """Steps timed since the last line."""
-    _started: float = field(default_factory=time.perf_counter)
-    _busy: float = 0.0
-    _resumed: float | None = None
-
-    @property
-    def total(self) -> float:
-        """Seconds of the run so far, all sessions together."""
-        return self.before + time.perf_counter() - self._started
-
-    def resume(self) -> None:
-        """Steps begin."""
-        self._resumed = time.perf_counter()
-
-    def pause(self) -> None:
-        """Steps end; evaluations and checkpoints are not timed."""
-        self._busy = self._timed()
-        self._resumed = None
-
-    def forget(self) -> None:
-        """Begins to time anew."""
-        self.steps, self._busy = 0, 0.0
-
-    def rate(self) -> float | None:
-        """Steps per second; None if none were timed yet."""
-        busy = self._timed()
-        return self.steps / busy if self.steps and busy else None
-
-    def _timed(self) -> float:
-        running = 0.0 if self._resumed is None else time.perf_counter() - self._resumed
-        return self._busy + running
+ROLLBACKS = 3
+"""Times that a run goes back to the same step before it gives up."""
 
 
 class Run:
@@ -112,25 +34,35 @@ class Run:
         self,
         experiment: Experiment,
         plan: Plan,
-        start: TrainState | None,
+        first: Callable[[], TrainState],
+        newest: int | None,
         folder: RunFolder,
         display: Display,
         interruption: Interruption,
     ) -> None:
         self.experiment, self.plan, self.folder = experiment, plan, folder
-        self.start = start
-        """The state before the first step, if it is not the plan's."""
+        self.first = first
+        """Makes the state before the first step."""
         self.display, self.interruption = display, interruption
         self.checkpoints = Checkpoints(folder.checkpoints)
         self.metrics = Metrics(folder.metrics)
         self.clock = Clock()
-        self.saved: int | None = None
+        self.record = Record(experiment, plan, self.metrics, self.clock, display)
+        self.saved = newest
         """Step of the newest checkpoint."""
+        self.skipped = 0
+        """Batches passed over so far: step s takes batch s + skipped."""
+        self.rollbacks: list[dict[str, Any]] = []
+        """`at` which step there was no finite loss or gradient, `to` which one the run went back,
+        and the `learning_rate` there."""
 
     def go(self) -> TrainState:
         """Runs to the end and returns the final state.
 
-        Raises `Interrupted` where a signal asks for it, after saving.
+        Raises:
+          Interrupted: where a signal asks for it, after saving.
+          TrainingError: if a step has no finite loss or gradient and the run is not to go back, or
+            something cannot be written.
         """
         state, step = self._begin()
         with self.display.bar("training", self.plan.steps, step) as bar:
@@ -149,18 +81,22 @@ class Run:
 
     def _begin(self) -> tuple[TrainState, int]:
         """The newest good checkpoint, or the state before the first step."""
-        state = self.plan.initial() if self.start is None else self.start
-        self.saved = self.checkpoints.newest_good(self.display.say)
         self.checkpoints.forget_after(self.saved)
         self.metrics.rewind(self.saved or 0)
-        if self.saved is not None:
-            state, notes = self.checkpoints.restore(self.saved, state)
-            self.clock.before = notes["seconds"]
-            self.display.say(f"continuing from step {self.saved} of {self.plan.steps}")
-        return state, self.saved or 0
+        if self.saved is None:
+            return self.first(), 0
+        self.display.say(f"continuing from step {self.saved} of {self.plan.steps}")
+        return self._restore(self.saved), self.saved
+
+    def _restore(self, step: int) -> TrainState:
+        state, notes = self.checkpoints.restore(step, self.plan.state)
+        self.clock.before = max(self.clock.before, notes["seconds"])
+        self.skipped = notes.get("skipped", 0)
+        self.rollbacks = notes.get("rollbacks", [])
+        return state
 
     def _advance(self, state: TrainState, step: int, bar: Bar) -> tuple[TrainState, int]:
-        """Steps to the next mark, or until a signal."""
+        """Steps to the next mark, or until a signal, or back where a number is not finite."""
         every = self.experiment
         marks = (every.log_every, every.evaluate_every, every.checkpoint_every)
         until = min(self.plan.steps, *((step // mark + 1) * mark for mark in marks))
@@ -169,39 +105,56 @@ class Run:
         self.clock.resume()
         while step < until and not self.interruption:
             before = loss
-            state, loss = self.plan.step(state, self.plan.train, self.plan.order.batch(step))
+            batch = self.plan.order.batch(step + self.skipped)
+            state, loss = self.plan.step(state, self.plan.train, batch)
             step += 1
-            if not self.clock.warm:  # the first step compiles
-                loss.block_until_ready()
-                self.clock.warm = True
-                self.clock.resume()
-            else:
-                self.clock.steps += 1
+            self.clock.steps += 1
             # The host stays one step ahead: enough to keep the devices busy, and a signal is
             # answered after one step.
-            if before is not None:
-                self._check_finite(before, step - 1)
-            bar.set(step, note=self._speed())
-        if loss is not None:
-            self._check_finite(loss, step)
+            if before is not None and not math.isfinite(before):
+                break
+            bar.set(step, note=self.record.speed())
+        failed = loss is not None and not math.isfinite(loss)  # as after any failed step
         self.clock.pause()
-        return state, step
+        return self._go_back(state) if failed else (state, step)
 
-    def _check_finite(self, loss: jax.Array, step: int) -> None:
-        if not math.isfinite(loss):
-            rate = self._learning_rate(step)
+    def _go_back(self, state: TrainState) -> tuple[TrainState, int]:
+        """Answers a failed state: stops, or returns an older one with its step."""
+        done = int(state.step)
+        step, rate = done + 1, self.record.learning_rate(done + 1)
+        batch = self.plan.order.batch(done + self.skipped)
+        cause = self.plan.explain(state, self.plan.train, batch)
+        fault = f"at step {step} (learning rate {rate:g}) {cause}"
+        if self.experiment.on_nonfinite == "stop":
+            newest = "there is no checkpoint yet"
+            if self.saved is not None:
+                newest = f"the newest checkpoint, of step {self.saved}, is good"
+            raise TrainingError(f"{fault}; {newest}")
+        # Where a run was interrupted must not decide where it goes back to.
+        every = self.experiment.checkpoint_every
+        to = self.checkpoints.newest_good(self.display.say, every=every) or 0
+        times = 1
+        for rollback in reversed(self.rollbacks):
+            if rollback["to"] != to:
+                break
+            times += 1
+        if times > ROLLBACKS:
             raise TrainingError(
-                f"the loss is {float(loss)} at step {step} (learning rate {rate:g}); "
-                f"checkpoints up to step {self.saved or 0} are kept"
+                f"{fault}; the run went back to step {to} {ROLLBACKS} times already"
             )
-
-    def _learning_rate(self, step: int) -> float:
-        """Of the step that made `step` of them."""
-        return float(self.plan.learning_rate(jnp.int32(step - 1)))
-
-    def _speed(self) -> str:
-        rate = self.clock.rate()
-        return "" if rate is None else f"{rate * self.experiment.batch_size:,.0f} images/s"
+        self.display.say(
+            f"{fault}; going back to step {to} and passing over the batches of {step - to} steps "
+            f"({times} of at most {ROLLBACKS} times)"
+        )
+        skipped = self.skipped + step - to
+        rollbacks = [*self.rollbacks, {"at": step, "to": to, "learning_rate": rate}]
+        self.checkpoints.drop_after(to)
+        self.metrics.rewind(to)
+        saved = to in self.checkpoints.steps()
+        state = self._restore(to) if saved else self.first()
+        self.saved, self.skipped, self.rollbacks = to if saved else None, skipped, rollbacks
+        self.clock.forget()
+        return state, to
 
     def _mark(self, state: TrainState, step: int) -> tuple[TrainState, bool]:
         """Does what is due after `step` steps and not done yet.
@@ -212,72 +165,27 @@ class Run:
         if step == 0:
             return state, True
         if final or step % experiment.log_every == 0:
-            state = self._log(state, step)
+            state = self.record.training(state, step)
         if final or step % experiment.evaluate_every == 0:
             names = list(self.plan.held_out) if final else list(self.plan.held_out)[:1]
-            if not all(self._evaluate(state, step, name) for name in names):
+            stop = self.interruption.__bool__
+            if not all(self.record.evaluation(state, step, name, stop) for name in names):
                 return state, False
         if final or step % experiment.checkpoint_every == 0:
             self._save(state, step)
         return state, True
 
-    def _log(self, state: TrainState, step: int) -> TrainState:
-        """Writes the means since the last line, and begins to sum anew."""
-        if self.metrics.has(step, "train"):
-            return state
-        totals = jax.device_get(state.totals)
-        steps = (step - 1) % self.experiment.log_every + 1
-        self._line(
-            step,
-            "train",
-            loss=float(totals.loss) / steps,
-            error=int(totals.wrong) / (steps * self.experiment.batch_size),
-        )
-        self.clock.forget()
-        return state.replace(totals=self.plan.devices.replicate(Totals.zero()))
-
-    def _evaluate(self, state: TrainState, step: int, name: str) -> bool:
-        """Measures a split; False if a signal came first."""
-        if self.metrics.has(step, name):
-            return True
-        split = self.plan.held_out[name]
-        with self.display.bar(f"{name} split", len(split.labels)) as bar:
-            found = measure(
-                self.plan.evaluate,
-                state,
-                split,
-                self.experiment.batch_size,
-                tick=bar.set,
-                stop=lambda: bool(self.interruption),
-            )
-        if found is None:
-            return False
-        self._line(step, name, loss=found.loss, error=found.top1_error, top5_error=found.top5_error)
-        return True
-
-    def _line(self, step: int, split: str, *, loss: float, error: float, **more: float) -> None:
-        """One measurement, to the log and to the console."""
-        speed = self.clock.rate()
-        rate = self._learning_rate(step)
-        self.metrics.append(
-            step=step,
-            epoch=self.plan.order.epoch(step),
-            split=split,
-            loss=loss if math.isfinite(loss) else None,  # JSON has no infinity
-            error=error,
-            **more,
-            learning_rate=rate,
-            images_per_second=None if speed is None else speed * self.experiment.batch_size,
-            seconds=self.clock.total,
-        )
-        self.display.say(
-            f"step {step:>{len(str(self.plan.steps))}}/{self.plan.steps}  {split:<10} "
-            f"loss {loss:7.4f}  error {error:7.2%}  learning rate {rate:<8.4g} {self._speed()}"
-        )
-
     def _save(self, state: TrainState, step: int) -> None:
         if self.saved != step:
-            self.checkpoints.save(step, state, {"seconds": self.clock.total})
+            self.checkpoints.save(
+                step,
+                state,
+                {
+                    "seconds": self.clock.total,
+                    "skipped": self.skipped,
+                    "rollbacks": self.rollbacks,
+                },
+            )
             self.saved = step
 
     def finish(self, state: TrainState) -> dict[str, Any]:
@@ -293,5 +201,8 @@ class Run:
             "seconds": self.clock.total,
             "params_sha256": params_sha256(jax.device_get(state.params)),
         }
-        self.folder.finish(result)
+        if self.experiment.on_nonfinite == "rollback":
+            result["rollbacks"] = self.rollbacks
+        with writing(self.folder.result):
+            self.folder.finish(result)
         return result

@@ -4,14 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-from resflax.training.files import write_atomically
+from resflax.training.files import write_atomically, writing
 
 
 class Metrics:
     """The measurements of one run, in memory and on disk.
 
     Every line has `step`, `epoch`, `split` (`train`, `validation` or `test`), `loss` (nats),
-    `error` (a fraction), `learning_rate` and `images_per_second`; see `training.loop` for the
+    `error` (a fraction), `learning_rate` and `images_per_second`; see `training.record` for the
     rest.
     """
 
@@ -22,11 +22,15 @@ class Metrics:
     def rewind(self, step: int) -> None:
         """Drops what was measured after `step`, and a line that was cut off while written."""
         self.lines = [line for line in self.lines if line["step"] <= step]
-        write_atomically(self.path, "".join(map(_dump, self.lines)))
+        with writing(self.path):
+            write_atomically(self.path, "".join(map(_dump, self.lines)))
 
     def append(self, **line: Any) -> None:
-        """Adds a line; it is on its way to disk when this returns."""
-        with open(self.path, "a", encoding="utf-8") as file:
+        """Adds a line; it is on its way to disk when this returns.
+
+        Raises `TrainingError` if it cannot be written.
+        """
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
             file.write(_dump(line))
         self.lines.append(line)
 

@@ -1,5 +1,6 @@
 """All that a run needs and that stays the same while it goes: data, network, compiled steps."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -7,6 +8,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from resflax.data.augmentation import Normalization, fit_normalization
 from resflax.data.feed import Order
@@ -15,11 +17,13 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
 from resflax.models.summary import Summary, summarize
+from resflax.training import memory
 from resflax.training.devices import Devices
 from resflax.training.display import Display
+from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
 from resflax.training.state import TrainState, initial_state
-from resflax.training.step import AXIS, Examples, evaluation_step, train_step
+from resflax.training.step import AXIS, Examples, evaluation_step, loss_of, train_step
 
 # For what runs once: compiling it well would take longer than running it.
 _COMPILE_FAST = {"xla_backend_optimization_level": 0}
@@ -42,17 +46,24 @@ class Plan:
     """(state, examples, indices) -> (state, loss); the state passed in is gone afterwards."""
     evaluate: Callable[..., Any]
     """(state, examples, (indices, weights)) -> sums."""
+    explain: Callable[[TrainState, Examples, np.ndarray], str]
+    """Says what is not finite in the step that follows a state, and since which layer."""
+    state: TrainState
+    """Shapes, types and devices of a state, without its numbers."""
     initial: Callable[[], TrainState]
     """The state before the first step, drawn from the seed, on the devices."""
     learning_rate: LearningRate
     summary: Summary
     """Of the network."""
+    data_sha256: str
+    """Hash of all pictures and labels."""
 
 
 def make_plan(experiment: Experiment, display: Display) -> Plan:
-    """Loads the data and builds the network, on all devices of this machine.
+    """Loads the data, builds the network and compiles its step, on all devices of this machine.
 
-    Raises `UsageError` where data, network, batch size or schedule do not fit together.
+    Raises `UsageError` where data, network, batch size or schedule do not fit together, or the step
+    does not fit into the memory.
     """
     devices = Devices(experiment.parallel)
     devices.check_batch_size(experiment.batch_size)
@@ -72,21 +83,37 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     drawn = build(experiment.model, dataset.num_classes)
     normalization = fit_normalization(dataset.train.images, experiment.data)
 
-    @partial(jax.jit, compiler_options=_COMPILE_FAST)
     def draw(normalization: Normalization) -> TrainState:
         return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
 
+    train = _on_devices(devices, dataset.train)
+    draw_once = jax.jit(draw, compiler_options=_COMPILE_FAST)
+    state = devices.abstract(partial(draw, normalization))
+    with display.bar("compiling", 1):
+        step, program = devices.compile(
+            train_step(module, optimizer, experiment.data),
+            state,
+            train,
+            np.broadcast_to(np.int32(0), experiment.batch_size),
+            donate_state=True,
+        )
+    needed = memory.step_bytes(program)
+    if needed is not None:  # the examples are there already
+        memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
     return Plan(
         steps=steps,
         order=order,
         devices=devices,
-        train=_on_devices(devices, dataset.train),
+        train=train,
         held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
-        step=devices.parallelize(train_step(module, optimizer, experiment.data), donate_state=True),
+        step=step,
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
-        initial=lambda: devices.replicate(draw(normalization)),
+        explain=partial(explain, devices, partial(loss_of, module, experiment.data)),
+        state=state,
+        initial=lambda: devices.replicate(draw_once(normalization)),
         learning_rate=rate,
         summary=summarize(experiment.model, dataset.num_classes, dataset.image_shape),
+        data_sha256=_sha256(dataset),
     )
 
 
@@ -106,6 +133,14 @@ def _steps(experiment: Experiment, order: Order) -> int:
 def _held_out(dataset: Dataset) -> list[tuple[str, Split]]:
     test = [("test", dataset.test)]
     return test if dataset.validation is None else [("validation", dataset.validation), *test]
+
+
+def _sha256(dataset: Dataset) -> str:
+    digest = hashlib.sha256()
+    for split in (dataset.train, *(split for _, split in _held_out(dataset))):
+        digest.update(np.ascontiguousarray(split.images).data)
+        digest.update(np.ascontiguousarray(split.labels, "<i4").data)
+    return digest.hexdigest()
 
 
 def _on_devices(devices: Devices, split: Split) -> Examples:

@@ -1,14 +1,21 @@
 """A run folder: which files it has, whose it is, and whether it is done."""
 
+import contextlib
+import dataclasses
 import json
 import os
+from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json
-from resflax.training.files import write_atomically
+from resflax.training import lock
+from resflax.training.files import in_words, write_atomically
+
+_FREE = ("parallel",)
+"""Fields that a continued run may change: the numbers stay the same."""
 
 
 class Status(Enum):
@@ -46,14 +53,16 @@ class RunFolder:
         if not self.path.exists():
             return Status.NEW
         if not self.experiment.exists():
-            foreign = sorted(p.name for p in self.path.iterdir() if not p.name.endswith(".tmp"))
+            names = sorted(path.name for path in self.path.iterdir())
+            foreign = [name for name in names if name != lock.NAME and not name.endswith(".tmp")]
             if foreign:
                 raise UsageError(
-                    f"{self.path} is not a run folder (it has {foreign[0]} but no experiment.json);"
-                    " name another with --run-dir"
+                    f"{self.path} is not a run folder (it has {foreign[0]} but no "
+                    "experiment.json); name another with --run-dir"
                 )
             return Status.NEW
-        found = differences(self.read_experiment(), experiment)
+        there = dataclasses.replace(self.read_experiment(), **_free(experiment))
+        found = differences(there, experiment)
         if found:
             raise UsageError(
                 f"{self.path} holds another experiment (there != here): {'; '.join(found)}; "
@@ -93,31 +102,65 @@ class RunFolder:
         assert isinstance(result, dict)
         return result
 
-    def begin(self, experiment: Experiment, environment: dict[str, Any]) -> None:
+    def create(self) -> None:
+        """Makes the folder, empty. Raises `UsageError` if it cannot be made."""
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def begin(
+        self, experiment: Experiment, environment: dict[str, Any], source_changes: str = ""
+    ) -> None:
         """Makes the folder the experiment's, or notes where its run is continued.
+
+        Args:
+          experiment: the run's.
+          environment: of this session.
+          source_changes: a patch, where the source is not that of a commit. It is kept beside the
+            environment, which then names its file as `source_diff`.
 
         Raises `UsageError` if nothing can be written there.
         """
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
+        self.create()
+        sessions = self._sessions()
+        with self._writing():
             if not self.experiment.exists():
                 _write(self.experiment, to_json(experiment))
-                _write(self.environment, environment)
-                return
-            try:
-                first = json.loads(self.environment.read_text(encoding="utf-8"))
-                first["continued"] = [*first.get("continued", []), environment]
-            except (OSError, ValueError, TypeError, AttributeError):
-                first = environment  # cut off before it was written
-            _write(self.environment, first)
+            if source_changes:
+                name = f"source-{len(sessions) + 1}.diff" if sessions else "source.diff"
+                write_atomically(self.path / name, source_changes)
+                environment = environment | {"source_diff": name}
+            first, *continued = [*sessions, environment]
+            _write(self.environment, first | ({"continued": continued} if continued else {}))
+
+    def last_environment(self) -> dict[str, Any]:
+        """Of the newest session of the run; empty if it is not known."""
+        return next(reversed(self._sessions()), {})
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        """The environments of all sessions, none if the first was cut off while it began."""
+        try:
+            first = json.loads(self.environment.read_text(encoding="utf-8"))
+            return [first, *first.pop("continued", [])]
+        except (OSError, ValueError, TypeError, AttributeError):
+            return []
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
         except OSError as error:
             raise UsageError(
-                f"cannot write to {self.path}: {error.strerror}; name another folder with --run-dir"
+                f"cannot write to {self.path}: {in_words(error)}; name another folder with "
+                "--run-dir, or make room"
             ) from None
 
     def finish(self, result: dict[str, Any]) -> None:
         """Writes the result: the run is done."""
         _write(self.result, result)
+
+
+def _free(experiment: Experiment) -> dict[str, Any]:
+    return {name: getattr(experiment, name) for name in _FREE}
 
 
 def _write(path: Path, plain: dict[str, Any]) -> None:

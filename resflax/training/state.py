@@ -23,11 +23,17 @@ class Totals(flax.struct.PyTreeNode):
     """() float32: sum of the steps' mean losses."""
     wrong: Array
     """() int32: examples classified wrongly."""
+    gradient_norm: Array
+    """() float32: sum of the L2 norms of the steps' gradients."""
 
     @classmethod
     def zero(cls) -> "Totals":
         """Nothing summed yet."""
-        return cls(loss=jnp.zeros((), jnp.float32), wrong=jnp.zeros((), jnp.int32))
+        return cls(  # three arrays, because a step takes each of them over
+            loss=jnp.zeros((), jnp.float32),
+            wrong=jnp.zeros((), jnp.int32),
+            gradient_norm=jnp.zeros((), jnp.float32),
+        )
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -47,6 +53,8 @@ class TrainState(flax.struct.PyTreeNode):
     """Of the pictures, fitted to the training examples."""
     totals: Totals
     """For the log."""
+    failed: Array
+    """() bool: the next step has no finite loss or gradient; steps change nothing any more."""
 
 
 def initial_state(
@@ -78,6 +86,7 @@ def state_of(
         opt_state=optimizer.init(variables["params"]),
         normalization=normalization,
         totals=Totals.zero(),
+        failed=jnp.zeros((), bool),
     )
 
 

@@ -44,43 +44,68 @@ TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
 EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
 
 
+LossOf = Callable[[Any], tuple[Array, tuple[Array, Any]]]
+"""Of parameters: the mean loss, and the logits and new batch statistics."""
+
+
+def loss_of(
+    module: nn.Module, data: TFDS, state: TrainState, examples: Examples, indices: Array
+) -> LossOf:
+    """The loss of a replica's share of the step that follows `state`, as a function of parameters.
+
+    Pictures are augmented and activations dropped as `state` decides.
+    """
+    augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
+    share = len(indices)
+    keys = example_keys(augmentation_key, jax.lax.axis_index(AXIS) * share, share)
+    images = augment(normalize(examples.images[indices], state.normalization), keys, data)
+
+    def loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
+        logits, updates = module.apply(
+            {"params": params, "batch_stats": state.batch_stats},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": dropout_key},
+        )
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples.labels[indices])
+        return jnp.mean(losses), (logits, updates["batch_stats"])
+
+    return loss
+
+
 def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data: TFDS) -> TrainStep:
-    """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch)."""
+    """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch).
+
+    If that loss or the gradient's norm is not finite, the step changes nothing but marks the state
+    as failed; neither does any step after it. Then the loss it returns is NaN.
+    """
 
     def step(state: TrainState, examples: Examples, indices: Array) -> tuple[TrainState, Array]:
-        augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-        share = len(indices)
-        keys = example_keys(augmentation_key, jax.lax.axis_index(AXIS) * share, share)
-        images = augment(normalize(examples.images[indices], state.normalization), keys, data)
-        labels = examples.labels[indices]
-
-        def loss_of(params: Any) -> tuple[Array, tuple[Array, Any]]:
-            logits, updates = module.apply(
-                {"params": params, "batch_stats": state.batch_stats},
-                images,
-                train=True,
-                mutable=["batch_stats"],
-                rngs={"dropout": dropout_key},
-            )
-            losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-            return jnp.mean(losses), (logits, updates["batch_stats"])
-
-        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_of, has_aux=True)(
+        loss_function = loss_of(module, data, state, examples, indices)
+        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_function, has_aux=True)(
             state.params
         )
         # Shares are equal, so the mean of means is the mean. Where each device normalises with
         # its own statistics, the running averages are the mean of theirs.
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), AXIS)
-        wrong = jax.lax.psum(jnp.sum(rank(logits, labels) > 0), AXIS)
+        wrong = jax.lax.psum(jnp.sum(rank(logits, examples.labels[indices]) > 0), AXIS)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-        state = state.replace(
+        norm, totals = optax.tree.norm(gradients), state.totals
+        stepped = state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             batch_stats=batch_stats,
             opt_state=opt_state,
-            totals=Totals(loss=state.totals.loss + loss, wrong=state.totals.wrong + wrong),
+            totals=Totals(
+                loss=totals.loss + loss,
+                wrong=totals.wrong + wrong,
+                gradient_norm=totals.gradient_norm + norm,
+            ),
         )
-        return state, loss
+        failed = state.failed | ~(jnp.isfinite(loss) & jnp.isfinite(norm))
+        state = jax.tree.map(lambda new, old: jnp.where(failed, old, new), stepped, state)
+        return state.replace(failed=failed), jnp.where(failed, jnp.nan, loss)
 
     return step
 
