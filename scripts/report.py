@@ -1,5 +1,6 @@
 """Tables and pictures of runs and sweeps: one HTML page, with CSV and Markdown beside it."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +8,7 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.command_line import parse, run
+from resflax.command_line import Flag, parse, run
 from resflax.errors import UsageError
 
 
@@ -20,6 +21,10 @@ class Options:
 
     output: str = "report.html"
     """The page; replaced if it is there."""
+
+    diagnostics: Flag = False
+    """Look into the network of the first finished run of every variant: layer responses,
+    gradients, feature reuse, mistakes, ..."""
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -34,7 +39,16 @@ def main(arguments: Sequence[str]) -> None:
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
     runs = collect([Path(folder) for folder in options.folders])
-    for path in write_report(output, runs, group(runs)):
+    groups, sections = group(runs), []
+    if options.diagnostics:
+        from resflax.report.diagnostics import diagnose  # imports JAX: only now
+
+        for variant in groups:
+            for done in variant.finished[:1]:
+                title = f"{variant.label}, seed {done.experiment.seed}"
+                print(f"looking into {title}", file=sys.stderr)
+                sections.append(diagnose(done.path, title))
+    for path in write_report(output, runs, groups, sections):
         print(path)
 
 
