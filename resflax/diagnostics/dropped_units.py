@@ -34,7 +34,7 @@ def errors_without_units(network: Network) -> tuple[float, dict[str, float]]:
             return output * keep[len(names) - 1].astype(output.dtype)
 
         with nn.intercept_methods(drop):
-            logits = apply(network, variables, images, train=False)
+            logits = apply(network.module, variables, images, train=False)
         return jnp.mean(rank(logits, labels) > 0)
 
     data = (network.variables, network.images, jnp.asarray(network.labels))

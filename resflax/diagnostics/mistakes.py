@@ -22,7 +22,9 @@ class Mistake:
 
 def probabilities(network: Network) -> np.ndarray:
     """(N, classes) softmax of the pictures' logits."""
-    run = compile_fast(lambda v, images: jax.nn.softmax(apply(network, v, images, train=False)))
+    run = compile_fast(
+        lambda v, images: jax.nn.softmax(apply(network.module, v, images, train=False))
+    )
     return np.asarray(run(network.variables, network.images))
 
 

@@ -89,11 +89,11 @@ def compile_fast(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def apply(network: Network, variables: Variables, images: jax.Array, *, train: bool) -> jax.Array:
+def apply(module: nn.Module, variables: Variables, images: jax.Array, *, train: bool) -> jax.Array:
     """Logits (N, classes); with `train`, batch norm takes the pictures' own statistics."""
     if not train:
-        return network.module.apply(variables, images, train=False)  # type: ignore[return-value]
-    logits, _ = network.module.apply(
+        return module.apply(variables, images, train=False)  # type: ignore[return-value]
+    logits, _ = module.apply(
         variables,
         images,
         train=True,
@@ -123,7 +123,7 @@ def outputs(network: Network, wants: Wants, *, train: bool = False) -> dict[str,
             return output
 
         with nn.intercept_methods(note):
-            apply(network, variables, images, train=train)
+            apply(network.module, variables, images, train=train)
         return found
 
     found = compile_fast(run)(network.variables, network.images)

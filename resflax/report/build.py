@@ -20,22 +20,9 @@ def write_report(
     results, notes = ablation(groups)
     every, compared = runs_table(groups), comparisons(groups)
     title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    curves = Picture(
-        "",
-        error_curves(groups),
-        "Thin: error on the training batches, augmentation included. Bold: error on the test "
-        "split (on the held-out examples where those were measured on the way). Means over the "
-        "seeds, unfinished runs included as far as they went.",
-    )
-    sizes = Picture(
-        "",
-        error_against_size(groups),
-        "Error of the finished runs at the end of training: mean, and standard deviation over "
-        "the seeds as bars.",
-    )
-    sections = [Section("Error against steps", (curves,))]
+    sections = [_section("Error against steps", error_curves(groups), _CURVES)]
     if any(group.finished for group in groups):
-        sections.append(Section("Error against size", (sizes,)))
+        sections.append(_section("Error against size", error_against_size(groups), _SIZES))
     html = page(
         title,
         _summary(runs),
@@ -65,10 +52,24 @@ _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs (n of those there are), at the "
     "last step. Train: means over the last batches, augmentation included. Time is wall-clock."
 )
+_CURVES = (
+    "Thin: error on the training batches, augmentation included. Bold: error on the test split, "
+    "or on the held-out examples where those were measured on the way. Means over the seeds, "
+    "unfinished runs included as far as they went."
+)
+_SIZES = (
+    "Error of the finished runs at the end of training: mean, and standard deviation over the "
+    "seeds as bars."
+)
 _COMPARISONS = (
     "Second minus first, paired by seed. p (t): paired t-test. p (exact): sign-flip permutation "
     "test, which cannot fall below 2 / 2^pairs. Neither is corrected for the number of rows."
 )
+
+
+def _section(title: str, pictures: dict[str, str], explanation: str) -> Section:
+    shown = tuple(Picture(name, picture) for name, picture in pictures.items())
+    return Section(title, shown, explanation)
 
 
 def _summary(runs: Sequence[Run]) -> list[str]:

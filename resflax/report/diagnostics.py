@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from resflax.declarations.models import DenseNet
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
-from resflax.diagnostics.gates import gate_values
+from resflax.diagnostics.gates import Gate, gate_values
 from resflax.diagnostics.gradients import gradient_norms
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
 from resflax.diagnostics.network import Network, load_networks, untrained
@@ -32,21 +32,22 @@ def diagnose(path: Path, title: str) -> Section:
 
 def _pictures(networks: list[Network]) -> Iterator[Picture]:
     trained, first = networks[-1], untrained(networks[-1])
-    yield _responses(trained)
-    yield _gradients([first, *networks])
+    responses = layer_responses(trained)
+    yield _responses(list(responses.values()))
+    yield _gradients([first, *networks], list(responses))
     yield _signal(first)
     yield _dropped(trained)
     if isinstance(trained.experiment.model, DenseNet):
         yield _reuse(trained)
-    if gate_values(trained):
-        yield _gates(trained)
+    gates = gate_values(trained)
+    if gates:
+        yield _gates(gates)
     yield _filters(trained)
     yield _maps(trained)
     yield from _mistakes(trained)
 
 
-def _responses(network: Network) -> Picture:
-    found = list(layer_responses(network).values())
+def _responses(found: list[float]) -> Picture:
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis = figure.subplots()
     axis.plot(range(1, len(found) + 1), found, color=COLORS[0], label="in order")
@@ -61,15 +62,14 @@ def _responses(network: Network) -> Picture:
     return Picture("Layer responses", svg(figure, "layer responses"), caption)
 
 
-def _gradients(networks: list[Network]) -> Picture:
+def _gradients(networks: list[Network], layers: list[str]) -> Picture:
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis = figure.subplots()
-    depth = list(layer_responses(networks[0]))
     for i, network in enumerate(networks):
         norms = gradient_norms(network)
-        values = [norms[name] for name in depth]
+        values = [norms[name] for name in layers]
         ink = COLORS[i % len(COLORS)]
-        axis.plot(range(1, len(depth) + 1), values, color=ink, label=f"step {network.step:,}")
+        axis.plot(range(1, len(layers) + 1), values, color=ink, label=f"step {network.step:,}")
     axis.set(xlabel="3x3 layer", ylabel="gradient norm", yscale="log")
     axis.legend()
     caption = (
@@ -131,8 +131,7 @@ def _reuse(network: Network) -> Picture:
     return Picture("Feature reuse", svg(figure, "feature reuse"), caption)
 
 
-def _gates(network: Network) -> Picture:
-    gates = gate_values(network)
+def _gates(gates: list[Gate]) -> Picture:
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis = figure.subplots()
     places = range(1, len(gates) + 1)

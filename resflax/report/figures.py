@@ -21,6 +21,9 @@ COLORS = (
     "#b0703c", "#74808f",
 )  # fmt: skip
 
+SIZE = (5.2, 3.6)
+"""Inches: two of them stand side by side on a wide window, one below the other on a phone."""
+
 _INK = "#010203"  # a colour nobody uses: replaced by the page's own
 _serial = itertools.count(1)
 
@@ -96,47 +99,36 @@ def line_label(group: Group, panel: str) -> str:
     return ", ".join(parts) or group.label
 
 
-def error_curves(groups: Sequence[Group]) -> str:
+def error_curves(groups: Sequence[Group]) -> dict[str, str]:
     """Training error (thin) and test error (bold) against steps: the look of He et al. 2015,
-    Figures 4 and 6; means over the seeds."""
+    Figures 4 and 6; means over the seeds. One picture per panel, all to one scale."""
     shown = panels(groups)
     labels = list(dict.fromkeys(line_label(g, p) for p, members in shown.items() for g in members))
     color = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
-    with style():
-        rows = -(-len(shown) // 2)
-        columns = min(len(shown), 2)
-        figure = Figure(figsize=(5.2 * columns, 3.9 * rows), layout="constrained")
-        axes = figure.subplots(rows, columns, sharey=True, squeeze=False).flat
-        top, bold = 5.0, "test"
-        for axis, (panel, members) in zip(axes, shown.items(), strict=False):
+    curves = {g.label: (mean_curve(g, "train"), _held_out_curve(g)) for g in groups}
+    late = [_late(errors) for pair in curves.values() for _, errors in pair]
+    top = min(100.0, 1.15 * max([5.0, *late]))
+    found = {}
+    for panel, members in shown.items():
+        with style():
+            figure = Figure(figsize=SIZE, layout="constrained")
+            axis = figure.subplots()
             for group in members:
-                ink = color[line_label(group, panel)]
-                steps, errors = mean_curve(group, "train")
-                axis.plot(steps, errors, color=ink, linewidth=0.8, alpha=0.85)
-                top = max(top, _late(errors))
-                held_out = "test"
-                steps, errors = mean_curve(group, held_out)
-                if len(steps) < 2:
-                    held_out = "validation"
-                    steps, errors = mean_curve(group, held_out)
-                if len(steps):
-                    bold = held_out
-                    axis.plot(
-                        steps, errors, color=ink, linewidth=2.2, label=line_label(group, panel)
-                    )
-                    top = max(top, _late(errors))
-            axis.set_title(panel)
-            axis.set_xlabel("step")
-            if len(members) > 1 or not panel:
-                axis.legend()
-        for axis in list(axes):
-            axis.set_visible(False)
-        figure.axes[0].set_ylim(0, min(100.0, 1.15 * top))
-        for axis in figure.axes[::columns]:
-            axis.set_ylabel(f"error (%): thin train, bold {bold}")
-        for axis in figure.axes[len(shown) :]:
-            axis.set_visible(False)
-        return svg(figure, "error against steps, thin train, bold test")
+                label = line_label(group, panel)
+                train, held_out = curves[group.label]
+                axis.plot(*train, color=color[label], linewidth=0.8, alpha=0.85)
+                shown_as = label if len(held_out[0]) else None
+                axis.plot(*held_out, color=color[label], linewidth=2.2, label=shown_as)
+            axis.set(ylim=(0, top), xlabel="step", ylabel="error (%)")
+            axis.legend()
+            found[panel] = svg(figure, "error against steps: thin train, bold test")
+    return found
+
+
+def _held_out_curve(group: Group) -> tuple[np.ndarray, np.ndarray]:
+    """Of the test split, or of the held-out examples where only those were measured on the way."""
+    test, validation = mean_curve(group, "test"), mean_curve(group, "validation")
+    return validation if len(validation[0]) > len(test[0]) else test
 
 
 def mean_curve(group: Group, split: str) -> tuple[np.ndarray, np.ndarray]:
@@ -155,24 +147,21 @@ def _late(errors: np.ndarray) -> float:
     return float(errors[len(errors) // 3 :].max()) if len(errors) else 0.0
 
 
-def error_against_size(groups: Sequence[Group]) -> str:
+def error_against_size(groups: Sequence[Group]) -> dict[str, str]:
     """Test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3)."""
     shown = panels(groups)
-    with style():
-        figure = Figure(figsize=(10.4, 3.9), layout="constrained")
-        left, right = figure.subplots(1, 2, sharey=True)
-        for axis, key, name in (
-            (left, "params", "parameters"),
-            (right, "macs", "multiply-adds of one picture"),
-        ):
+    found = {}
+    for key, name in (("params", "parameters"), ("macs", "multiply-adds of one picture")):
+        with style():
+            figure = Figure(figsize=SIZE, layout="constrained")
+            axis = figure.subplots()
             for i, (panel, members) in enumerate(shown.items()):
                 _size_line(axis, members, key, panel, COLORS[i % len(COLORS)])
-            axis.set_xscale("log")
-            axis.set_xlabel(name)
-        left.set_ylabel("test error (%)")
-        if len(shown) > 1:
-            left.legend()
-        return svg(figure, "test error against parameters and multiply-adds")
+            axis.set(xscale="log", xlabel=name, ylabel="test error (%)")
+            if len(shown) > 1:
+                axis.legend()
+            found[name] = svg(figure, f"test error against {name}")
+    return found
 
 
 def _size_line(axis: Axes, members: Sequence[Group], key: str, panel: str, ink: str) -> None:

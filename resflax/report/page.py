@@ -13,7 +13,7 @@ class Picture:
 
     title: str
     svg: str
-    caption: str
+    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,7 @@ class Section:
 
     title: str
     pictures: tuple[Picture, ...]
+    explanation: str = ""
 
 
 _STYLE = """
@@ -117,7 +118,7 @@ def page(
     body = [f"<h1>{_e(title)}</h1>", *(f'<p class="soft">{_e(line)}</p>' for line in summary)]
     names = [first[0].title, *(s.title for s in sections), *(t.title for t, _ in others if t.rows)]
     links = (f'<a href="#{_anchor(name)}">{_e(name)}</a>' for name in names)
-    body += [f"<nav>{''.join(links)}</nav>", _table(*first), _notes(notes)]
+    body += [f"<nav>{' '.join(links)}</nav>", _table(*first), _notes(notes)]
     body += [_section(section) for section in sections]
     body += [_table(*other) for other in others if other[0].rows]
     return (
@@ -191,8 +192,8 @@ def _notes(notes: Sequence[Note]) -> str:
 def _section(section: Section) -> str:
     figures = "".join(
         f"<figure>{f'<h3>{_e(p.title)}</h3>' if p.title else ''}{p.svg}"
-        f"<figcaption>{_e(p.caption)}</figcaption></figure>"
+        f"{f'<figcaption>{_e(p.caption)}</figcaption>' if p.caption else ''}</figure>"
         for p in section.pictures
     )
-    grid = ' class="grid"' if len(section.pictures) > 2 else ""
+    grid = ' class="grid"' if len(section.pictures) > 1 else ""
     return f'<h2 id="{_anchor(section.title)}">{_e(section.title)}</h2>\n<div{grid}>{figures}</div>'

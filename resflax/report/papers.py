@@ -46,11 +46,10 @@ class PaperFigure:
     def described(self) -> str:
         """Data, split, schedule and what the number is of."""
         p, data = self.protocol, self.protocol.data
-        length = f"{p.steps:,} steps" if p.steps is not None else f"{p.epochs:g} epochs"
         augmented = "augmented" if data.crop_padding or data.flip else "not augmented"
         parts = [
             f"{data.name} test split ({augmented} training pictures), one crop, last step",
-            f"{self.statistic}, {length}, batch {p.batch_size}",
+            f"{self.statistic}, {_length(p)}, batch {p.batch_size}",
             self.note,
         ]
         return "; ".join(part for part in parts if part)
@@ -71,9 +70,25 @@ _FREE = (
 
 
 def deviations(figure: PaperFigure, experiment: Experiment) -> list[str]:
-    """Where a run's protocol is not the paper's, as `batch_size: 128 != 64` (paper != run)."""
-    found = differences(figure.protocol, experiment)
-    return [difference for difference in found if difference.split(":")[0] not in _FREE]
+    """Where a run's protocol is not the paper's, as `batch_size: 128 != 64` (paper != run).
+
+    Schedules of different types are not compared field by field.
+    """
+    paper = figure.protocol
+    found = differences(paper, experiment)
+    fields = {difference.split(":")[0]: difference for difference in found}
+    if "schedule.type" in fields:
+        fields = {n: d for n, d in fields.items() if n[:9] != "schedule." or n == "schedule.type"}
+    if fields.keys() & {"steps", "epochs"}:
+        fields = {n: d for n, d in fields.items() if n not in ("steps", "epochs")}
+        fields["length"] = f"length: {_length(paper)} != {_length(experiment)}"
+    return [difference for name, difference in fields.items() if name not in _FREE]
+
+
+def _length(experiment: Experiment) -> str:
+    if experiment.steps is not None:
+        return f"{experiment.steps:,} steps"
+    return f"{experiment.epochs:g} epochs"
 
 
 def figure_of(experiment: Experiment) -> PaperFigure | None:
