@@ -29,7 +29,8 @@ def script(tmp_path: Path) -> Script:
 
     Prepared digits are shared by all tests of a session.
     """
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "COLUMNS": "200"}
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": path, "COLUMNS": "200"}
     del environment["XLA_FLAGS"]
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -49,7 +50,7 @@ def convolve(x, kernel, stride=1):
     pad = k // 2
     x = np.pad(np.asarray(x, np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
     height, width = x.shape[1] - 2 * pad, x.shape[2] - 2 * pad
-    total = 0.0
+    total: Any = 0.0
     for i in range(k):
         for j in range(k):
             total = total + x[:, i : i + height, j : j + width] @ np.asarray(kernel[i, j], float)

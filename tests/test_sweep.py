@@ -8,19 +8,23 @@ import sys
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resflax import SGD, Choice, Digits, Experiment, Grid, Integers, LogUniform, ResNet, Search
+from resflax import Choice, Experiment, Grid, Integers, LogUniform, ResNet, Search
+from resflax.command_line import load_experiment, load_sweep
 from resflax.declarations.sweeps import Point, Uniform
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import flat_json, with_fields
+from resflax.report.papers import deviations, figure_of
 from resflax.sweep.executors import LocalJob, flags_of_place
 from resflax.sweep.folder import SweepFolder, claim
 from resflax.sweep.launcher import Launcher, State
 from resflax.sweep.queues import GridQueue
+from resflax.sweep.search import SearchQueue
 from resflax.sweep.trials import Trial, expand
 
 ROOT = Path(__file__).parents[1]
@@ -53,7 +57,7 @@ def test_fields_in_a_tuple_vary_together():
 
 
 def test_variants_are_named_sets_of_fields():
-    variants = [
+    variants: list[dict[str, Any]] = [
         {"name": "original"},
         {"name": "gated", "model.shortcut": "shortcut_gating", "model.gate_bias": -3.0},
     ]
@@ -61,7 +65,7 @@ def test_variants_are_named_sets_of_fields():
     assert [t.label for t in trials] == [
         "original, seed 0", "original, seed 1", "gated, seed 0", "gated, seed 1",
     ]  # fmt: skip
-    assert trials[2].experiment.model.gate_bias == -3.0
+    assert trials[2].experiment.model == ResNet(20, shortcut="shortcut_gating", gate_bias=-3.0)
 
 
 def test_a_value_may_be_a_whole_part():
@@ -104,7 +108,10 @@ def test_steps_replace_epochs_and_the_other_way_round():
         (lambda: Uniform(2, 1), "Uniform.high is 1.0; it must be above low, 2.0"),
         (lambda: Integers(1, 9, step=0), "Integers.step is 0; it must be at least 1"),
         (lambda: Choice(["a"]), "Choice.values is ['a']; it must be two or more"),
-        (lambda: Search({"seed": [1]}, trials=3), "Search: seed is given [1]; it must be Uniform"),
+        (
+            lambda: Search(cast(Any, {"seed": [1]}), trials=3),
+            "Search: seed is given [1]; it must be Uniform",
+        ),
         (lambda: Search({"seed": Integers(0, 9)}, trials=0), "Search.trials is 0"),
     ],
 )
@@ -129,6 +136,53 @@ def test_a_field_or_value_that_does_not_fit_is_named(fields, said):
     with pytest.raises(UsageError) as refused:
         expand(BASE, Grid(fields))
     assert said in str(refused.value)
+
+
+# The experiments of the papers
+
+SWEPT = sorted(p for p in (ROOT / "experiments").rglob("*.py") if "sweep =" in p.read_text())
+
+
+@pytest.mark.parametrize("path", SWEPT, ids=lambda path: path.stem)
+def test_every_experiments_sweep_expands(path):
+    experiment, sweep = load_experiment(path), load_sweep(path)
+    if isinstance(sweep, Search):
+        SearchQueue.check(experiment, sweep)
+        return
+    trials = expand(experiment, sweep)
+    assert len({trial.label for trial in trials}) == len(trials)
+    assert f"sweeps/{experiment.name}-*" in path.read_text()
+    assert str(path.relative_to(ROOT)) in path.read_text()
+    if "cifar" not in path.stem:
+        return
+    # What the paper has a figure for is its protocol to the letter.
+    for trial in trials:
+        figure = figure_of(trial.experiment)
+        if figure is not None:
+            assert deviations(figure, trial.experiment) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "figures"),
+    [
+        ("he2015/figure6_cifar10.py", {8.75, 7.51, 7.17, 6.97}),
+        ("he2015/table6_cifar10.py", {8.75, 7.51, 7.17, 6.97, 6.61, 7.93}),
+        ("he2016/table1_cifar10.py", {6.61, None, 12.35, 8.7, 9.81, 12.86, 6.91, 12.22}),
+        ("he2016/table2_cifar10.py",
+         {6.61, 8.17, 7.84, 6.71, 6.37, 5.93, 6.5, 6.14, 5.91, 5.46}),
+        ("huang2017/table2_cifar.py",
+         {5.24, 4.1, 3.74, 4.51, 3.62, 3.46, 24.42, 20.2, 19.25, 22.27, 17.6, 17.18}),
+        ("huang2017/table2_unaugmented_cifar.py",
+         {7.0, 5.77, 5.83, 5.92, 5.19, 27.55, 23.79, 23.42, 24.15, 19.64}),
+    ],
+)  # fmt: skip
+def test_a_papers_sweep_has_all_rows_of_its_table(path, figures):
+    path = ROOT / "experiments" / path
+    sweep = load_sweep(path)
+    assert isinstance(sweep, Grid)
+    trials = expand(load_experiment(path), sweep)
+    found = [figure_of(trial.experiment) for trial in trials]
+    assert {figure.error for figure in found if figure is not None} == figures
 
 
 # The launcher, with workers that are no processes
@@ -207,7 +261,7 @@ def test_a_failed_trial_is_said_and_does_not_stop_the_others(tmp_path):
 
 
 def test_a_killed_worker_is_started_again_but_not_for_ever(tmp_path):
-    fates = {0: [[None, -9], [None, 0]], 1: [[-9], [-9], [-9], [0]]}
+    fates: dict[int, list[Any]] = {0: [[None, -9], [None, 0]], 1: [[-9], [-9], [-9], [0]]}
 
     def codes(trial):
         return fates[trial.experiment.seed].pop(0)
@@ -224,6 +278,7 @@ def test_a_trial_that_a_living_process_has_is_waited_for(tmp_path):
     folder, (trial,) = SweepFolder(tmp_path / "sweep"), expand(BASE, Grid({"seed": [0]}))
     folder.begin(BASE)
     claimed = claim(folder.claim_file(trial))
+    assert claimed is not None
     assert claim(folder.claim_file(trial)) is None
     executor, seen = FakeExecutor(folder, 1), []
 
@@ -276,7 +331,9 @@ def test_the_claim_lives_as_long_as_the_worker_though_the_launcher_lets_go(tmp_p
     folder.begin(BASE)
     sleep = [sys.executable, "-c", "import sys; sys.stdin = None; import time; time.sleep(60)"]
     monkeypatch.setattr("resflax.sweep.executors.command", lambda *_: sleep)
-    job = LocalJob(folder, trial, claim(folder.claim_file(trial)), 0, {})
+    claimed = claim(folder.claim_file(trial))
+    assert claimed is not None
+    job = LocalJob(folder, trial, claimed, 0, {})
     assert claim(folder.claim_file(trial)) is None
     job.stop()
     job._process.wait()
@@ -339,6 +396,7 @@ def test_kill_the_launcher_and_workers_and_nothing_is_lost_or_repeated(tmp_path)
     wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, process)
     os.kill(workers(folder)[0], signal.SIGKILL)  # it is started again
     wait_until(lambda: list(trials.glob("*/result.json")), process)
+    orphans = set(workers(folder))
     process.kill()  # the workers go on by themselves
     process.communicate()
 
@@ -348,7 +406,7 @@ def test_kill_the_launcher_and_workers_and_nothing_is_lost_or_repeated(tmp_path)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 143, err
     assert err == "stopped, all trials saved; the same command continues\n"
-    assert workers(folder) == []
+    assert set(workers(folder)) <= orphans
 
     process = start_sweep(folder, file, "--jobs", "2")
     out, err = process.communicate(timeout=120)
@@ -400,12 +458,11 @@ def test_failed_trials_are_named_at_the_end(script, tmp_path):
     assert "2 trials: 1 done, 1 failed" in done.stdout
 
 
-@pytest.mark.parametrize("digits", [Digits(validation=100)])
-def test_a_declared_experiment_is_trained_from_its_json(digits, tmp_path, script):
-    experiment = with_fields(BASE, {"data": digits, "steps": 1, "optimizer": SGD(0.01)})
-    folder, trial = SweepFolder(tmp_path / "sweep"), Trial(Point({}), experiment)
-    folder.begin(experiment)
+def test_a_trials_file_is_its_experiment(tmp_path):
+    folder, trial = SweepFolder(tmp_path / "sweep"), Trial(Point({}), BASE)
+    folder.begin(BASE)
     folder.add([trial])
-    done = script("train", folder.declared(trial), "--run-dir", folder.run(trial).path)
-    assert done.returncode == 0, done.stderr
-    assert folder.run(trial).read_experiment() == experiment.resolved()
+    assert load_experiment(folder.declared(trial)) == BASE.resolved()
+    folder.declared(trial).write_text('{"name": "x"}')
+    with pytest.raises(UsageError, match="cannot be read: experiment lacks the field"):
+        load_experiment(folder.declared(trial))

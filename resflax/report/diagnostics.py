@@ -86,8 +86,8 @@ def _signal(network: Network) -> Picture:
     places = range(1, len(signals) + 1)
     axis.plot(places, [s.variance for s in signals], color=COLORS[0], label="variance")
     axis.plot(places, [s.squared_mean for s in signals], color=COLORS[2], label="squared mean")
-    branches = [s.branch_variance for s in signals]
-    if all(value is not None for value in branches):
+    branches = [s.branch_variance for s in signals if s.branch_variance is not None]
+    if len(branches) == len(signals):
         axis.plot(places, branches, color=COLORS[1], linestyle="--", label="branch's variance")
     axis.set(xlabel="unit", ylabel="mean over maps", ylim=(0, None))
     axis.legend()

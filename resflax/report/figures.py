@@ -46,7 +46,8 @@ def style() -> Iterator[None]:
     }
     ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
     settings |= dict.fromkeys((*ink, "grid.color"), _INK)
-    with mpl.rc_context(settings):
+    keyed: Any = settings  # matplotlib 3.11 types every key
+    with mpl.rc_context(keyed):
         yield
 
 

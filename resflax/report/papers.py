@@ -222,7 +222,7 @@ def _he2016_deep() -> list[PaperFigure]:
 def _huang2017() -> list[PaperFigure]:
     plain: dict[str, Any] = {"bottleneck": False, "compression": 1.0}
     # Without augmentation (C10, C100) and with it (C10+, C100+).
-    rows: tuple[tuple[Model, tuple[float | None, ...]], ...] = (
+    rows: tuple[tuple[DenseNet, tuple[float | None, ...]], ...] = (
         (DenseNet(40, 12, **plain), (7.00, 5.24, 27.55, 24.42)),
         (DenseNet(100, 12, **plain), (5.77, 4.10, 23.79, 20.20)),
         (DenseNet(100, 24, **plain), (5.83, 3.74, 23.42, 19.25)),
@@ -239,13 +239,13 @@ def _huang2017() -> list[PaperFigure]:
     return found
 
 
-def _huang(model: Model, kind: str) -> Experiment:
+def _huang(model: DenseNet, kind: str) -> Experiment:
     """Huang et al. 2017, section 4.2: dropout 0.2 where nothing is augmented."""
     augmented = kind.endswith("+")
     fields: dict[str, Any] = {} if augmented else {"crop_padding": 0, "flip": False}
     data = (CIFAR100 if "100" in kind else CIFAR10)(normalization="channel", **fields)
     if not augmented:
-        model = dataclasses.replace(model, dropout_rate=0.2)  # type: ignore[call-arg]
+        model = dataclasses.replace(model, dropout_rate=0.2)
     return Experiment(
         name="densenet",
         model=model,

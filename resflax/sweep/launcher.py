@@ -90,7 +90,10 @@ class Launcher:
 
     def _note_new(self) -> None:
         for trial in self.queue.known():
-            self.standings.setdefault(trial.hash, Standing(trial))
+            if trial.hash not in self.standings:
+                before = self.queue.before(trial)
+                state = State.WAITING if before is None else State(before)
+                self.standings[trial.hash] = Standing(trial, state)
 
     def _fill(self) -> None:
         """Begins as many trials as there is room for."""

@@ -12,6 +12,9 @@ class Queue(Protocol):
     def known(self) -> Sequence[Trial]:
         """Trials there are so far, in order."""
 
+    def before(self, trial: Trial) -> str | None:
+        """`done`, `failed` or `pruned`, if it is known from before and not to be run again."""
+
     def take(self) -> Trial | None:
         """The next trial, or None if there is none to begin now."""
 
@@ -35,6 +38,10 @@ class GridQueue:
     def known(self) -> Sequence[Trial]:
         """All of them."""
         return self._trials
+
+    def before(self, trial: Trial) -> str | None:
+        """All are taken, and those that failed are tried again."""
+        return None
 
     def take(self) -> Trial | None:
         """The first that waits."""

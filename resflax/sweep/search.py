@@ -27,7 +27,10 @@ class SearchQueue:
         self._waiting: list[Trial] = []
         self._told: dict[str, int] = {}
         """Evaluations that Optuna knows, by hash."""
+        self._before: dict[str, str] = {}
+        """What had become of earlier trials, by hash."""
         states = self._optuna.trial.TrialState
+        ended = {states.COMPLETE: "done", states.PRUNED: "pruned", states.FAIL: "failed"}
         for frozen in self._study.get_trials(deepcopy=False):
             if frozen.state is states.WAITING:
                 continue
@@ -39,6 +42,8 @@ class SearchQueue:
             self._told[trial.hash] = len(frozen.intermediate_values)
             if frozen.state is states.RUNNING:  # of a launcher that was cut off
                 self._waiting.append(trial)
+            else:
+                self._before[trial.hash] = ended[frozen.state]
 
     @staticmethod
     def check(experiment: Experiment, search: Search) -> None:
@@ -91,6 +96,10 @@ class SearchQueue:
     def known(self) -> Sequence[Trial]:
         """Those proposed so far."""
         return self._trials
+
+    def before(self, trial: Trial) -> str | None:
+        """What the study was told when it was opened."""
+        return self._before.get(trial.hash)
 
     def take(self) -> Trial | None:
         """One that was cut off, or a new proposal while there are fewer than declared."""

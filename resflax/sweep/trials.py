@@ -1,5 +1,6 @@
 """From a sweep's declaration to its trials: experiments, each known by its content hash."""
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,13 @@ def _last(name: str) -> str:
 
 
 def _shown(value: Any) -> str:
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        given = (
+            f"{field.name}={_shown(getattr(value, field.name))}"
+            for field in dataclasses.fields(value)
+            if getattr(value, field.name) != field.default
+        )
+        return f"{type(value).__name__}({', '.join(given)})"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
