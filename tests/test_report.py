@@ -310,3 +310,29 @@ def test_the_command(script, sweep):
     done = script("report", sweep, "--output", "page.pdf")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --output is 'page.pdf'; it must end in .html\n"
+
+
+@pytest.mark.slow
+def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(
+        "from resflax import *\n"
+        "experiment = Experiment(name='nets', model=ResNet(8), batch_size=48, steps=4)\n"
+        "sweep = Grid({'model': [DenseNet(10, 4), ResNet(8, shortcut='exclusive_gating')]})\n"
+    )
+    done = script("sweep", file, "--sweep-dir", "sweep")
+    assert done.returncode == 0, done.stderr
+    done = script("report", "sweep", "--diagnostics")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "report.html").read_text()
+    page = Checked()
+    page.feed(html)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    titles = re.findall(r"<figure><h3>([^<]+)</h3>", html)
+    for title, count in {
+        "Layer responses": 2, "Gradients": 2, "Signal at initialisation": 2, "Gates": 1,
+        "Without single units": 2, "Feature reuse": 1, "First filters": 2,
+        "First feature maps": 2, "Confusion": 2, "Surest mistakes": 2,
+    }.items():  # fmt: skip
+        assert titles.count(title) == count, title

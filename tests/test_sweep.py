@@ -447,15 +447,14 @@ def test_the_command_says_what_it_would_cost_and_what_is_wrong(script, tmp_path)
 
 def test_failed_trials_are_named_at_the_end(script, tmp_path):
     file = tmp_path / "tiny.py"
-    seeds = '{"optimizer.learning_rate": [1e30, 0.1]}'
-    file.write_text(
-        FILE.split("sweep =")[0].replace("steps=40", "steps=14") + f"sweep = Grid({seeds})"
-    )
-    done = script("sweep", file)
+    names = '{"data.name": ["no_set", "no_other"]}'
+    file.write_text(FILE.split("sweep =")[0] + f"sweep = Grid({names})")
+    done = script("sweep", file, "--jobs", 2)
     assert done.returncode == 1
-    assert done.stderr.startswith("error: 1 of 2 trials failed: ")
-    assert "(learning rate 1e+30): the loss is" in done.stderr
-    assert "2 trials: 1 done, 1 failed" in done.stdout
+    assert done.stderr.startswith("error: 2 of 2 trials failed: ")
+    assert "(name no_set): Digits.name is 'no_set'; no prepared set of that name" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert "2 trials: 2 failed; 2 of them run now" in done.stdout
 
 
 def test_a_trials_file_is_its_experiment(tmp_path):
