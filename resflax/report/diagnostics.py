@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resflax.declarations.models import DenseNet
 from resflax.diagnostics.dropped_units import errors_without_units
@@ -47,9 +49,16 @@ def _pictures(networks: list[Network]) -> Iterator[Picture]:
     yield from _mistakes(trained)
 
 
-def _responses(found: list[float]) -> Picture:
+def _by_depth() -> tuple[Figure, Axes]:
+    """Axes whose first one counts layers or units."""
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axis = figure.subplots()
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, axis
+
+
+def _responses(found: list[float]) -> Picture:
+    figure, axis = _by_depth()
     axis.plot(range(1, len(found) + 1), found, color=COLORS[0], label="in order")
     ordered = sorted(found, reverse=True)
     axis.plot(range(1, len(found) + 1), ordered, color=COLORS[1], label="sorted")
@@ -63,8 +72,7 @@ def _responses(found: list[float]) -> Picture:
 
 
 def _gradients(networks: list[Network], layers: list[str]) -> Picture:
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _by_depth()
     for i, network in enumerate(networks):
         norms = gradient_norms(network)
         values = [norms[name] for name in layers]
@@ -81,8 +89,7 @@ def _gradients(networks: list[Network], layers: list[str]) -> Picture:
 
 def _signal(network: Network) -> Picture:
     signals = signal_propagation(network)
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _by_depth()
     places = range(1, len(signals) + 1)
     axis.plot(places, [s.variance for s in signals], color=COLORS[0], label="variance")
     axis.plot(places, [s.squared_mean for s in signals], color=COLORS[2], label="squared mean")
@@ -100,8 +107,7 @@ def _signal(network: Network) -> Picture:
 
 def _dropped(network: Network) -> Picture:
     whole, without = errors_without_units(network)
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _by_depth()
     places = range(1, len(without) + 1)
     axis.bar(places, [100 * error for error in without.values()], color=COLORS[0])
     axis.axhline(100 * whole, color=COLORS[1], label="all units")
@@ -132,8 +138,7 @@ def _reuse(network: Network) -> Picture:
 
 
 def _gates(gates: list[Gate]) -> Picture:
-    figure = Figure(figsize=(5.2, 3.2), layout="constrained")
-    axis = figure.subplots()
+    figure, axis = _by_depth()
     places = range(1, len(gates) + 1)
     axis.fill_between(
         places, [g.low for g in gates], [g.high for g in gates], color=COLORS[0], alpha=0.25
