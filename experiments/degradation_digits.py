@@ -1,17 +1,12 @@
 """Deeper plain nets train worse, residual nets do not: He et al. 2015, Figure 6, on digits.
 
-    for depth in 8 20 32 56 110; do
-      for shortcut in none zero_pad; do
-        python scripts/train.py experiments/degradation_digits.py \\
-          --model.depth $depth --model.shortcut $shortcut \\
-          --run-dir runs/degradation/$shortcut-$depth
-      done
-    done
+    python scripts/sweep.py experiments/degradation_digits.py --jobs 2
+    python scripts/report.py sweeps/degradation-digits-*
 
-Compare `train_loss` in the folders' result.json: the paper's claim is about training.
+Compare the training losses: the paper's claim is about training.
 """
 
-from resflax import SGD, Cosine, Digits, Experiment, ResNet
+from resflax import SGD, Cosine, Digits, Experiment, Grid, ResNet
 
 experiment = Experiment(
     name="degradation-digits",
@@ -24,4 +19,8 @@ experiment = Experiment(
     log_every=20,
     evaluate_every=100,
     checkpoint_every=100,
+)
+
+sweep = Grid(
+    {"model.depth": [8, 20, 32, 56, 110], "model.shortcut": ["none", "zero_pad"], "seed": range(5)}
 )

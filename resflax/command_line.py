@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import difflib
 import io
+import json
 import logging
 import os
 import re
@@ -14,7 +15,7 @@ import runpy
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn, TypeVar
@@ -23,8 +24,9 @@ import tyro
 
 import resflax
 from resflax.declarations.models import Model
+from resflax.declarations.sweeps import Grid, Search, Sweep
 from resflax.errors import Interrupted, TrainingError, UsageError
-from resflax.experiment import Experiment
+from resflax.experiment import Experiment, from_json
 from resflax.models import zoo
 from resflax.training.run_folder import RunFolder
 
@@ -171,7 +173,11 @@ def parse_with_network(
 
 
 def _experiment_file(arguments: Sequence[str]) -> str | None:
-    return next((a for a in arguments if a.endswith(".py") and not a.startswith("-")), None)
+    for kind in (".py", ".json"):
+        for argument in arguments:
+            if argument.endswith(kind) and not argument.startswith("-"):
+                return argument
+    return None
 
 
 def _value(option: str, arguments: Sequence[str]) -> str | None:
@@ -199,7 +205,7 @@ def with_given_length(experiment: Experiment, arguments: Sequence[str]) -> Exper
 
 
 def load_experiment(path: Path) -> Experiment:
-    """The `experiment` of an experiment file.
+    """The `experiment` of an experiment file, or that of a run's experiment.json.
 
     Raises `UsageError` for a file that is missing, cannot run, or declares none.
     """
@@ -210,14 +216,35 @@ def load_experiment(path: Path) -> Experiment:
     return found
 
 
+def load_sweep(path: Path) -> Sweep:
+    """The `sweep` of an experiment file. Raises `UsageError` if it declares none."""
+    found = load_file(path).get("sweep")
+    if not isinstance(found, Grid | Search):
+        what = "there is none" if found is None else f"it is of type {type(found).__name__}"
+        raise UsageError(f"{path} must declare `sweep = Grid(...)` or `Search(...)`, and {what}")
+    return found
+
+
+def refuse_varied(varied: Iterable[str], arguments: Sequence[str]) -> None:
+    """Raises `UsageError` if an option sets what a sweep varies."""
+    given = {a.split("=")[0].lstrip("-").replace("-", "_") for a in arguments if a[:2] == "--"}
+    for name in sorted(given & set(varied)):
+        raise UsageError(f"--{name} is given, but the sweep varies {name}; leave the option out")
+
+
 def load_file(path: Path) -> dict[str, Any]:
-    """The names that a Python file defines, after running it.
+    """The names that a Python file defines, after running it; of a .json, its `experiment`.
 
     Raises `UsageError` that names the line and the reason, if it cannot be read or run.
     """
     if not path.is_file():
         found = "it is a folder" if path.is_dir() else "there is no such file"
         raise UsageError(f"{path} cannot be read: {found}")
+    if path.suffix == ".json":
+        try:
+            return {"experiment": from_json(json.loads(path.read_text(encoding="utf-8")))}
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{path} cannot be read: {error}") from None
     with _own_folder_importable(path):
         try:
             return runpy.run_path(str(path))

@@ -1,12 +1,13 @@
 """The experiment: one declaration of everything that decides a run, its JSON and its hash."""
 
 import dataclasses
+import difflib
 import hashlib
 import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NoReturn
 
 from resflax.declarations.checks import check_types, choices, field_types, refuse, short
 from resflax.declarations.data import Data, Digits
@@ -114,30 +115,31 @@ class Experiment:
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
     """All fields, resolved, as plain JSON values; parts carry their class name as `type`."""
-    plain = _plain(experiment.resolved())
-    assert isinstance(plain, dict)
-    return plain
+    found = plain(experiment.resolved())
+    assert isinstance(found, dict)
+    return found
 
 
-def _plain(value: Any) -> Any:
+def plain(value: Any) -> Any:
+    """A declaration, or a field of one, as plain JSON values."""
     if isinstance(value, tuple):
-        return [_plain(item) for item in value]
+        return [plain(item) for item in value]
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         kind = {} if isinstance(value, Experiment) else {"type": type(value).__name__}
         names = (field.name for field in dataclasses.fields(value))
-        return kind | {name: _plain(getattr(value, name)) for name in names}
+        return kind | {name: plain(getattr(value, name)) for name in names}
     return value
 
 
-def from_json(plain: object) -> Experiment:
+def from_json(found: object) -> Experiment:
     """The inverse of `to_json`. Raises `UsageError` for anything that is not an experiment."""
-    return _construct(Experiment, plain, "experiment")
+    return _construct(Experiment, found, "experiment")
 
 
-def _construct(cls: Any, plain: object, where: str) -> Any:
-    if not isinstance(plain, Mapping):
-        raise UsageError(f"{where} is {short(plain)}; it must be an object of fields")
-    fields = dict(plain)
+def _construct(cls: Any, found: object, where: str) -> Any:
+    if not isinstance(found, Mapping):
+        raise UsageError(f"{where} is {short(found)}; it must be an object of fields")
+    fields = dict(found)
     types = field_types(cls)
     unknown = sorted(short(name) for name in fields.keys() - types.keys())
     if unknown:
@@ -153,8 +155,8 @@ def _construct(cls: Any, plain: object, where: str) -> Any:
     return cls(**values)
 
 
-def _part(classes: Mapping[str, Any], plain: object, where: str) -> Any:
-    fields = dict(plain) if isinstance(plain, Mapping) else {}
+def _part(classes: Mapping[str, Any], found: object, where: str) -> Any:
+    fields = dict(found) if isinstance(found, Mapping) else {}
     kind = fields.pop("type", None)
     if not isinstance(kind, str) or kind not in classes:
         raise UsageError(f"{where}.type is {short(kind)}; it must be one of {', '.join(classes)}")
@@ -175,3 +177,46 @@ def _differences(one: Any, other: Any, where: str) -> list[str]:
         return sorted(found)
     same = type(one) is type(other) and one == other
     return [] if same else [f"{where}: {short(one)} != {short(other)}"]
+
+
+def with_fields(experiment: Experiment, fields: Mapping[str, Any]) -> Experiment:
+    """The experiment with some fields replaced, named as in `model.depth`, all at once.
+
+    As on the command line, `steps` replaces `epochs` and the other way round.
+
+    Raises:
+      UsageError: for a field that there is not, or a value that is refused.
+    """
+    whole = {name: value for name, value in fields.items() if "." not in name}
+    parts: dict[str, dict[str, Any]] = {}
+    for name in fields.keys() - whole.keys():
+        part, _, field = name.partition(".")
+        parts.setdefault(part, {})[field] = fields[name]
+    if ("steps" in whole) != ("epochs" in whole):
+        whole = {"steps": None, "epochs": None} | whole
+    for part, values in parts.items():
+        declared = whole.get(part, getattr(experiment, part, None))
+        if not dataclasses.is_dataclass(declared) or isinstance(declared, type):
+            _refuse_unknown(f"{part}.{next(iter(values))}", experiment)
+        names = {field.name for field in dataclasses.fields(declared)}
+        for field in values.keys() - names:
+            _refuse_unknown(f"{part}.{field}", experiment)
+        whole[part] = dataclasses.replace(declared, **values)
+    for name in whole.keys() - {field.name for field in dataclasses.fields(experiment)}:
+        _refuse_unknown(name, experiment)
+    return dataclasses.replace(experiment, **whole)
+
+
+def _refuse_unknown(name: str, experiment: Experiment) -> NoReturn:
+    close = difflib.get_close_matches(name, flat_json(experiment), n=1)
+    advice = f"did you mean {close[0]}?" if close else "fields are named as in model.depth"
+    raise UsageError(f"the experiment has no field {name}; {advice}")
+
+
+def flat_json(experiment: Experiment) -> dict[str, Any]:
+    """`to_json` with dotted names: `{"name": ..., "model.type": ..., "model.depth": ...}`."""
+    return {
+        (f"{name}.{field}" if field else name): value
+        for name, part in to_json(experiment).items()
+        for field, value in (part.items() if isinstance(part, dict) else [("", part)])
+    }

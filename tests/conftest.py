@@ -32,8 +32,9 @@ def script(tmp_path: Path) -> Script:
 
     Prepared digits are shared by all tests of a session.
     """
+    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
+        "PYTHONPATH": path,
         "XLA_FLAGS": "--xla_backend_optimization_level=0",  # compiles sooner
         "COLUMNS": "200",
     }

@@ -108,6 +108,13 @@ def describe(data: TFDS) -> Facts:
     return Facts(data.name, label.num_classes, height, width, channels or 3)
 
 
+def training_examples(data: TFDS) -> int:
+    """Examples to train on. Raises `UsageError` if the set is not prepared, or cannot be used."""
+    builder = _open(data)
+    _features(data, builder)
+    return int(builder.info.splits[data.train_split].num_examples) - data.validation
+
+
 def load(data: TFDS, progress: Progress = _no_progress) -> Dataset:
     """Reads the splits that `data` declares.
 

@@ -1,0 +1,1 @@
+"""Reports: run folders in, one self-contained page and its tables out. Free of JAX."""

@@ -1,0 +1,338 @@
+"""What a report says of runs, against numbers worked out by hand."""
+
+import csv
+import io
+import itertools
+import json
+import re
+import xml.etree.ElementTree as ElementTree
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, StepDecay
+from resflax.errors import UsageError
+from resflax.experiment import to_json, with_fields
+from resflax.report.build import write_report
+from resflax.report.collect import collect, group
+from resflax.report.figures import error_curves
+from resflax.report.papers import PaperFigure, deviations, figure_of, figures
+from resflax.report.statistics import Spread, compare, sign_flip_p, spread
+from resflax.report.tables import ablation, comparisons, to_csv, to_markdown
+
+BASE = Experiment(name="base", model=ResNet(20), batch_size=128, steps=100)
+
+
+def make_run(path, experiment, error=None, *, rate=1000.0, train=0.01):
+    path.mkdir(parents=True)
+    (path / "experiment.json").write_text(json.dumps(to_json(experiment)))
+    lines = []
+    for step in (50, 100):
+        common = {"step": step, "epoch": 1.0, "loss": 1.0, "seconds": step / 10}
+        lines.append(common | {"split": "train", "error": 0.3, "images_per_second": rate})
+        lines.append(common | {"split": "test", "error": 0.5 if error is None else error})
+    (path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if error is not None:
+        result = {
+            "status": "finished", "steps": 100, "test_error": error, "test_loss": 1.0,
+            "train_error": train, "train_loss": 10 * train, "params": 269434, "macs": 2516608,
+            "seconds": 61.0,
+        }  # fmt: skip
+        (path / "result.json").write_text(json.dumps(result))
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    """Two shortcuts by three seeds; one more unfinished, one failed."""
+    errors = {"zero_pad": [0.10, 0.12, 0.14], "none": [0.20, 0.26, 0.23]}
+    folder = tmp_path / "sweep"
+    declared = {}
+    for shortcut, per_seed in errors.items():
+        for seed, error in enumerate(per_seed):
+            trial = with_fields(BASE, {"model.shortcut": shortcut, "seed": seed})
+            make_run(folder / "trials" / trial.content_hash, trial, error)
+            declared[trial.content_hash] = {"name": None}
+    unfinished = with_fields(BASE, {"seed": 9})
+    make_run(folder / "trials" / unfinished.content_hash, unfinished)
+    failed = with_fields(BASE, {"model.shortcut": "none", "seed": 9})
+    make_run(folder / "trials" / failed.content_hash, failed)
+    (folder / "ended").mkdir()
+    ended = {"state": "failed", "why": "the loss is nan <at> step 7"}
+    (folder / "ended" / f"{failed.content_hash}.json").write_text(json.dumps(ended))
+    declared |= {e.content_hash: {"name": None} for e in (unfinished, failed)}
+    (folder / "sweep.json").write_text(json.dumps({"experiment": {}, "trials": declared}))
+    return folder
+
+
+# Runs and groups
+
+
+def test_runs_are_grouped_by_all_but_the_seed(sweep):
+    groups = group(collect([sweep]))
+    assert [(g.label, len(g.runs), len(g.finished)) for g in groups] == [
+        ("shortcut none", 4, 3), ("shortcut zero_pad", 4, 3),
+    ]  # fmt: skip
+    states = sorted(run.state for g in groups for run in g.runs)
+    assert states == ["failed", *["finished"] * 6, "unfinished"]
+
+
+def test_a_run_named_twice_counts_once(sweep):
+    trial = next((sweep / "trials").iterdir())
+    assert len(collect([sweep, trial, sweep.parent])) == 8
+
+
+def test_fields_that_follow_from_others_are_left_out_of_the_labels(tmp_path):
+    make_run(tmp_path / "0", with_fields(BASE, {"model.shortcut": "zero_pad"}), 0.1)
+    make_run(tmp_path / "1", with_fields(BASE, {"model.shortcut": "shortcut_gating"}), 0.1)
+    make_run(tmp_path / "2", with_fields(BASE, {"model.depth": 32}), 0.1)
+    labels = [g.label for g in group(collect([tmp_path]))]
+    assert labels == [
+        "depth 20, shortcut shortcut_gating",
+        "depth 20, shortcut zero_pad",
+        "depth 32, shortcut zero_pad",
+    ]
+
+
+def test_a_folder_without_runs_is_refused(tmp_path):
+    with pytest.raises(UsageError, match="has no runs"):
+        collect([tmp_path])
+    with pytest.raises(UsageError, match="there is no such folder"):
+        collect([tmp_path / "none"])
+
+
+# Numbers
+
+
+def test_the_ablation_table_has_mean_and_sample_deviation(sweep):
+    table, _ = ablation(group(collect([sweep])))
+    none, zero_pad = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
+    assert none["test error"].text == "23.00 ± 3.00 %"
+    assert zero_pad["test error"].text == "12.00 ± 2.00 %"
+    assert zero_pad["n"].text == "3 of 4"
+    assert zero_pad["time"].text == "1:01"
+    assert zero_pad["parameters"].text == "269,434"
+    assert zero_pad["images/s"].text == "1,000"
+
+
+@given(st.lists(st.tuples(st.integers(0, 355), st.integers(0, 355)), min_size=2, max_size=9))
+@settings(deadline=None, max_examples=40)
+def test_comparisons_agree_with_scipy_and_with_counting(wrong):
+    assume(len({a - b for a, b in wrong}) > 1)  # a t-test needs a spread
+    first, second = ([pair[i] / 355 for pair in wrong] for i in (0, 1))
+    found = compare(dict(enumerate(first)), dict(enumerate(second)))
+    assert found is not None
+    expected = stats.ttest_rel(second, first)
+    assert found.p_t == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
+    interval = expected.confidence_interval(0.95)
+    assert found.interval == pytest.approx(
+        (interval.low, interval.high), rel=1e-6, abs=1e-12, nan_ok=True
+    )
+    differences = [b - a for a, b in zip(first, second, strict=True)]
+    ways = list(itertools.product((1, -1), repeat=len(first)))
+    seen = abs(sum(differences))
+    as_large = [w for w in ways if abs(np.dot(w, differences)) >= seen * (1 - 1e-9)]
+    assert found.p_exact == pytest.approx(len(as_large) / len(ways), abs=1e-12)
+
+
+def test_only_common_seeds_are_paired():
+    found = compare({0: 0.1, 1: 0.2, 5: 0.9}, {1: 0.3, 0: 0.2, 7: 0.0})
+    assert found is not None
+    assert found.n == 2
+    assert found.mean == pytest.approx(0.1)
+    assert compare({0: 1.0}, {1: 1.0}) is None
+
+
+def test_five_pairs_that_agree_are_as_sure_as_five_can_be():
+    assert sign_flip_p(np.array([1.0, 2, 3, 4, 5])) == 2 / 32
+    assert sign_flip_p(np.zeros(3)) == 1
+    assert sign_flip_p(np.arange(1.0, 31)) == 1 / 20_000  # beyond 16 pairs the signs are sampled
+
+
+def test_one_run_has_no_deviation():
+    assert spread([0.5]) == Spread(1, 0.5, None)
+    assert spread([]) is None
+
+
+def test_comparisons_are_of_the_seeds_both_have(sweep):
+    table = comparisons(group(collect([sweep])))
+    error = next(row for row in table.rows if row[2].text == "test error")
+    assert [cell.text for cell in error[:5]] == [
+        "shortcut none", "shortcut zero_pad", "test error", "3", "-11.00 points",
+    ]  # fmt: skip
+    assert error[7].value == 2 / 8
+
+
+# The papers
+
+
+def test_every_figure_has_its_papers_count_of_rows():
+    by_table: dict[str, list[PaperFigure]] = {}
+    for figure in figures():
+        by_table.setdefault(figure.where, []).append(figure)
+    assert {name: len(found) for name, found in by_table.items()} == {
+        "He et al. 2015, Table 6": 6,
+        "He et al. 2015, Figure 6": 1,
+        "He et al. 2016, Table 1": 15,
+        "He et al. 2016, Table 2": 10,
+        "He et al. 2016, Tables 3 and 4": 6,
+        "Huang et al. 2017, Table 2": 22,
+    }
+
+
+def known(experiment):
+    figure = figure_of(experiment)
+    assert figure is not None
+    return figure
+
+
+def test_the_papers_own_protocol_is_recognised_and_others_are_marked():
+    paper = Experiment(
+        name="anything", seed=4, model=ResNet(56), data=CIFAR10(normalization="pixel"),
+        batch_size=128, steps=64_000, optimizer=SGD(),
+        schedule=StepDecay(boundaries=(32_000, 48_000)),
+    )  # fmt: skip
+    figure = known(paper)
+    assert (figure.shown, figure.where) == ("6.97 %", "He et al. 2015, Table 6")
+    assert deviations(figure, paper) == []
+    other = with_fields(
+        paper, {"data": Digits(), "epochs": 8, "schedule": Cosine(), "batch_size": 64}
+    )
+    assert known(other) == figure
+    assert deviations(figure, other) == [
+        "batch_size: 128 != 64",
+        "data.crop_padding: 4 != 1",
+        "data.flip: True != False",
+        "data.name: 'cifar10' != 'digits'",
+        "data.normalization: 'pixel' != 'channel'",
+        "schedule.type: 'StepDecay' != 'Cosine'",
+        "length: 64,000 steps != 8 epochs",
+    ]
+    assert figure_of(with_fields(paper, {"model.depth": 26})) is None
+
+
+def test_of_a_nets_figures_the_nearest_protocol_is_taken():
+    dense = Experiment(
+        name="x", model=DenseNet(100, 12, dropout_rate=0.2),
+        data=CIFAR10(crop_padding=0, flip=False), batch_size=64, epochs=300,
+        optimizer=SGD(nesterov=True), schedule=StepDecay(boundaries=(0.5, 0.75)),
+    )  # fmt: skip
+    assert known(dense).shown == "5.92 %"
+    assert deviations(known(dense), dense) == []
+    augmented = with_fields(dense, {"data": CIFAR10(), "model.dropout_rate": 0.0})
+    assert known(augmented).shown == "4.51 %"
+    assert known(with_fields(BASE, {"model.depth": 110})).shown == "6.61 ± 0.16 %"
+    failing = {"model": ResNet(110, shortcut="dropout")}
+    assert known(with_fields(BASE, failing)).shown == "fail (above 20 %)"
+
+
+# The page
+
+
+class Checked(HTMLParser):
+    """Every tag closed, every id once, nothing from elsewhere."""
+
+    def __init__(self):
+        super().__init__()
+        self.open, self.ids, self.links, self.text = [], [], [], []
+
+    def handle_starttag(self, tag, attrs):
+        if tag not in ("meta", "input"):
+            self.open.append(tag)
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value)
+            if name in ("src", "href", "xlink:href"):
+                self.links.append(value)
+
+    def handle_startendtag(self, tag, attrs):
+        self.handle_starttag(tag, attrs)
+        if tag not in ("meta", "input"):
+            self.handle_endtag(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+def test_the_page_is_whole_and_needs_nothing_else(sweep, tmp_path):
+    runs = collect([sweep])
+    written = write_report(tmp_path / "out" / "r.html", runs, group(runs))
+    assert sorted(p.name for p in written) == [
+        "r-comparisons.csv", "r-runs.csv", "r.csv", "r.html", "r.md",
+    ]  # fmt: skip
+    html = (tmp_path / "out" / "r.html").read_text()
+    page = Checked()
+    page.feed(html)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    for link in page.links:
+        assert link.startswith(("#", "data:")), link
+        assert link[0] != "#" or link[1:] in page.ids, link
+    assert not re.search(r"url\((?!#)", html)
+    text = "".join(page.text)
+    assert "failed: the loss is nan <at> step 7" in text  # escaped, and read back
+    for count in ("8 runs: ", "1 unfinished", "6 finished", "1 failed"):
+        assert count in text
+    assert "8.75 % †" in text
+    assert "prefers-color-scheme: dark" in html
+    assert "@media print" in html
+
+
+def test_pictures_are_svg_in_the_pages_ink(sweep):
+    (picture,) = error_curves(group(collect([sweep]))).values()
+    root = ElementTree.fromstring(picture)
+    assert root.tag.endswith("svg")
+    assert "currentColor" in picture
+    assert "#010203" not in picture
+    assert "shortcut zero_pad" in picture  # text stays text
+
+
+def test_csv_has_plain_numbers_and_deviations_of_their_own(sweep):
+    table, _ = ablation(group(collect([sweep])))
+    none, zero_pad = csv.DictReader(io.StringIO(to_csv(table)))
+    assert float(none["test error"]) == pytest.approx(23)
+    assert float(none["test error std"]) == pytest.approx(3)
+    assert zero_pad["parameters"] == "269434.0"
+    assert float(zero_pad["paper"]) == 8.75
+    assert "| shortcut zero_pad | 3 of 4 | 12.00 ± 2.00 % | 8.75 % † |" in to_markdown(table)
+
+
+def test_the_command(script, sweep):
+    done = script("report", sweep, "--output", "page.html")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[0] == "page.html"
+    done = script("report", sweep, "--output", "page.pdf")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --output is 'page.pdf'; it must end in .html\n"
+
+
+@pytest.mark.slow
+def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tmp_path):
+    file = tmp_path / "nets.py"
+    file.write_text(
+        "from resflax import *\n"
+        "experiment = Experiment(name='nets', model=ResNet(8), batch_size=48, steps=4)\n"
+        "sweep = Grid({'model': [DenseNet(10, 4), ResNet(8, shortcut='exclusive_gating')]})\n"
+    )
+    done = script("sweep", file, "--sweep-dir", "sweep")
+    assert done.returncode == 0, done.stderr
+    done = script("report", "sweep", "--diagnostics")
+    assert done.returncode == 0, done.stderr
+    html = (tmp_path / "report.html").read_text()
+    page = Checked()
+    page.feed(html)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    titles = re.findall(r"<figure><h3>([^<]+)</h3>", html)
+    for title, count in {
+        "Layer responses": 2, "Gradients": 2, "Signal at initialisation": 2, "Gates": 1,
+        "Without single units": 2, "Feature reuse": 1, "First filters": 2,
+        "First feature maps": 2, "Confusion": 2, "Surest mistakes": 2,
+    }.items():  # fmt: skip
+        assert titles.count(title) == count, title

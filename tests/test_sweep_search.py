@@ -1,0 +1,144 @@
+"""Searches: proposals by Optuna, judged by held-out examples, remembered when cut off."""
+
+import json
+
+import pytest
+
+from resflax import Choice, Digits, Experiment, Integers, LogUniform, ResNet, Search, Uniform
+from resflax.errors import UsageError
+from resflax.sweep.folder import SweepFolder
+from resflax.sweep.launcher import Launcher, State
+from resflax.sweep.search import SearchQueue
+
+pytest.importorskip("optuna")
+
+BASE = Experiment(
+    name="base", model=ResNet(8), data=Digits(validation=100), batch_size=32, steps=50
+)
+SEARCH = Search(
+    {
+        "optimizer.learning_rate": LogUniform(1e-3, 1.0),
+        "optimizer.momentum": Uniform(0.5, 0.95),
+        "model.depth": Integers(8, 20, step=6),
+        "model.shortcut": Choice(["none", "zero_pad"]),
+    },
+    trials=12,
+    pruner="median",
+)
+
+
+def error_of(experiment, place):
+    """Best at a learning rate of 0.1; falls with time."""
+    distance = abs(experiment.optimizer.learning_rate - 0.1)
+    return min(1.0, distance + 1 / (1 + place))
+
+
+class Job:
+    """A worker that writes one evaluation each time it is asked."""
+
+    def __init__(self, folder, trial):
+        self.trial, self._run = trial, folder.run(trial)
+        self._place, self._stopped = 0, False
+        self._run.path.mkdir(parents=True, exist_ok=True)
+        self._run.metrics.write_text("")
+
+    def poll(self):
+        if self._stopped:
+            return 143
+        self._place += 1
+        error = error_of(self.trial.experiment, self._place)
+        line = {"step": 10 * self._place, "split": "validation", "error": error}
+        with open(self._run.metrics, "a") as file:
+            file.write(json.dumps(line) + "\n")
+        if self._place < 5:
+            return None
+        result = {"status": "finished", "validation_error": error, "test_error": 1 - error}
+        self._run.result.write_text(json.dumps(result))
+        return 0
+
+    def stop(self):
+        self._stopped = True
+
+    def why(self):
+        return ""
+
+
+class Executor:
+    detached, capacity = False, 2
+
+    def __init__(self, folder, stop_after=1000):
+        self.folder, self.started, self.stop_after = folder, [], stop_after
+
+    def start(self, trials):
+        if len(self.started) >= self.stop_after:
+            raise KeyboardInterrupt
+        self.started += [trial.hash for trial in trials]
+        return [Job(self.folder, trial) for trial in trials]
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr("resflax.sweep.launcher.POLL_SECONDS", 0.0)
+
+
+def launch(folder, executor):
+    queue = SearchQueue(BASE, SEARCH, folder)
+    return Launcher(folder, queue, executor, say=lambda text: None).run()
+
+
+def test_all_trials_are_run_within_their_ranges_and_bad_ones_stopped(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.begin(BASE)
+    standings = launch(folder, Executor(folder))
+    states = [s.state for s in standings]
+    assert len(standings) == 12
+    assert set(states) == {State.DONE, State.PRUNED}
+    for standing in standings:
+        fields = standing.trial.point.fields
+        assert 1e-3 <= fields["optimizer.learning_rate"] <= 1
+        assert 0.5 <= fields["optimizer.momentum"] <= 0.95
+        assert fields["model.depth"] in (8, 14, 20)
+        assert fields["model.shortcut"] in ("none", "zero_pad")
+
+    def final(standing):
+        return error_of(standing.trial.experiment, 5)
+
+    done = [final(s) for s in standings if s.state is State.DONE]
+    pruned = [final(s) for s in standings if s.state is State.PRUNED]
+    assert min(done) < min(pruned)
+    executor = Executor(folder)
+    again = launch(folder, executor)
+    assert executor.started == []
+    assert sorted(s.trial.hash for s in again) == sorted(s.trial.hash for s in standings)
+
+
+def test_cut_off_it_goes_on_and_runs_every_trial_once_to_its_end(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.begin(BASE)
+    first = Executor(folder, stop_after=5)
+    with pytest.raises(KeyboardInterrupt):
+        launch(folder, first)
+    done = [h for h in first.started if (folder.path / "trials" / h / "result.json").exists()]
+    second = Executor(folder)
+    standings = launch(folder, second)
+    assert len(standings) == 12
+    assert not set(done) & set(second.started)
+    assert {*first.started, *second.started} == {s.trial.hash for s in standings}
+
+
+def test_the_same_values_are_not_run_twice(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.begin(BASE)
+    search = Search({"model.shortcut": Choice(["none", "zero_pad"])}, trials=8, pruner="none")
+    executor = Executor(folder)
+    queue = SearchQueue(BASE, search, folder)
+    standings = Launcher(folder, queue, executor, say=lambda text: None).run()
+    assert len(standings) == len(executor.started) == 2
+
+
+def test_without_held_out_examples_or_with_an_unknown_field_it_is_refused(tmp_path):
+    without = Experiment(name="base", model=ResNet(8), batch_size=32, steps=50)
+    with pytest.raises(UsageError, match=r"Digits.validation is 0; a search needs examples held"):
+        SearchQueue.check(without, SEARCH)
+    with pytest.raises(UsageError, match=r"no field model.deepth; did you mean model.depth\?"):
+        SearchQueue.check(BASE, Search({"model.deepth": Integers(8, 20)}, trials=1))
