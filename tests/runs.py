@@ -45,7 +45,8 @@ def start(
         [sys.executable, *(["-c", code] if patch else [path]), *map(str, arguments)],
         env=os.environ
         | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+            "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
             "JAX_PLATFORMS": "cpu",
         },
         stdout=subprocess.PIPE,
