@@ -77,7 +77,11 @@ def evaluate(
         ) from None
 
     module = build(
-        experiment.model, num_classes, dtype=jnp.dtype(experiment.precision), axis_name=AXIS
+        experiment.model,
+        num_classes,
+        dtype=jnp.dtype(experiment.precision),
+        axis_name=AXIS,
+        for_training=True,
     )
     run = devices.parallelize(evaluation_step(module), donate_state=False)
     on_devices = Examples(*devices.replicate((examples.images, examples.labels)))

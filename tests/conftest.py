@@ -19,9 +19,11 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="resflax-tests-")
+# Shared by the processes that run tests, which compile much the same.
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="resflax-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 os.environ["TFDS_DATA_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "none-prepared")
-atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
 

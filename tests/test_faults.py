@@ -48,6 +48,20 @@ def tiny(experiment):
 @pytest.fixture
 def train(monkeypatch):
     """Trains on so many devices, and returns what was printed."""
+    return here(monkeypatch)
+
+
+@pytest.fixture(scope="module")
+def undisturbed_here(experiment, tmp_path_factory):
+    """The finished run on a device of this process: sums depend on its number of threads."""
+    folder = tmp_path_factory.mktemp("undisturbed_here") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        here(monkeypatch)(load_experiment(experiment), folder)
+    return folder
+
+
+def here(monkeypatch):
+    """What the fixture `train` gives."""
     monkeypatch.setattr(environment, "source_changes", lambda: "")
     for owner, hook in ((threading, "excepthook"), (sys, "unraisablehook")):
         monkeypatch.setattr(owner, hook, getattr(owner, hook))  # a failed save silences them
@@ -118,14 +132,14 @@ def interrupt_after_saving(monkeypatch, at):
     ids=["log", "manifest", "checkpoint", "result"],
 )
 def test_a_full_disk_stops_the_run_and_costs_nothing(
-    tiny, undisturbed, tmp_path, train, monkeypatch, owner, name, when, goes_on_from
+    tiny, undisturbed_here, tmp_path, train, monkeypatch, owner, name, when, goes_on_from
 ):
     folder = tmp_path / "run"
     once(monkeypatch, owner, name, when)
     with pytest.raises(TrainingError, match="could not be written: the disk is full"):
         train(tiny, folder)
     assert f"continuing from step {goes_on_from}" in train(tiny, folder)
-    assert_same(folder, undisturbed)
+    assert_same(folder, undisturbed_here)
 
 
 def test_a_file_that_cannot_grow_fails_the_save_and_costs_nothing(
@@ -172,7 +186,7 @@ def poison(monkeypatch, tiny):
 
 
 def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(
-    tiny, undisturbed, tmp_path, train, poison, monkeypatch
+    tiny, undisturbed_here, tmp_path, train, poison, monkeypatch
 ):
     folder = tmp_path / "run"
     poison(30)
@@ -186,11 +200,11 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(
     monkeypatch.setattr(step, "loss_of", loss_of)
     monkeypatch.setattr(plan, "loss_of", loss_of)
     assert "continuing from step 27" in train(tiny, folder)
-    assert_same(folder, undisturbed)
+    assert_same(folder, undisturbed_here)
 
 
 def test_rollback_takes_the_data_behind_and_records_it(
-    tiny, undisturbed, tmp_path, train, poison, monkeypatch
+    tiny, undisturbed_here, tmp_path, train, poison, monkeypatch
 ):
     """Batch 30 is bad: steps 28 to 40 take batches 31 to 43, also if interrupted."""
     tiny = dataclasses.replace(tiny, on_nonfinite="rollback")
@@ -201,8 +215,8 @@ def test_rollback_takes_the_data_behind_and_records_it(
     (rollback,) = found["rollbacks"]
     assert (rollback["at"], rollback["to"]) == (31, 27)
     marks = [(line["step"], line["split"]) for line in metrics(tmp_path / "one")]
-    assert marks == [(line["step"], line["split"]) for line in metrics(undisturbed)]
-    assert found["params_sha256"] != result(undisturbed)["params_sha256"]
+    assert marks == [(line["step"], line["split"]) for line in metrics(undisturbed_here)]
+    assert found["params_sha256"] != result(undisturbed_here)["params_sha256"]
 
     interrupt_after_saving(monkeypatch, 36)
     with pytest.raises(Interrupted):
@@ -311,7 +325,7 @@ def test_a_batch_for_which_no_machine_has_memory_is_refused(tiny, tmp_path, trai
 
 @pytest.mark.parametrize("error", [MemoryError(), jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED")])
 def test_memory_that_runs_out_later_is_one_line(
-    tiny, undisturbed, tmp_path, train, monkeypatch, error
+    tiny, undisturbed_here, tmp_path, train, monkeypatch, error
 ):
     count = iter(range(100))
     once(
@@ -323,7 +337,7 @@ def test_memory_that_runs_out_later_is_one_line(
     with pytest.raises(TrainingError, match="out of memory; reduce batch_size"):
         train(tiny, tmp_path / "run")
     assert "continuing from step 27" in train(tiny, tmp_path / "run")
-    assert_same(tmp_path / "run", undisturbed)
+    assert_same(tmp_path / "run", undisturbed_here)
 
 
 # Other devices

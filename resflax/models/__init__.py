@@ -15,6 +15,7 @@ def build(
     dtype: Any = "float32",
     axis_name: str | None = None,
     synchronized: bool = False,
+    for_training: bool = False,
 ) -> "nn.Module":
     """The network that `config` declares.
 
@@ -29,6 +30,9 @@ def build(
       dtype: of convolutions and activations: float32 or bfloat16.
       axis_name: name of the device axis if the module is applied under pmap or shard_map.
       synchronized: whether batch norm's training statistics are shared over `axis_name`.
+      for_training: the form that a run trains: the same numbers, but equal units of a stage are
+        compiled once, with their variables stacked (`models.stacking`), and activations are
+        recomputed where `config.remat` says so. Layers inside cannot be watched then.
     """
     # Only now, so that the names in `models.zoo` are known without JAX.
     import jax.numpy as jnp
@@ -39,5 +43,5 @@ def build(
 
     layers = Layers(dtype=jnp.dtype(dtype), axis_name=axis_name, synchronized=synchronized)
     if isinstance(config, declarations.DenseNet):
-        return DenseNet(config.resolved(), num_classes, layers)
-    return ResNet(config.resolved(), num_classes, layers)
+        return DenseNet(config.resolved(), num_classes, layers, for_training)
+    return ResNet(config.resolved(), num_classes, layers, for_training)

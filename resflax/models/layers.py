@@ -4,12 +4,15 @@ Images and feature maps are NHWC. Parameters and batch statistics are float32; c
 activations have the layer's `dtype`.
 """
 
+import math
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from resflax.models.convolution import convolve
 
 Array = jax.Array
 
@@ -34,23 +37,20 @@ class Conv(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
+    def parameters(self, channels: int) -> tuple[Array, Array | None]:
+        """Kernel (k, k, channels / groups, features) and bias (features,), in the layer's dtype."""
+        k, bias = self.kernel_size, None
+        kernel = self.param("kernel", he_normal, (k, k, channels // self.groups, self.features))
+        if self.initial_bias is not None:
+            initial = nn.initializers.constant(self.initial_bias)
+            bias = self.param("bias", initial, (self.features,)).astype(self.dtype)
+        return kernel.astype(self.dtype), bias
+
     def __call__(self, x: Array) -> Array:
         """Convolves `x`; the result has the layer's dtype."""
-        k, pad = self.kernel_size, self.kernel_size // 2
-        shape = (k, k, x.shape[-1] // self.groups, self.features)
-        kernel = self.param("kernel", he_normal, shape)
-        x = jax.lax.conv_general_dilated(
-            x.astype(self.dtype),
-            kernel.astype(self.dtype),
-            window_strides=(self.stride, self.stride),
-            padding=((pad, pad), (pad, pad)),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-            feature_group_count=self.groups,
-        )
-        if self.initial_bias is None:
-            return x
-        initial = nn.initializers.constant(self.initial_bias)
-        return x + self.param("bias", initial, (self.features,)).astype(self.dtype)
+        kernel, bias = self.parameters(x.shape[-1])
+        x = convolve(x.astype(self.dtype), kernel, self.stride, self.groups)
+        return x if bias is None else x + bias
 
 
 class Moments(NamedTuple):
@@ -65,6 +65,33 @@ def moments(x: Array, axis_name: str | None) -> Moments:
     x = x.astype(jnp.float32)
     found = Moments(jnp.mean(x, (0, 1, 2)), jnp.mean(jnp.square(x), (0, 1, 2)))
     return found if axis_name is None else jax.lax.pmean(found, axis_name)
+
+
+@jax.custom_vjp
+def scale_and_shift(x: Array, factor: Array, offset: Array) -> Array:
+    """factor * x + offset for maps (B, H, W, C) and two (C,) float32; computed in float32."""
+    return (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
+
+
+def _scale_and_shift_forward(
+    x: Array, factor: Array, offset: Array
+) -> tuple[Array, tuple[Array, Array]]:
+    return scale_and_shift(x, factor, offset), (x, factor)
+
+
+def _scale_and_shift_backward(
+    kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array, Array]:
+    x, factor = kept
+    # Or XLA would see that both directions multiply with the same, and on CPUs write it out in
+    # the maps' full shape for both.
+    factor = jax.lax.optimization_barrier(factor)
+    wide = gradient.astype(jnp.float32)
+    of_factor = jnp.sum(wide * x.astype(jnp.float32), (0, 1, 2))
+    return (wide * factor).astype(x.dtype), of_factor, jnp.sum(wide, (0, 1, 2))
+
+
+scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
 
 
 class BatchNorm(nn.Module):
@@ -82,30 +109,38 @@ class BatchNorm(nn.Module):
     dtype: Any = jnp.float32
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool, batch: Moments | None = None) -> Array:
-        """Normalises (B, H, W, C) maps; `batch` are their moments where the caller has them."""
-        maps = (x.shape[-1],)
+    def coefficients(self, shape: tuple[int, ...], batch: Moments | None) -> tuple[Array, Array]:
+        """Factor and offset, (C,) float32, that normalise maps of a shape (B, H, W, C).
+
+        In training `batch` are the maps' moments, which the running averages take in; else None.
+        """
+        maps = shape[-1:]
         scale = self.param("scale", nn.initializers.constant(self.initial_scale), maps)
         bias = self.param("bias", nn.initializers.zeros, maps)
         running_mean = self.variable("batch_stats", "mean", jnp.zeros, maps, jnp.float32)
         running_var = self.variable("batch_stats", "var", jnp.ones, maps, jnp.float32)
-        if train:
-            batch = moments(x, self.axis_name) if batch is None else batch
+        if batch is None:
+            mean, var = running_mean.value, running_var.value
+        else:
             mean = batch.mean
             # Rounding can take the difference of two near-equal numbers below zero.
             var = jnp.maximum(batch.mean_square - jnp.square(mean), 0)
             if not self.is_initializing():
                 devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
-                count = devices * x.size // x.shape[-1]
+                count = devices * math.prod(shape[:-1])
                 unbiased = var * (count / max(count - 1, 1))
                 keep, take = self.momentum, 1 - self.momentum
                 running_mean.value = keep * running_mean.value + take * mean
                 running_var.value = keep * running_var.value + take * unbiased
-        else:
-            mean, var = running_mean.value, running_var.value
         factor = scale * jax.lax.rsqrt(var + self.epsilon)
-        shifted = x.astype(jnp.float32) * factor + (bias - mean * factor)
-        return shifted.astype(self.dtype)
+        return factor, bias - mean * factor
+
+    def __call__(self, x: Array, *, train: bool, batch: Moments | None = None) -> Array:
+        """Normalises (B, H, W, C) maps; `batch` are their moments where the caller has them."""
+        if train and batch is None:
+            batch = moments(x, self.axis_name)
+        factor, offset = self.coefficients(x.shape, batch if train else None)
+        return scale_and_shift(x, factor, offset).astype(self.dtype)
 
 
 class Dropout(nn.Module):
@@ -140,16 +175,14 @@ class StochasticDepth(nn.Module):
     averages of its batch norms move.
     """
 
-    survival: float
-
     @nn.compact
-    def __call__(self, branch: Array, *, train: bool) -> Array:
-        """The branch, or zeros with probability 1 - survival in training."""
-        if self.survival == 1:
+    def __call__(self, branch: Array, survival: Array | float | None, *, train: bool) -> Array:
+        """The branch, or zeros with probability 1 - survival in training; None: never zeros."""
+        if survival is None:
             return branch
         if not train:
-            return self.survival * branch
-        survives = jax.random.bernoulli(self.make_rng("dropout"), self.survival)
+            return jnp.asarray(survival, branch.dtype) * branch
+        survives = jax.random.bernoulli(self.make_rng("dropout"), survival)
         return jnp.where(survives, branch, jnp.zeros_like(branch))
 
 
@@ -210,9 +243,9 @@ class Layers:
         """A dropout of these layers."""
         return Dropout(rate, axis_name=self.axis_name, name=name)
 
-    def stochastic_depth(self, survival: float, *, name: str) -> StochasticDepth:
+    def stochastic_depth(self, *, name: str) -> StochasticDepth:
         """A stochastic depth of these layers."""
-        return StochasticDepth(survival, name=name)
+        return StochasticDepth(name=name)
 
     def squeeze_excitation(self, squeezed: int, *, name: str) -> SqueezeExcitation:
         """A squeeze-and-excitation of these layers."""
@@ -221,6 +254,24 @@ class Layers:
     def head(self, classes: int, *, name: str) -> nn.Dense:
         """The classifier: its sums, and so the logits, are float32."""
         return nn.Dense(classes, kernel_init=torch_linear, dtype=jnp.float32, name=name)
+
+
+@jax.custom_vjp
+def relu(x: Array) -> Array:
+    """max(x, 0). For its gradient it keeps the result, which the next layer keeps anyway."""
+    return jnp.maximum(x, 0)
+
+
+def _relu_forward(x: Array) -> tuple[Array, Array]:
+    result = jnp.maximum(x, 0)
+    return result, result
+
+
+def _relu_backward(result: Array, gradient: Array) -> tuple[Array]:
+    return (gradient * jnp.sign(result),)
+
+
+relu.defvjp(_relu_forward, _relu_backward)
 
 
 def max_pool(x: Array) -> Array:

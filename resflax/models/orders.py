@@ -5,11 +5,10 @@ A new order is one row in `ORDERS` and one name in the declaration.
 
 from typing import Literal, NamedTuple
 
-import flax.linen as nn
 import jax
 
 from resflax.declarations import models as declarations
-from resflax.models.layers import Layers
+from resflax.models.layers import Layers, relu
 
 Array = jax.Array
 
@@ -57,5 +56,5 @@ def activate(
         if step == "norm":
             x = layers.norm(name=name, initial_scale=initial_scale)(x, train=train)
         else:
-            x = nn.relu(x)
+            x = relu(x)
     return x

@@ -20,6 +20,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint.checkpoint_managers import LatestN
 
 from resflax.errors import TrainingError, UsageError
+from resflax.models.stacking import unstack
 from resflax.training.files import not_written, write_atomically
 
 MANIFEST = "sha256.json"
@@ -105,14 +106,18 @@ class Checkpoints:
         return saved["state"], saved["notes"]
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
-        """The state saved at `step` as nested dicts and lists of arrays on one local device."""
+        """The state saved at `step` as nested dicts and lists of arrays on one local device.
+
+        Its `params` and `batch_stats` are by module path, stacked units taken apart.
+        """
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=one),
             self._shapes(step),
         )
         state, _ = self.restore(step, like)
-        return state
+        named = ("params", "batch_stats")
+        return {name: unstack(tree) if name in named else tree for name, tree in state.items()}
 
     def _check_shapes(self, step: int, like: Any) -> None:
         """Before Orbax begins to read: it would leave threads behind that complain for long."""

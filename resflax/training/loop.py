@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
@@ -105,18 +106,26 @@ class Run:
         self.clock.resume()
         while step < until and not self.interruption:
             before = loss
-            batch = self.plan.order.batch(step + self.skipped)
-            state, loss = self.plan.step(state, self.plan.train, batch)
-            step += 1
-            self.clock.steps += 1
-            # The host stays one step ahead: enough to keep the devices busy, and a signal is
-            # answered after one step.
+            count = min(until - step, self._steps_at_once())
+            batches = np.full((every.batch_size, self.plan.steps_at_once), -1, np.int32)
+            for i in range(count):
+                batches[:, i] = self.plan.order.batch(step + i + self.skipped)
+            state, loss = self.plan.run(state, self.plan.train, batches)
+            step += count
+            self.clock.steps += count
+            # The host stays one call ahead: enough to keep the devices busy, and a signal is
+            # answered after one call.
             if before is not None and not math.isfinite(before):
                 break
             bar.set(step, note=self.record.speed())
         failed = loss is not None and not math.isfinite(loss)  # as after any failed step
         self.clock.pause()
         return self._go_back(state) if failed else (state, step)
+
+    def _steps_at_once(self) -> int:
+        """As many as take a quarter of a second, so that signals do not wait."""
+        rate = self.clock.rate()
+        return 1 if rate is None else min(max(int(rate / 4), 1), self.plan.steps_at_once)
 
     def _go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""

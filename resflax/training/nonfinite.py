@@ -10,6 +10,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.models.layers import BatchNorm, Conv
+from resflax.models.stacking import unstack
 from resflax.training.devices import Devices
 from resflax.training.state import TrainState
 from resflax.training.step import AXIS, Examples, LossOf
@@ -30,6 +31,9 @@ def explain(
 
     The step is done once more, with the same keys; `indices` are those of its whole batch.
     """
+    state = state.replace(
+        params=unstack(state.params), batch_stats=unstack(state.batch_stats)
+    )  # layers have names
     loss, layers, faulty = _outputs(devices, loss_at, state, examples, indices)
     if faulty:
         return f"the loss is {loss}, and the first layer whose output is not finite is {faulty[0]}"

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -22,11 +21,15 @@ from resflax.training.devices import Devices
 from resflax.training.display import Display
 from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
-from resflax.training.state import TrainState, initial_state
-from resflax.training.step import AXIS, Examples, evaluation_step, loss_of, train_step
-
-# For what runs once: compiling it well would take longer than running it.
-_COMPILE_FAST = {"xla_backend_optimization_level": 0}
+from resflax.training.state import TrainState, drawing, initial_state
+from resflax.training.step import (
+    AXIS,
+    Examples,
+    evaluation_step,
+    loss_of,
+    many_steps,
+    train_step,
+)
 
 
 @dataclass(frozen=True)
@@ -42,8 +45,11 @@ class Plan:
     """Training examples, on the devices."""
     held_out: dict[str, Examples]
     """`test`, and `validation` if the experiment holds examples out, on the devices."""
-    step: Callable[..., Any]
-    """(state, examples, indices) -> (state, loss); the state passed in is gone afterwards."""
+    run: Callable[..., Any]
+    """(state, examples, batches (B, n)) -> (state, last loss), see `step.many_steps`; the state
+    passed in is gone afterwards."""
+    steps_at_once: int
+    """n, the most steps of one call."""
     evaluate: Callable[..., Any]
     """(state, examples, (indices, weights)) -> sums."""
     explain: Callable[[TrainState, Examples, np.ndarray], str]
@@ -72,13 +78,15 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     steps = _steps(experiment, order)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
     optimizer = make_optimizer(experiment.optimizer, rate)
-    module = build(
+    network = partial(
+        build,
         experiment.model,
         dataset.num_classes,
         dtype=jnp.dtype(experiment.precision),
         axis_name=AXIS,
         synchronized=experiment.batch_norm == "synchronized",
     )
+    module = network(for_training=True)
     # Parameters do not depend on the axis, and outside the devices' functions there is none.
     drawn = build(experiment.model, dataset.num_classes)
     normalization = fit_normalization(dataset.train.images, experiment.data)
@@ -87,14 +95,16 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
 
     train = _on_devices(devices, dataset.train)
-    draw_once = jax.jit(draw, compiler_options=_COMPILE_FAST)
+    summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
+    draw_once = drawing(draw, len(summary.rows))
     state = devices.abstract(partial(draw, normalization))
     with display.bar("compiling", 1):
-        step, program = devices.compile(
-            train_step(module, optimizer, experiment.data),
+        steps_at_once = devices.steps_at_once
+        run, program = devices.compile(
+            many_steps(train_step(module, optimizer, experiment.data)),
             state,
             train,
-            np.broadcast_to(np.int32(0), experiment.batch_size),
+            np.zeros((experiment.batch_size, steps_at_once), np.int32),
             donate_state=True,
         )
     needed = memory.step_bytes(program)
@@ -106,13 +116,14 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         devices=devices,
         train=train,
         held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
-        step=step,
+        run=run,
+        steps_at_once=steps_at_once,
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
-        explain=partial(explain, devices, partial(loss_of, module, experiment.data)),
+        explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
         state=state,
         initial=lambda: devices.replicate(draw_once(normalization)),
         learning_rate=rate,
-        summary=summarize(experiment.model, dataset.num_classes, dataset.image_shape),
+        summary=summary,
         data_sha256=_sha256(dataset),
     )
 

@@ -11,12 +11,13 @@ from flax.traverse_util import flatten_dict
 from resflax.data.augmentation import Normalization
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences
+from resflax.models.stacking import stack
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import TrainState, params_sha256
 
 # Fields of a network that decide how it is drawn or trained, but not what its weights compute.
-_FREE = ("dropout_rate", "shortcut_dropout_rate", "gate_bias", "zero_init_last_scale")
+_FREE = ("dropout_rate", "shortcut_dropout_rate", "gate_bias", "zero_init_last_scale", "remat")
 
 
 def start_from(
@@ -61,7 +62,8 @@ def start_from(
     if classes != wanted:
         saved["params"]["head"] = drawn.params["head"]
         say(f"its classifier is for {classes} classes: a new one is drawn for {wanted}")
-    there = {name: saved[name] for name in ("params", "batch_stats", "normalization")}
+    there = {name: stack(saved[name]) for name in ("params", "batch_stats")}
+    there["normalization"] = saved["normalization"]
     here = {
         "params": drawn.params,
         "batch_stats": drawn.batch_stats,

@@ -1,6 +1,7 @@
 """All that a run carries from step to step: enough to continue it, or to predict with it."""
 
 import hashlib
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +13,7 @@ import optax
 from flax.traverse_util import flatten_dict
 
 from resflax.data.augmentation import Normalization
+from resflax.models.stacking import stack, unstack
 
 Array = jax.Array
 
@@ -44,9 +46,9 @@ class TrainState(flax.struct.PyTreeNode):
     key: Array
     """(2,) uint32: the run's random key; a step folds its number in."""
     params: Any
-    """float32 parameters by module path."""
+    """float32 parameters by module path, equal units stacked: see `models.stacking`."""
     batch_stats: Any
-    """float32 running means and variances by module path."""
+    """float32 running means and variances by module path, likewise."""
     opt_state: Any
     """The optimizer's."""
     normalization: Normalization
@@ -55,6 +57,21 @@ class TrainState(flax.struct.PyTreeNode):
     """For the log."""
     failed: Array
     """() bool: the next step has no finite loss or gradient; steps change nothing any more."""
+
+
+# For what runs once: compiling it well would take longer than running it.
+_COMPILE_FAST = {"xla_backend_optimization_level": 0}
+
+# Layers whose weights are drawn by one program; of more it compiles for minutes (ResNet-1202: 7),
+# and one draw after the other takes seconds.
+_DRAWN_TOGETHER = 800
+
+
+def drawing(draw: Callable[..., TrainState], layers: int) -> Callable[..., TrainState]:
+    """Draws the first state of a network with so many layers, in a way that starts fast."""
+    if layers > _DRAWN_TOGETHER:
+        return draw
+    return jax.jit(draw, compiler_options=_COMPILE_FAST)
 
 
 def initial_state(
@@ -66,8 +83,9 @@ def initial_state(
 ) -> TrainState:
     """Weights drawn from the seed, before the first step. To be traced: see `training.plan`."""
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
-    images = jnp.zeros((1, *image_shape), jnp.float32)
-    variables = module.init(weights_key, images, train=False)
+    # Lazily: only the draws, not the network's first run.
+    images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    variables = module.lazy_init(weights_key, images, train=False)
     return state_of(variables, optimizer, normalization, key)
 
 
@@ -78,12 +96,13 @@ def state_of(
     key: Array,
 ) -> TrainState:
     """The state before the first step of a network with the given `params` and `batch_stats`."""
+    params = stack(variables["params"])
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
-        params=variables["params"],
-        batch_stats=variables["batch_stats"],
-        opt_state=optimizer.init(variables["params"]),
+        params=params,
+        batch_stats=stack(variables["batch_stats"]),
+        opt_state=optimizer.init(params),
         normalization=normalization,
         totals=Totals.zero(),
         failed=jnp.zeros((), bool),
@@ -91,9 +110,12 @@ def state_of(
 
 
 def params_sha256(params: Any) -> str:
-    """Hash of all parameters: path, shape and little-endian float32 bytes, in order of path."""
+    """Hash of all parameters: path, shape and little-endian float32 bytes, in order of path.
+
+    Stacked units are taken apart first: the hash is that of the network, not of how it is held.
+    """
     digest = hashlib.sha256()
-    for path, value in sorted(flatten_dict(params, sep="/").items()):
+    for path, value in sorted(flatten_dict(unstack(params), sep="/").items()):
         array = np.asarray(value, "<f4", order="C")
         digest.update(f"{path}{array.shape}".encode())
         digest.update(array.tobytes())

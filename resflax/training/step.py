@@ -110,6 +110,26 @@ def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data:
     return step
 
 
+def many_steps(step: TrainStep) -> TrainStep:
+    """Steps in a row without the host: (state, examples, batches (B, n)) -> (state, last loss).
+
+    Column i of `batches` has the examples of step i; columns of -1 at the end are no steps, so that
+    one program does for any number up to n.
+    """
+
+    def steps(state: TrainState, examples: Examples, batches: Array) -> tuple[TrainState, Array]:
+        if batches.shape[1] == 1:
+            return step(state, examples, batches[:, 0])
+        count = jnp.sum(batches[0] >= 0)
+
+        def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
+            return step(carry[0], examples, batches[:, i])
+
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((), jnp.float32)))
+
+    return steps
+
+
 def evaluation_step(module: nn.Module) -> EvaluationStep:
     """The step (state, examples, (indices (B,), weights (B,) 0 or 1)) -> sums over all devices."""
 
