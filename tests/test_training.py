@@ -4,9 +4,12 @@ import json
 import shutil
 import signal
 import time
+from typing import Any
 
 import pytest
 from runs import assert_same, metrics, result, run, start
+
+from resflax.training.run_folder import describe_result
 
 RESULT_FIELDS = {
     "status", "steps", "test_error", "test_loss", "train_error", "train_loss",
@@ -171,3 +174,12 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused_before_a_folder_is_made(exp
     _, err = run(experiment, *arguments, devices=8, code=2)
     assert "must be a multiple of the 8 devices (such as 48 or 56)" in err
     assert not folder.exists()
+
+
+def test_a_measured_loss_that_is_not_finite_is_said(tmp_path):
+    # A short or wild training may have finite losses and no finite one on the test split.
+    done: dict[str, Any] = {"train_error": 1.0, "train_loss": 246.9, "test_error": 0.9}
+    done |= {"test_loss": None, "params": 1, "macs": 2, "steps": 3, "seconds": 61.0}
+    said = describe_result(tmp_path, done).splitlines()
+    assert said[0].split() == ["train", "error", "100.00%", "loss", "246.9000"]
+    assert said[1].split() == ["test", "error", "90.00%", "loss", "not", "finite"]

@@ -169,11 +169,12 @@ def _write(path: Path, plain: dict[str, Any]) -> None:
 
 def describe_result(path: Path, result: dict[str, Any]) -> str:
     """A finished run in a few lines of text."""
-    lines = [
-        f"{split:<10} error {result[f'{split}_error']:7.2%}   loss {result[f'{split}_loss']:.4f}"
-        for split in ("train", "validation", "test")
-        if f"{split}_error" in result
-    ]
+    lines = []
+    for split in ("train", "validation", "test"):
+        if f"{split}_error" in result:
+            error, loss = result[f"{split}_error"], result[f"{split}_loss"]
+            shown = "not finite" if loss is None else f"{loss:.4f}"
+            lines.append(f"{split:<10} error {error:7.2%}   loss {shown}")
     minutes, seconds = divmod(round(result["seconds"]), 60)
     lines += [
         f"{result['params']:,} parameters, {result['macs']:,} multiply-adds an image, "
