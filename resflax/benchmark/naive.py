@@ -70,15 +70,15 @@ def naive(case: Case) -> Contender | None:
     There is one for `ResNet(6n + 2)` and `DenseNet(6n + 4, k)` on small pictures.
     """
     model, dtype = case.model.resolved(), jnp.dtype(case.precision)
+    if model.layout != "cifar":
+        return None
     if isinstance(model, DenseNet):
-        if model != DenseNet(model.depth, model.growth_rate, layout=model.layout).resolved():
+        if model != DenseNet(model.depth, model.growth_rate).resolved():
             return None
         layers = model.layers_per_block[0]
         module: nn.Module = NaiveDenseNet(layers, model.growth_rate, case.num_classes, dtype)
     else:
-        if model.unit != "basic" or model != ResNet(model.depth, layout=model.layout).resolved():
+        if model != ResNet(model.depth, block="basic").resolved():
             return None
         module = NaiveResNet(model.units_per_stage[0], case.num_classes, dtype)
-    if model.layout != "cifar":
-        return None
     return around("naive linen", module, module, case, tuned=False)

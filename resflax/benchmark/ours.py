@@ -45,6 +45,7 @@ def around(name: str, module: nn.Module, drawn: nn.Module, case: Case, *, tuned:
       case: what it is fed.
       tuned: whether compiled with the options of our runs, or with XLA's defaults.
     """
+    layers = len(summarize(case.model, case.num_classes, case.image_shape).rows)
     start = time.perf_counter()
     devices = Devices("shard_map", jax.local_devices()[:1])
     rate = learning_rate(StepDecay(boundaries=()), LEARNING_RATE, 1)
@@ -53,7 +54,6 @@ def around(name: str, module: nn.Module, drawn: nn.Module, case: Case, *, tuned:
     )
     colours = jnp.full(case.image_shape[-1:], 128.0)
     normalization = Normalization(colours, 1 / colours)
-    layers = len(summarize(case.model, case.num_classes, case.image_shape).rows)
     initial = partial(initial_state, drawn, optimizer, image_shape=case.image_shape, seed=0)
     state = devices.replicate(drawing(initial, layers)(normalization))
     random, count = np.random.default_rng(0), _PICTURES * case.batch_size

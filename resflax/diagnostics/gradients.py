@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from resflax.diagnostics.network import Network, apply, compile_fast, kernels
+from resflax.diagnostics.network import Network, apply, kernels
+from resflax.training.compilation import compile_fast
 
 
 def gradient_norms(network: Network) -> dict[str, float]:

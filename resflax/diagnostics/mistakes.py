@@ -5,7 +5,8 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 
-from resflax.diagnostics.network import Network, apply, compile_fast
+from resflax.diagnostics.network import Network, apply
+from resflax.training.compilation import compile_fast
 
 
 @dataclass(frozen=True)

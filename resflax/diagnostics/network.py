@@ -17,6 +17,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
 from resflax.training.checkpoints import Checkpoints
+from resflax.training.compilation import compile_fast
 from resflax.training.run_folder import RunFolder
 
 Variables = dict[str, Any]
@@ -79,14 +80,6 @@ def untrained(network: Network) -> Network:
         key, image
     )
     return dataclasses.replace(network, variables=dict(drawn), step=0)
-
-
-def compile_fast(function: Callable[..., Any]) -> Callable[..., Any]:
-    """`jax.jit` for what runs once: compiling it well would take longer than running it.
-
-    What it works on is to be passed in: of constants XLA would compute the results itself, slowly.
-    """
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def apply(module: nn.Module, variables: Variables, images: jax.Array, *, train: bool) -> jax.Array:

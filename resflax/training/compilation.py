@@ -2,12 +2,22 @@
 
 import hashlib
 import platform
+from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 import jax
 
 from resflax.cache import cache_folder
+
+
+def compile_fast(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` for what runs once: compiling it well would take longer than running it.
+
+    What it works on is to be passed in: of constants XLA would compute the results itself, slowly.
+    """
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
 def keep_compiled() -> None:

@@ -14,6 +14,7 @@ from flax.traverse_util import flatten_dict
 
 from resflax.data.augmentation import Normalization
 from resflax.models.stacking import stack, unstack
+from resflax.training.compilation import compile_fast
 
 Array = jax.Array
 
@@ -59,9 +60,6 @@ class TrainState(flax.struct.PyTreeNode):
     """() bool: the next step has no finite loss or gradient; steps change nothing any more."""
 
 
-# For what runs once: compiling it well would take longer than running it.
-_COMPILE_FAST = {"xla_backend_optimization_level": 0}
-
 # Layers whose weights are drawn by one program; of more it compiles for minutes (ResNet-1202: 7),
 # and one draw after the other takes seconds.
 _DRAWN_TOGETHER = 800
@@ -71,7 +69,7 @@ def drawing(draw: Callable[..., TrainState], layers: int) -> Callable[..., Train
     """Draws the first state of a network with so many layers, in a way that starts fast."""
     if layers > _DRAWN_TOGETHER:
         return draw
-    return jax.jit(draw, compiler_options=_COMPILE_FAST)
+    return compile_fast(draw)
 
 
 def initial_state(
