@@ -88,14 +88,24 @@ class Devices:
     def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> Callable[..., Any]:
         """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.
 
+        It is compiled when examples and batch first have their shapes; the state's never change.
+
         Args:
           replica: returns values that are equal on all devices; may use the axis "data".
           donate_state: whether the state passed in may be overwritten; it is gone afterwards.
         """
-        mapped = self._map(replica, donate_state)
-        return lambda state, examples, batch: mapped(
-            state, examples, jax.tree.map(self._deal, batch)
-        )
+        programs: dict[Any, Callable[..., Any]] = {}
+
+        def run(state: Any, examples: Any, batch: Any) -> Any:
+            leaves, structure = jax.tree.flatten((examples, batch))
+            types = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+            if types not in programs:
+                programs[types], _ = self.compile(
+                    replica, state, examples, batch, donate_state=donate_state
+                )
+            return programs[types](state, examples, batch)
+
+        return run
 
     def compile(
         self,
