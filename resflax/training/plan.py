@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resflax.data.augmentation import Normalization, fit_normalization
-from resflax.data.feed import Order
+from resflax.data.feed import Order, evaluation_batches
 from resflax.data.source import Dataset, Split, load
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
@@ -95,6 +95,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
 
     train = _on_devices(devices, dataset.train)
+    held_out = {name: _on_devices(devices, split) for name, split in _held_out(dataset)}
     summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
     draw_once = drawing(draw, len(summary.rows))
     state = devices.abstract(partial(draw, normalization))
@@ -107,6 +108,10 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
             np.zeros((experiment.batch_size, steps_at_once), np.int32),
             donate_state=True,
         )
+        evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
+        for split in held_out.values():
+            batch = evaluation_batches(len(split.labels), experiment.batch_size)[0]
+            evaluate.prepare(state, split, batch)
     needed = memory.step_bytes(program)
     if needed is not None:  # the examples are there already
         memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
@@ -115,10 +120,10 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         order=order,
         devices=devices,
         train=train,
-        held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
+        held_out=held_out,
         run=run,
         steps_at_once=steps_at_once,
-        evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
+        evaluate=evaluate,
         explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
         state=state,
         initial=lambda: devices.replicate(draw_once(normalization)),
