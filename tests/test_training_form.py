@@ -1,6 +1,8 @@
 """The form of networks that runs train: the same numbers, compiled once, kept small."""
 
 import io
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -210,7 +212,9 @@ def test_steps_in_a_row_are_the_same_steps():
             state, loss = step(state, examples, chosen)
         return jax.device_get((state, loss))
 
-    step = devices.parallelize(many_steps(train_step(module, optimizer, data)), donate_state=True)
+    step: Callable[..., Any] = devices.parallelize(
+        many_steps(train_step(module, optimizer, data)), donate_state=True
+    )
     at_once, loss = run([(0, 5)])
     one_by_one, last = run([(0, 1), (1, 2), (3, 1), (4, 1)])
     assert at_once.step == 5
