@@ -86,7 +86,7 @@ def locked_anew(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[
             yield lambda: stays.append(True)
         finally:
             if not stays:
-                (folder / NAME).unlink()
+                (folder / NAME).unlink(missing_ok=True)
                 with contextlib.suppress(OSError):  # another has begun to use it
                     for path in made:
                         path.rmdir()
