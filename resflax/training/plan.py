@@ -108,13 +108,13 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
             np.zeros((experiment.batch_size, steps_at_once), np.int32),
             donate_state=True,
         )
+        needed = memory.step_bytes(program)
+        if needed is not None:  # the examples are there already
+            memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
         evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
         for split in held_out.values():
             batch = evaluation_batches(len(split.labels), experiment.batch_size)[0]
             evaluate.prepare(state, split, batch)
-    needed = memory.step_bytes(program)
-    if needed is not None:  # the examples are there already
-        memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
     return Plan(
         steps=steps,
         order=order,
