@@ -20,12 +20,13 @@ import pytest
 from rich.console import Console
 from runs import assert_same, files, metrics, result, run
 
-from resflax import Digits, TrainingError, UsageError, evaluation
+from resflax import Digits, TrainingError, UsageError
 from resflax.command_line import load_experiment
 from resflax.data import source
 from resflax.data.augmentation import fit_normalization
 from resflax.data.feed import Order
 from resflax.errors import Interrupted
+from resflax.evaluation import evaluate
 from resflax.models.layers import BatchNorm, Conv
 from resflax.training import checkpoints, environment, memory, plan, run_folder, session, step
 from resflax.training import metrics as log
@@ -400,7 +401,7 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
 
 def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch):
     facts = dataclasses.replace(source.describe(Digits()), num_classes=7)
-    monkeypatch.setattr(evaluation, "describe", lambda data: facts)
+    monkeypatch.setattr(evaluate, "describe", lambda data: facts)
     quiet = Display(Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):
-        evaluation.evaluate(RunFolder(undisturbed), "test", None, quiet)
+        evaluate.evaluate([RunFolder(undisturbed)], "test", None, quiet)
