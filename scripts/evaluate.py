@@ -75,8 +75,9 @@ def main(arguments: Sequence[str]) -> None:
 def _in_words(found: "Evaluation") -> str:
     measures, steps = found.measures, list(found.runs.values())
     of = f"{len(steps)} runs averaged" if len(steps) > 1 else f"after {steps[0]:,} steps"
+    without = f" without {found.bad_pictures} that cannot be read" if found.bad_pictures else ""
     text = (
-        f"{found.split} split, {measures.examples:,} examples, {of}: "
+        f"{found.split} split, {measures.examples:,} examples{without}, {of}: "
         f"top-1 error {measures.top1_error:.2%}, top-5 error {measures.top5_error:.2%}, "
         f"loss {measures.loss:.4f}, calibration error {measures.calibration_error:.2%}"
     )

@@ -12,7 +12,7 @@ from resflax.data.source import SplitName, describe
 from resflax.declarations.checks import short
 from resflax.declarations.data import Data
 from resflax.errors import UsageError
-from resflax.evaluation.examples import frame_of, load_examples, moved
+from resflax.evaluation.examples import Example, frame_of, load_examples, moved
 from resflax.evaluation.measures import Measures, measures
 from resflax.evaluation.network import load_network
 from resflax.evaluation.predictions_file import check_path, write_predictions
@@ -33,6 +33,8 @@ class Evaluation:
     views: Views
     runs: dict[str, int]
     """Folders, and the steps of training behind their networks."""
+    bad_pictures: int = 0
+    """Examples that could not be read, and do not count."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields by name, those of `measures` and `views` among them; null for no number."""
@@ -71,7 +73,8 @@ def evaluate(
 
     Raises:
       UsageError: if a folder is no run, has no checkpoint, or its data cannot be read or has no
-        such views; if the runs have different data; if the predictions cannot be written.
+        such views; if runs are the same or have different data; if the predictions cannot be
+        written.
       TrainingError: if all checkpoints of a run are damaged.
     """
     declared = [moved(folder.read_experiment().data, data_dir) for folder in folders]
@@ -80,7 +83,7 @@ def evaluate(
         check_path(predictions)
     keep_compiled()
     num_classes = describe(declared[0]).num_classes
-    examples = load_examples(declared[0], split, display.items)
+    examples = load_examples(declared[0], split, display)
     labels = np.empty(len(examples), np.int32)
     total: np.ndarray | None = None
     runs = {}
@@ -96,19 +99,21 @@ def evaluate(
             found = log_probabilities(network, how, cuts, len(examples), bar.set)
         total = found if total is None else np.logaddexp(total, found)
     assert total is not None, "there is a run"
-    averaged = total - np.float32(math.log(len(folders)))
+    good = np.flatnonzero(labels >= 0)
+    if not len(good):
+        raise UsageError(f"no picture of the {split} split can be read")
+    labels, averaged = labels[good], total[good] - np.float32(math.log(len(folders)))
     if predictions is not None:
-        write_predictions(predictions, labels, averaged)
-    return Evaluation(measures(labels, averaged), split, views, runs)
+        write_predictions(predictions, good, labels, averaged)
+    bad = len(examples) - len(good)
+    return Evaluation(measures(labels, averaged), split, views, runs, bad)
 
 
-def _noting(
-    labels: np.ndarray, examples: Iterable[tuple[int, list[np.ndarray]]]
-) -> Iterator[list[np.ndarray]]:
+def _noting(labels: np.ndarray, examples: Iterable[Example]) -> Iterator[list[np.ndarray]]:
     """What was cut of each example; its class is written to `labels`."""
-    for number, (label, cuts) in enumerate(examples):
-        labels[number] = label
-        yield cuts
+    for number, example in enumerate(examples):
+        labels[number] = example.label
+        yield example.cuts
 
 
 _CHOOSING = (
