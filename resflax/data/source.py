@@ -108,19 +108,6 @@ def describe(data: TFDS) -> Facts:
     return Facts(data.name, label.num_classes, height, width, channels or 3)
 
 
-def class_names(data: TFDS) -> list[str] | None:
-    """The names of the classes in order: numbers where the set has none; None if it is not there.
-
-    Raises `UsageError` for a set that cannot be used.
-    """
-    try:
-        builder = _open(data)
-    except UsageError:
-        return None
-    _, label = _features(data, builder)
-    return list(label.names)
-
-
 def training_examples(data: TFDS) -> int:
     """Examples to train on. Raises `UsageError` if the set is not prepared, or cannot be used."""
     builder = _open(data)

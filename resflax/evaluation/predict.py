@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from resflax.data.names import class_names
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.pictures import size as size_of
-from resflax.data.source import class_names, describe
+from resflax.data.source import describe
 from resflax.errors import UsageError
 from resflax.evaluation.examples import frame_of, moved
 from resflax.evaluation.measures import best_classes
