@@ -3,7 +3,15 @@
 The names below are what an experiment file imports. None of them imports JAX.
 """
 
-from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Digits
+from resflax.declarations.data import (
+    CIFAR10,
+    CIFAR100,
+    TFDS,
+    Digits,
+    ImageFolder,
+    ImageNet,
+    Streamed,
+)
 from resflax.declarations.models import DenseNet, ResNet
 from resflax.declarations.optimization import SGD, Cosine, StepDecay
 from resflax.declarations.sweeps import Choice, Grid, Integers, LogUniform, Search, Uniform
@@ -21,11 +29,14 @@ __all__ = [
     "Digits",
     "Experiment",
     "Grid",
+    "ImageFolder",
+    "ImageNet",
     "Integers",
     "LogUniform",
     "ResNet",
     "Search",
     "StepDecay",
+    "Streamed",
     "TrainingError",
     "Uniform",
     "UsageError",

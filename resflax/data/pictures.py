@@ -46,15 +46,16 @@ def decode(encoded: bytes, channels: int = 3, shorter: int | None = None) -> np.
     Args:
       encoded: a JPEG, a PNG or whatever else Pillow reads.
       channels: 1, 3 or 4.
-      shorter: a JPEG may come out smaller, by a factor of 1/8 to 7/8, as long as its shorter side
-        is at least so many pixels. That saves most of the work for large pictures.
+      shorter: a JPEG may come out at a half of its size or less (eighths), as long as its shorter
+        side is at least so many pixels. That saves much of the work for large pictures.
 
     Raises:
       BadPicture: if that is no picture, or it is cut off or damaged, or has more than MOST_PIXELS.
     """
     found = _jpeg_header(encoded)
     if found is not None and found[2] != "CMYK":  # simplejpeg takes inverted inks as they are
-        least = shorter or 0
+        # Factors of 7/8 to 5/8 take longer than the whole picture.
+        least = shorter if shorter is not None and 2 * shorter <= min(found[:2]) else 0
         try:
             pixels: np.ndarray = simplejpeg.decode_jpeg(
                 encoded, _COLORSPACES[channels], min_height=least, min_width=least
@@ -122,6 +123,18 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     method = cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
     resized = cv2.resize(image, (width, height), interpolation=method)
     return resized.reshape(height, width, image.shape[2])  # OpenCV drops a single channel
+
+
+def resize_fast(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """`resize`, but linear also where the picture shrinks by less than two: a third of the time.
+
+    Each new pixel then comes from the four nearest, so that a little aliases.
+    """
+    if 2 * height <= image.shape[0] or 2 * width <= image.shape[1]:
+        return resize(image, height, width)
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
+        height, width, image.shape[2]
+    )
 
 
 def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:

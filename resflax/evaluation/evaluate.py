@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from resflax.data.source import SplitName, describe
+from resflax.data.records import SplitName
+from resflax.data.source import describe
 from resflax.declarations.checks import short
 from resflax.declarations.data import Data
 from resflax.errors import UsageError

@@ -8,8 +8,8 @@ import grain
 import numpy as np
 
 from resflax.data.pictures import decode
-from resflax.data.records import CHANNELS, Records, open_records
-from resflax.data.source import Split, SplitName, describe, load_split
+from resflax.data.records import CHANNELS, Records, SplitName, open_records
+from resflax.data.source import Split, describe, load_split
 from resflax.data.stream import check_label, default_threads
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import Data, Streamed

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from resflax.data.augmentation import augment, example_keys, normalize
-from resflax.declarations.data import TFDS
+from resflax.declarations.data import Data
 from resflax.training.state import Totals, TrainState
 
 Array = jax.Array
@@ -21,7 +22,7 @@ AXIS = "data"
 
 
 class Examples(NamedTuple):
-    """A whole split on the device, the same on every device."""
+    """Pictures and labels: a whole split, the same on every device, or a batch."""
 
     images: Array
     """(N, H, W, C) uint8."""
@@ -32,6 +33,8 @@ class Examples(NamedTuple):
 class Sums(NamedTuple):
     """What an evaluation adds up over examples, each () and exact in count."""
 
+    examples: Array
+    """int32: examples that count."""
     loss: Array
     """float32: summed cross-entropy."""
     wrong: Array
@@ -40,8 +43,19 @@ class Sums(NamedTuple):
     """int32: examples not among the first five guesses."""
 
 
-TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
-EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
+Batch = Array | np.ndarray | Examples
+"""Indices (B,) int32 of examples that are on the device, or the batch's own pictures and labels."""
+
+TrainStep = Callable[[TrainState, Examples | None, Batch], tuple[TrainState, Array]]
+EvaluationStep = Callable[[TrainState, Examples | None, tuple[Batch, Array]], Sums]
+
+
+def look_up(examples: Examples | None, batch: Batch) -> Examples:
+    """The pictures and labels of a batch."""
+    if isinstance(batch, Examples):
+        return batch
+    assert examples is not None, "indices are of a split on the device"
+    return Examples(examples.images[batch], examples.labels[batch])
 
 
 LossOf = Callable[[Any], tuple[Array, tuple[Array, Any]]]
@@ -49,16 +63,17 @@ LossOf = Callable[[Any], tuple[Array, tuple[Array, Any]]]
 
 
 def loss_of(
-    module: nn.Module, data: TFDS, state: TrainState, examples: Examples, indices: Array
+    module: nn.Module, data: Data, state: TrainState, examples: Examples | None, batch: Batch
 ) -> LossOf:
     """The loss of a replica's share of the step that follows `state`, as a function of parameters.
 
     Pictures are augmented and activations dropped as `state` decides.
     """
     augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    share = len(indices)
+    images, labels = look_up(examples, batch)
+    share = len(labels)
     keys = example_keys(augmentation_key, jax.lax.axis_index(AXIS) * share, share)
-    images = augment(normalize(examples.images[indices], state.normalization), keys, data)
+    images = augment(normalize(images, state.normalization), keys, data)
 
     def loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
         logits, updates = module.apply(
@@ -68,28 +83,30 @@ def loss_of(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples.labels[indices])
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         return jnp.mean(losses), (logits, updates["batch_stats"])
 
     return loss
 
 
-def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data: TFDS) -> TrainStep:
-    """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch).
+def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data: Data) -> TrainStep:
+    """The step (state, examples, batch) -> (state, mean loss of the global batch).
 
     If that loss or the gradient's norm is not finite, the step changes nothing but marks the state
     as failed; neither does any step after it. Then the loss it returns is NaN.
     """
 
-    def step(state: TrainState, examples: Examples, indices: Array) -> tuple[TrainState, Array]:
-        loss_function = loss_of(module, data, state, examples, indices)
+    def step(
+        state: TrainState, examples: Examples | None, batch: Batch
+    ) -> tuple[TrainState, Array]:
+        loss_function = loss_of(module, data, state, examples, batch)
         (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_function, has_aux=True)(
             state.params
         )
         # Shares are equal, so the mean of means is the mean. Where each device normalises with
         # its own statistics, the running averages are the mean of theirs.
         loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), AXIS)
-        wrong = jax.lax.psum(jnp.sum(rank(logits, examples.labels[indices]) > 0), AXIS)
+        wrong = jax.lax.psum(jnp.sum(rank(logits, look_up(examples, batch).labels) > 0), AXIS)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         norm, totals = optax.tree.norm(gradients), state.totals
         stepped = state.replace(
@@ -114,10 +131,14 @@ def many_steps(step: TrainStep) -> TrainStep:
     """Steps in a row without the host: (state, examples, batches (B, n)) -> (state, last loss).
 
     Column i of `batches` has the examples of step i; columns of -1 at the end are no steps, so that
-    one program does for any number up to n.
+    one program does for any number up to n. A batch of pictures is one step.
     """
 
-    def steps(state: TrainState, examples: Examples, batches: Array) -> tuple[TrainState, Array]:
+    def steps(
+        state: TrainState, examples: Examples | None, batches: Batch
+    ) -> tuple[TrainState, Array]:
+        if isinstance(batches, Examples):
+            return step(state, examples, batches)
         if batches.shape[1] == 1:
             return step(state, examples, batches[:, 0])
         count = jnp.sum(batches[0] >= 0)
@@ -131,17 +152,18 @@ def many_steps(step: TrainStep) -> TrainStep:
 
 
 def evaluation_step(module: nn.Module) -> EvaluationStep:
-    """The step (state, examples, (indices (B,), weights (B,) 0 or 1)) -> sums over all devices."""
+    """The step (state, examples, (batch, weights (B,) 0 or 1)) -> sums over all devices."""
 
-    def step(state: TrainState, examples: Examples, chosen: tuple[Array, Array]) -> Sums:
-        indices, weights = chosen
-        images = normalize(examples.images[indices], state.normalization)
-        labels = examples.labels[indices]
+    def step(state: TrainState, examples: Examples | None, chosen: tuple[Batch, Array]) -> Sums:
+        batch, weights = chosen
+        images, labels = look_up(examples, batch)
+        images = normalize(images, state.normalization)
         variables = {"params": state.params, "batch_stats": state.batch_stats}
         logits: Any = module.apply(variables, images, train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         place, counted = rank(logits, labels), weights > 0
         sums = Sums(
+            examples=jnp.sum(counted),
             loss=jnp.sum(jnp.where(counted, losses, 0)),
             wrong=jnp.sum(counted & (place >= 1)),
             wrong_of_five=jnp.sum(counted & (place >= 5)),
