@@ -13,20 +13,24 @@ import optax
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from rich.console import Console
 from runs import run
 
-from resflax import Digits, Experiment, ResNet, UsageError
+from resflax import Digits, Experiment, ImageFolder, ResNet, UsageError
 from resflax.data.augmentation import Normalization
 from resflax.data.source import load_split
 from resflax.evaluation.evaluate import Evaluation, evaluate
 from resflax.evaluation.measures import calibration_error, measures
 from resflax.evaluation.network import TrainedNetwork
-from resflax.evaluation.scores import log_probabilities
+from resflax.evaluation.predict import Prediction, predict
+from resflax.evaluation.scores import batches, log_probabilities
 from resflax.evaluation.views import Frame, Views, cutting, fit, whole
 from resflax.models import build
+from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.display import Display
+from resflax.training.optimizer import make_optimizer
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import initial_state
 from resflax.training.step import AXIS
@@ -34,6 +38,11 @@ from resflax.training.step import AXIS
 CLASSES = 7
 MODEL = ResNet(8)
 MEAN, SCALE = np.array([100.0, 110.0, 120.0]), np.array([0.01, 0.02, 0.03])
+
+
+@pytest.fixture(scope="module")
+def quiet():
+    return Display(Console(file=io.StringIO()))
 
 
 def network(shape=(8, 8, 3), devices=1, parallel="pmap", mean=MEAN):
@@ -58,13 +67,14 @@ def pictures(*sizes, seed=0):
 
 @jax.jit
 def plain(variables, images):
-    return build(MODEL, CLASSES).apply(variables, images, train=False)
+    classes = len(variables["params"]["head"]["bias"])
+    return build(MODEL, classes).apply(variables, images, train=False)
 
 
 def one_by_one(net, views):
     """The mean over a picture's normalised views of the network's softmax, a view at a time."""
     variables = jax.device_get({"params": net.state.params, "batch_stats": net.state.batch_stats})
-    total = np.zeros(CLASSES)
+    total: Any = 0.0
     for view in views:
         logits = np.asarray(plain(variables, np.float32(view[None]))[0], float)
         weights = np.exp(logits - logits.max())
@@ -185,6 +195,92 @@ def test_a_picture_is_fitted_to_one_size_by_its_centre():
     assert fit(picture[:2, :3], (30, 40)).shape == (30, 40, 3)
 
 
+# --- Pictures of different sizes, on the disk
+
+
+@pytest.fixture(scope="module")
+def streamed(tmp_path_factory):
+    """A run on a folder of pictures: its folder, and its test pictures by class and name."""
+    root = tmp_path_factory.mktemp("pictures")
+    names = ["apple", "bear", "crab"]
+    for split, count in (("train", 1), ("val", 3)):
+        for number, name in enumerate(names):
+            (root / split / name).mkdir(parents=True)
+            for i in range(count):
+                size = (20 + 7 * i, 34 - 5 * number)
+                (picture,) = pictures(size, seed=10 * number + i)
+                Image.fromarray(picture).save(root / split / name / f"{i}.png")
+    (root / "val" / "bear" / "1.png").write_bytes(b"no picture")
+    data = ImageFolder(data_dir=str(root), image_size=8, shorter_side=(8, 9), test_shorter_side=10)
+    experiment = Experiment(name="s", model=MODEL, data=data, batch_size=16, steps=1)
+    folder = RunFolder(tmp_path_factory.mktemp("run") / "run")
+    folder.begin(experiment.resolved(), {})
+    optimizer = make_optimizer(experiment.optimizer, lambda step: jnp.float32(0.1))
+    normalization = Normalization(jnp.float32(MEAN), jnp.float32(SCALE))
+    state = initial_state(build(MODEL, len(names)), optimizer, normalization, (8, 8, 3), seed=1)
+    Checkpoints(folder.checkpoints).save(0, state, {"seconds": 0.0})
+    paths = [root / "val" / name / f"{i}.png" for name in names for i in range(3)]
+    return folder, state, paths
+
+
+def test_a_set_on_the_disk_is_read_picture_by_picture(streamed, tmp_path):
+    folder, state, paths = streamed
+    said = io.StringIO()
+    display = Display(Console(file=said, width=500))
+    found = evaluate(
+        [folder], "test", None, display, Views(crops=10), predictions=tmp_path / "p.npz"
+    )
+    with np.load(tmp_path / "p.npz") as arrays:
+        kept = dict(arrays)
+    assert (found.measures.examples, found.bad_pictures) == (8, 1)
+    assert kept["example"].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
+    assert kept["label"].tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
+    assert kept["top5"].shape == (8, 3)
+    assert said.getvalue().count("passing over") == said.getvalue().count(f"{paths[4]}: ") == 1
+    net = SimpleNamespace(state=state)
+    good = [path for path in paths if path != paths[4]]
+    for path, ours in zip(good, kept["probabilities"], strict=True):
+        picture = np.asarray(Image.open(path))
+        height, width, _ = picture.shape
+        short = min(height, width)
+        size = 10 * width // short, 10 * height // short
+        resized = cv2.resize(picture, size, interpolation=cv2.INTER_AREA)
+        crops = [normalized(crop) for crop in corners_and_centre(resized, 8)]
+        views = [*crops, *(crop[:, ::-1] for crop in crops)]
+        np.testing.assert_allclose(ours, one_by_one(net, views), atol=1e-5)
+
+
+def test_predictions_of_such_pictures_are_the_evaluations(streamed, quiet, tmp_path):
+    folder, _, paths = streamed
+    evaluate([folder], "test", None, quiet, predictions=tmp_path / "p.npz")
+    with np.load(tmp_path / "p.npz") as arrays:
+        kept = dict(arrays)
+    predicted = [one for one in predict(folder, paths, None, quiet) if isinstance(one, Prediction)]
+    for one, number, row in zip(predicted, kept["example"], kept["probabilities"], strict=True):
+        assert one.path == paths[number]
+        assert one.seen == (8, 8)
+        assert {guess.name for guess in one.guesses} == {"apple", "bear", "crab"}
+        for guess in one.guesses:
+            assert guess.probability == pytest.approx(row[guess.label], abs=1e-6)
+
+
+def test_memory_does_not_grow_with_the_pictures():
+    cut = 0
+
+    def cuts():
+        nonlocal cut
+        for number in range(1000):
+            cut += 1
+            yield [np.zeros((8 + number % 3, 8, 1), np.uint8)] * 2
+
+    seen = 0
+    for owners, images in batches(cuts(), lambda shape: 16):
+        assert images.shape[0] == 16
+        seen += len(owners)
+        assert 2 * cut - seen <= 3 * 16
+    assert seen == 2000
+
+
 # --- Measures
 
 
@@ -246,11 +342,6 @@ def test_ties_and_what_is_no_number():
 
 
 # --- Runs
-
-
-@pytest.fixture(scope="module")
-def quiet():
-    return Display(Console(file=io.StringIO()))
 
 
 @pytest.fixture(scope="module")
