@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import shutil
+from types import SimpleNamespace
+from typing import Any
 
 import cv2
 import jax

@@ -9,9 +9,8 @@ import numpy as np
 
 from resflax.data.pictures import decode
 from resflax.data.records import CHANNELS, Records, SplitName, open_records
-from resflax.data.source import Split, describe, load_split
+from resflax.data.source import Split, describe, first_pictures, load_split
 from resflax.data.stream import check_label, default_threads
-from resflax.declarations.checks import refuse
 from resflax.declarations.data import Data, Streamed
 from resflax.evaluation.views import Cutting, Frame
 from resflax.training.display import Display
@@ -96,10 +95,7 @@ def load_examples(data: Data, split: SplitName, display: Display) -> Examples:
     if not isinstance(data, Streamed):
         return Resident(load_split(data, split, display.items))
     opened = open_records(data)
-    records: Records | None = getattr(opened, split)
-    if records is None:
-        refuse(data, "validation", "there are no held-out examples to read")
-    return Recorded(records, opened.num_classes, display.say)
+    return Recorded(opened.split(data, split), opened.num_classes, display.say)
 
 
 def moved(data: Data, data_dir: str | None) -> Data:
@@ -116,6 +112,6 @@ def frame_of(data: Data) -> Frame:
     if isinstance(data, Streamed):
         return Frame(facts.image_shape, data.test_shorter_side, 0)
     if facts.height is None or facts.width is None:  # not said, but they have one size
-        height, width, channels = load_split(data, "test").images.shape[1:]
+        height, width, channels = first_pictures(data, "test", 1).images.shape[1:]
         return Frame((height, width, channels), None, data.crop_padding)
     return Frame(facts.image_shape, None, data.crop_padding)
