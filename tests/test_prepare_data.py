@@ -73,7 +73,8 @@ def test_a_folder_and_the_set_made_from_it_give_the_same_batches(pictures, prepa
 
 def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
     folder, _ = prepare(pictures, tmp_path)
-    sums = dict(reversed(x.split("  ")) for x in (folder / "SHA256SUMS").read_text().splitlines())
+    lines = [x.split("  ") for x in (folder / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: expected for expected, name in lines}
     assert len(sums) == 2
     for name, expected in sums.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
@@ -91,7 +92,7 @@ def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
 
 
 def test_an_interrupted_preparation_goes_on(pictures, prepared, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(preparation, "SHARD_BYTES", 6_000)
+    monkeypatch.setattr(preparation, "SHARD_BYTES", 2_000)
     whole, _ = prepare(pictures, tmp_path / "whole")
     names = sorted(path.name for path in whole.iterdir())
     assert len(names) > 6
@@ -164,7 +165,7 @@ def test_published_sets_need_tensorflow(tmp_path: Path):
 @pytest.fixture
 def tensorflow(monkeypatch):
     """As if it were installed."""
-    monkeypatch.setattr(preparation.importlib.util, "find_spec", lambda name: name)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
 
 
 def test_imagenet_has_to_be_downloaded_by_hand(tmp_path: Path, tensorflow):
@@ -181,7 +182,7 @@ def test_no_network_is_said_with_what_to_do(tmp_path: Path, tensorflow, monkeypa
         def download_and_prepare(self):
             raise ConnectionError("Failed to resolve\n'www.cs.toronto.edu'")
 
-    monkeypatch.setattr(preparation.tfds, "builder", lambda *a, **k: Builder())
+    monkeypatch.setattr(tfds, "builder", lambda *a, **k: Builder())
     with pytest.raises(UsageError) as refused:
         prepare_published("cifar10", tmp_path, lambda text: None)
     said = str(refused.value)

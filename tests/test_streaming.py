@@ -4,6 +4,7 @@ import dataclasses
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -55,9 +56,11 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return data_dir
 
 
-def declared(data_dir: Path, **fields: object) -> Streamed:
-    small = {"image_size": 16, "shorter_side": (18, 30), "test_shorter_side": 18}
-    return Streamed("pictures", str(data_dir), **(small | fields))
+SMALL: dict[str, Any] = {"image_size": 16, "shorter_side": (18, 30), "test_shorter_side": 18}
+
+
+def declared(data_dir: Path, **fields: Any) -> Streamed:
+    return Streamed("pictures", str(data_dir), **(SMALL | fields))
 
 
 def training(data: Streamed, batch_size: int = 6, steps: int = 100, seed: int = 3, **more):
@@ -402,9 +405,8 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def of_folder(root: Path, **fields: object) -> ImageFolder:
-    small = {"image_size": 16, "shorter_side": (18, 30), "test_shorter_side": 18}
-    return ImageFolder(data_dir=str(root), **(small | fields))
+def of_folder(root: Path, **fields: Any) -> ImageFolder:
+    return ImageFolder(data_dir=str(root), **(SMALL | fields))
 
 
 def test_bad_pictures_are_replaced_the_same_everywhere(damaged: Path):
