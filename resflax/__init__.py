@@ -3,6 +3,7 @@
 The names below are what an experiment file imports. None of them imports JAX.
 """
 
+from resflax.declarations.augmentation import Augmentation
 from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Digits
 from resflax.declarations.models import DenseNet, ResNet
 from resflax.declarations.optimization import SGD, Cosine, StepDecay
@@ -11,6 +12,7 @@ from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
 
 __all__ = [
+    "Augmentation",
     "CIFAR10",
     "CIFAR100",
     "SGD",
