@@ -66,7 +66,14 @@ def evaluate(
     shape = (height, width, channels)
     devices = Devices(experiment.parallel)
     like = devices.abstract(
-        lambda: initial_state(drawn, optimizer, no_normalization(shape, data), shape, 0)
+        lambda: initial_state(
+            drawn,
+            optimizer,
+            no_normalization(shape, data),
+            shape,
+            0,
+            averaged=experiment.ema_decay is not None,
+        )
     )
     try:
         state, _ = checkpoints.restore(step, like)

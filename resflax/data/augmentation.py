@@ -61,9 +61,10 @@ def normalize(images: Array, normalization: Normalization) -> Array:
     return (images.astype(jnp.float32) - normalization.mean) * normalization.scale
 
 
-def example_keys(key: Array, first: Array | int, examples: int) -> Array:
-    """A key for each of `examples` examples, the first at place `first` of the global batch."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(examples))
+def example_keys(key: Array, first: Array | int, examples: int, every: int = 1) -> Array:
+    """A key for each of `examples` examples, at places first, first + every, ... of the batch."""
+    places = first + jnp.arange(0, examples * every, every)
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, places)
 
 
 def training_pictures(

@@ -21,14 +21,16 @@ from resflax.training.devices import Devices
 from resflax.training.display import Display
 from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
+from resflax.training.precise import statistics_step
 from resflax.training.state import TrainState, drawing, initial_state
 from resflax.training.step import (
     AXIS,
     Examples,
+    Recipe,
     evaluation_step,
-    loss_of,
     many_steps,
     train_step,
+    whole_loss_of,
 )
 
 
@@ -52,6 +54,8 @@ class Plan:
     """n, the most steps of one call."""
     evaluate: Callable[..., Any]
     """(state, examples, (indices, weights)) -> sums."""
+    statistics: Callable[..., Any]
+    """(state, examples, indices (B,)) -> a batch's statistics, see `precise.statistics_step`."""
     explain: Callable[[TrainState, Examples, np.ndarray], str]
     """Says what is not finite in the step that follows a state, and since which layer."""
     state: TrainState
@@ -72,8 +76,17 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     does not fit into the memory.
     """
     devices = Devices(experiment.parallel)
-    devices.check_batch_size(experiment.batch_size)
+    recipe = Recipe(
+        experiment.augmentation,
+        experiment.loss,
+        experiment.gradient_accumulation,
+        experiment.ema_decay,
+    )
+    devices.check_batch_size(
+        experiment.batch_size, recipe.gradient_accumulation, pairs=recipe.augmentation.mixes
+    )
     dataset = load(experiment.data, display.items)
+    experiment.augmentation.check_channels(dataset.image_shape[-1])
     order = Order(len(dataset.train), experiment.batch_size, experiment.seed)
     steps = _steps(experiment, order)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
@@ -92,7 +105,14 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     normalization = fit_normalization(dataset.train.images, experiment.data)
 
     def draw(normalization: Normalization) -> TrainState:
-        return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
+        return initial_state(
+            drawn,
+            optimizer,
+            normalization,
+            dataset.image_shape,
+            experiment.seed,
+            averaged=experiment.ema_decay is not None,
+        )
 
     train = _on_devices(devices, dataset.train)
     summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
@@ -101,7 +121,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     with display.bar("compiling", 1):
         steps_at_once = devices.steps_at_once
         run, program = devices.compile(
-            many_steps(train_step(module, optimizer, experiment.data)),
+            many_steps(train_step(module, optimizer, experiment.data, recipe)),
             state,
             train,
             np.zeros((experiment.batch_size, steps_at_once), np.int32),
@@ -119,7 +139,10 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         run=run,
         steps_at_once=steps_at_once,
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
-        explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
+        statistics=devices.parallelize(
+            statistics_step(module, experiment.data, recipe), donate_state=False
+        ),
+        explain=partial(explain, devices, partial(whole_loss_of, network(), experiment.data, recipe=recipe)),
         state=state,
         initial=lambda: devices.replicate(draw_once(normalization)),
         learning_rate=rate,
