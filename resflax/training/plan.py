@@ -142,7 +142,11 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         statistics=devices.parallelize(
             statistics_step(module, experiment.data, recipe), donate_state=False
         ),
-        explain=partial(explain, devices, partial(whole_loss_of, network(), experiment.data, recipe=recipe)),
+        explain=partial(
+            explain,
+            devices,
+            partial(whole_loss_of, network(), experiment.data, recipe=recipe),
+        ),
         state=state,
         initial=lambda: devices.replicate(draw_once(normalization)),
         learning_rate=rate,

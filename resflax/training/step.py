@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
@@ -51,7 +51,7 @@ EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
 class Recipe:
     """What a step takes from the experiment's fields of the same names."""
 
-    augmentation: Augmentation = Augmentation()
+    augmentation: Augmentation = field(default_factory=Augmentation)
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
     gradient_accumulation: int = 1
     ema_decay: float | None = None

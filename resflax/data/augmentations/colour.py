@@ -13,21 +13,22 @@ from resflax.declarations.augmentation import Augmentation
 
 Array = jax.Array
 
-GRAY = np.float32([0.299, 0.587, 0.114])
+GRAY = np.array([0.299, 0.587, 0.114], np.float32)
 """Weights of red, green and blue (ITU-R 601)."""
 
 # Of the colours of ImageNet's training pictures in 0 to 1 (fb.resnet.torch, datasets/imagenet.lua);
 # a column is an eigenvector.
-EIGENVALUES = np.float32([0.2175, 0.0188, 0.0045])
-EIGENVECTORS = np.float32(
+EIGENVALUES = np.array([0.2175, 0.0188, 0.0045], np.float32)
+EIGENVECTORS = np.array(
     [
         [-0.5675, 0.7192, 0.4009],
         [-0.5808, -0.0045, -0.8140],
         [-0.5836, -0.6948, 0.4203],
-    ]
+    ],
+    np.float32,
 )
 
-_ORDERS = np.int32(list(itertools.permutations(range(3))))
+_ORDERS = np.array(list(itertools.permutations(range(3))), np.int32)
 
 
 def gray(image: Array) -> Array:

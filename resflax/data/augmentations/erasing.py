@@ -34,9 +34,7 @@ def erase(image: Array, key: Array, probability: float) -> Array:
     return jnp.where(erased & inside(height, width, top, left, h, w), 0, image)
 
 
-def inside(
-    height: int, width: int, top: Array, left: Array, rows: Array, columns: Array
-) -> Array:
+def inside(height: int, width: int, top: Array, left: Array, rows: Array, columns: Array) -> Array:
     """(height, width, 1) bool: the pixels of a rectangle."""
     y, x = jnp.arange(height)[:, None, None], jnp.arange(width)[None, :, None]
     return (y >= top) & (y < top + rows) & (x >= left) & (x < left + columns)

@@ -44,10 +44,8 @@ def operate(image: Array, operation: Array, amount: Array, fill: Array) -> Array
         blend(luma(image), image, amount),
         blend(smooth(image), image, amount),
     )
-    first_filter = len(POINT) + len(GEOMETRIC)
-    group = jnp.where(
-        operation < len(POINT), 0, jnp.where(operation < first_filter, 1, operation - first_filter + 2)
-    )
+    groups = [0] * len(POINT) + [1] * len(GEOMETRIC) + [2, 3]
+    group = jnp.array(groups)[operation]
     return jnp.select([group == place for place in range(4)], results)
 
 
@@ -119,9 +117,7 @@ def smooth(image: Array) -> Array:
     return image.at[1:-1, 1:-1].set(((2 * total + 13) // 26).astype(jnp.uint8))
 
 
-def _matrices(
-    operation: Array, amount: Array, height: int, width: int
-) -> tuple[Array, Array]:
+def _matrices(operation: Array, amount: Array, height: int, width: int) -> tuple[Array, Array]:
     """Where a pixel comes from: x' = m x + b for x = (column, row), m (2, 2) and b (2,)."""
     place = operation - len(POINT)
     angle = jnp.deg2rad(jnp.where(place == 0, amount, 0))

@@ -87,9 +87,9 @@ def draw(key: Array, augmentation: Augmentation) -> tuple[Array, Array, Array]:
     strength = jnp.clip((augmentation.policy_magnitude + noise) / 10, 0, 1)
     sign = jnp.where(jax.random.bernoulli(sign_key), 1.0, -1.0)
     columns = {
-        "operation": np.int32([OPERATIONS.index(row.operation) for row in rows]),
-        "start": np.float32([row.start for row in rows]),
-        "span": np.float32([row.span for row in rows]),
+        "operation": np.array([OPERATIONS.index(row.operation) for row in rows], np.int32),
+        "start": np.array([row.start for row in rows], np.float32),
+        "span": np.array([row.span for row in rows], np.float32),
         "signed": np.array([row.signed for row in rows]),
         "whole": np.array([row.whole for row in rows]),
     }
@@ -97,6 +97,5 @@ def draw(key: Array, augmentation: Augmentation) -> tuple[Array, Array, Array]:
     change = chosen["span"] * strength
     change = jnp.where(chosen["whole"], jnp.trunc(change), change)
     amount = chosen["start"] + jnp.where(chosen["signed"], sign, 1) * change
-    return chosen["operation"], amount, jax.random.uniform(done_key) < (
-        augmentation.policy_probability
-    )
+    done = jax.random.uniform(done_key) < augmentation.policy_probability
+    return chosen["operation"], amount, done
