@@ -36,9 +36,10 @@ from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.optimizer import make_optimizer
 from resflax.training.precise import precise, statistics_step
+from resflax.training.recipe import Recipe, losses_of
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import begin_average, initial_state, params_sha256
-from resflax.training.step import AXIS, Examples, Recipe, losses_of, micro_batches, train_step
+from resflax.training.step import AXIS, Examples, micro_batches, train_step
 
 SHAPE = (8, 8, 3)
 BATCH = 32
@@ -272,8 +273,6 @@ EVERYTHING = Recipe(
         policy="rand_augment",
         policy_layers=1,
         policy_magnitude_std=1.0,
-        contrast=0.4,
-        lighting=0.1,
         random_erasing=0.5,
         mixup=0.3,
         cutmix=1.0,

@@ -22,11 +22,11 @@ from resflax.training.display import Display
 from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
 from resflax.training.precise import statistics_step
+from resflax.training.recipe import Recipe
 from resflax.training.state import TrainState, drawing, initial_state
 from resflax.training.step import (
     AXIS,
     Examples,
-    Recipe,
     evaluation_step,
     many_steps,
     train_step,
@@ -76,12 +76,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     does not fit into the memory.
     """
     devices = Devices(experiment.parallel)
-    recipe = Recipe(
-        experiment.augmentation,
-        experiment.loss,
-        experiment.gradient_accumulation,
-        experiment.ema_decay,
-    )
+    recipe = Recipe.of(experiment)
     devices.check_batch_size(
         experiment.batch_size, recipe.gradient_accumulation, pairs=recipe.augmentation.mixes
     )

@@ -15,8 +15,9 @@ import numpy as np
 from resflax.declarations.data import TFDS
 from resflax.models.layers import BatchNorm
 from resflax.training.devices import Devices
+from resflax.training.recipe import Recipe
 from resflax.training.state import TrainState
-from resflax.training.step import AXIS, Examples, Recipe, loss_of, micro_batches
+from resflax.training.step import AXIS, Examples, loss_of, micro_batches
 
 Array = jax.Array
 

@@ -4,8 +4,7 @@
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,9 +12,9 @@ import jax.numpy as jnp
 import optax
 
 from resflax.data.augmentation import example_keys, normalize, training_pictures
-from resflax.data.augmentations.mixing import mix, partners, soft_targets
-from resflax.declarations.augmentation import Augmentation
+from resflax.data.augmentations.mixing import mix, partners
 from resflax.declarations.data import TFDS
+from resflax.training.recipe import PLAIN, Recipe, losses_of
 from resflax.training.state import Totals, TrainState
 
 Array = jax.Array
@@ -47,16 +46,6 @@ TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
 EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
 
 
-@dataclass(frozen=True)
-class Recipe:
-    """What a step takes from the experiment's fields of the same names."""
-
-    augmentation: Augmentation = field(default_factory=Augmentation)
-    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
-    gradient_accumulation: int = 1
-    ema_decay: float | None = None
-
-
 class Outcome(NamedTuple):
     """What a forward pass leaves behind, beside the loss."""
 
@@ -81,7 +70,7 @@ def loss_of(
     state: TrainState,
     examples: Examples,
     indices: Array,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = PLAIN,
     part: Array | int = 0,
 ) -> LossOf:
     """The loss of a replica's share of the step that follows `state`, as a function of parameters.
@@ -118,16 +107,6 @@ def loss_of(
         return jnp.mean(losses), Outcome(logits, shown, updates["batch_stats"])
 
     return loss
-
-
-def losses_of(logits: Array, labels: Array, weight: Array | None, recipe: Recipe) -> Array:
-    """The training loss (B,) float32 of each picture; `weight` is that of `mixing.mix`."""
-    if recipe.loss == "cross_entropy" and not recipe.augmentation.softens:
-        return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
-    targets = soft_targets(labels, logits.shape[-1], weight, recipe.augmentation)
-    if recipe.loss == "cross_entropy":
-        return optax.softmax_cross_entropy(logits, targets)
-    return jnp.mean(optax.sigmoid_binary_cross_entropy(logits, targets), -1)
 
 
 def micro_batches(share: Array, parts: int) -> Array:
@@ -217,7 +196,7 @@ def train_step(
     module: nn.Module,
     optimizer: optax.GradientTransformation,
     data: TFDS,
-    recipe: Recipe = Recipe(),
+    recipe: Recipe = PLAIN,
 ) -> TrainStep:
     """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch).
 

@@ -23,25 +23,19 @@ def partners(batch: Array) -> Array:
 def mix(images: Array, key: Array, augmentation: Augmentation) -> tuple[Array, Array]:
     """Mixes (B, H, W, C) pictures as declared; returns them and the weight () of their own part."""
     _, height, width, _ = images.shape
-    done_key, kind_key, mixup_key, cutmix_key, place_key = jax.random.split(key, 5)
-    weight, cut = jnp.ones(()), jnp.zeros((height, width, 1), bool)
     mixup, cutmix = augmentation.mixup, augmentation.cutmix
-    if mixup:
-        weight = jax.random.beta(mixup_key, mixup, mixup)
-    if cutmix:
-        share = jax.random.beta(cutmix_key, cutmix, cutmix)
-        switch = augmentation.mix_switch_probability if mixup else 1.0
-        cutting = jax.random.uniform(kind_key) < switch
-        cut = cutting & rectangle(height, width, share, place_key)
-        weight = jnp.where(cutting, 1 - jnp.mean(cut), weight)
+    done_key, kind_key, weight_key, place_key = jax.random.split(key, 4)
     mixed = jax.random.uniform(done_key) < augmentation.mix_probability
-    weight, cut = jnp.where(mixed, weight, 1), mixed & cut
+    switch = augmentation.mix_switch_probability if mixup and cutmix else bool(cutmix)
+    cutting = jax.random.uniform(kind_key) < switch
+    alpha = jnp.where(cutting, cutmix or 1.0, mixup or 1.0)
+    weight = jnp.where(mixed, jax.random.beta(weight_key, alpha, alpha), 1)
+    cut = cutting & rectangle(height, width, weight, place_key)
     others = partners(images)
+    pasted = jnp.where(cut, others, images)
     blended = weight * images + (1 - weight) * others
-    if cutmix:
-        pasted = jnp.where(cut, others, images)
-        blended = jnp.where(jnp.any(cut), pasted, blended) if mixup else pasted
-    return blended, weight
+    images = jnp.where(cutting, pasted, blended)
+    return images, jnp.where(cutting, 1 - jnp.mean(cut), weight)
 
 
 def rectangle(height: int, width: int, kept: Array, key: Array) -> Array:

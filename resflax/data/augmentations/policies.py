@@ -72,10 +72,12 @@ def apply_policy(image: Array, key: Array, augmentation: Augmentation, fill: Arr
 
     On gray pictures `color` changes nothing, as in Pillow.
     """
-    for layer in range(augmentation.policy_layers):
-        operation, amount, done = draw(jax.random.fold_in(key, layer), augmentation)
-        image = jnp.where(done, operate(image, operation, amount, fill), image)
-    return image
+
+    def layer(number: Array, image: Array) -> Array:
+        operation, amount, done = draw(jax.random.fold_in(key, number), augmentation)
+        return jnp.where(done, operate(image, operation, amount, fill), image)
+
+    return jax.lax.fori_loop(0, augmentation.policy_layers, layer, image)
 
 
 def draw(key: Array, augmentation: Augmentation) -> tuple[Array, Array, Array]:
