@@ -4,7 +4,15 @@ The names below are what an experiment file imports. None of them imports JAX.
 """
 
 from resflax.declarations.augmentation import Augmentation
-from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Digits
+from resflax.declarations.data import (
+    CIFAR10,
+    CIFAR100,
+    TFDS,
+    Digits,
+    ImageFolder,
+    ImageNet,
+    Streamed,
+)
 from resflax.declarations.models import DenseNet, ResNet
 from resflax.declarations.optimization import LAMB, LARS, SGD, AdamW, Cosine, Polynomial, StepDecay
 from resflax.declarations.sweeps import Choice, Grid, Integers, LogUniform, Search, Uniform
@@ -26,12 +34,15 @@ __all__ = [
     "Digits",
     "Experiment",
     "Grid",
+    "ImageFolder",
+    "ImageNet",
     "Integers",
     "LogUniform",
     "Polynomial",
     "ResNet",
     "Search",
     "StepDecay",
+    "Streamed",
     "TrainingError",
     "Uniform",
     "UsageError",

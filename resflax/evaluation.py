@@ -6,18 +6,20 @@ from typing import Any
 import jax.numpy as jnp
 
 from resflax.data.augmentation import no_normalization
-from resflax.data.source import SplitName, describe, load_split
+from resflax.data.records import SplitName
+from resflax.data.source import describe
 from resflax.errors import UsageError
 from resflax.models import build
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.compilation import keep_compiled
 from resflax.training.devices import Devices
 from resflax.training.display import Display
+from resflax.training.feeds import open_test_feed
 from resflax.training.measure import Measurement, measure
 from resflax.training.optimizer import learning_rate, make_optimizer
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import initial_state
-from resflax.training.step import AXIS, Examples, evaluation_step
+from resflax.training.step import AXIS, evaluation_step
 
 
 @dataclass(frozen=True)
@@ -56,15 +58,19 @@ def evaluate(
     if step is None:
         raise UsageError(f"{folder.path} has no checkpoint yet")
     data = experiment.data if data_dir is None else replace(experiment.data, data_dir=data_dir)
-    examples = load_split(data, split, display.items)
-    num_classes = describe(data).num_classes
-    height, width, channels = examples.images.shape[1:]
+    devices = Devices(experiment.parallel)
+    feed = open_test_feed(data, split, devices, display)
+    facts = describe(data)
+    num_classes = facts.num_classes
+    if feed.on_devices is None:
+        height, width, channels = facts.image_shape
+    else:
+        height, width, channels = feed.on_devices.images.shape[1:]
 
     drawn = build(experiment.model, num_classes)
+    shape = (height, width, channels)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
-    shape = (height, width, channels)
-    devices = Devices(experiment.parallel)
     like = devices.abstract(
         lambda: initial_state(
             drawn,
@@ -91,10 +97,9 @@ def evaluate(
         for_training=True,
     )
     run = devices.parallelize(evaluation_step(module), donate_state=False)
-    on_devices = Examples(*devices.replicate((examples.images, examples.labels)))
     count = len(devices.devices)
     batch_size = -(-experiment.batch_size // count) * count
-    with display.bar(f"{split} split", len(examples)) as bar:
-        found = measure(run, state, on_devices, batch_size, tick=bar.set)
+    with display.bar(f"{split} split", feed.examples) as bar:
+        found = measure(run, state, feed, batch_size, tick=bar.set)
     assert found is not None, "nothing asks it to stop"
     return Evaluation(found, split, step)

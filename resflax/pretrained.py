@@ -15,6 +15,7 @@ import numpy as np
 from resflax.data.augmentation import Normalization
 from resflax.data.source import describe
 from resflax.declarations.checks import refuse
+from resflax.declarations.data import TFDS
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models.layers import Layers
@@ -76,7 +77,7 @@ def import_weights(
     checkpoints = Checkpoints(folder.checkpoints)
     if checkpoints.newest_good(say) is not None:
         raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
-    if experiment.data.normalization != "channel":
+    if isinstance(experiment.data, TFDS) and experiment.data.normalization != "channel":
         refuse(experiment.data, "normalization", "imported networks are normalised by channel")
     tensors = read_tensors(path)
     try:

@@ -27,7 +27,16 @@ from resflax.data.augmentation import fit_normalization
 from resflax.data.feed import Order
 from resflax.errors import Interrupted
 from resflax.models.layers import BatchNorm, Conv
-from resflax.training import checkpoints, environment, memory, plan, run_folder, session, step
+from resflax.training import (
+    checkpoints,
+    environment,
+    feeds,
+    memory,
+    plan,
+    run_folder,
+    session,
+    step,
+)
 from resflax.training import metrics as log
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
@@ -391,7 +400,7 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
         dataset.train.labels[0] ^= 1
         return dataset
 
-    monkeypatch.setattr(plan, "load", changed)
+    monkeypatch.setattr(feeds, "load", changed)
     with pytest.raises(UsageError, match="was trained on other pictures or labels"):
         train(tiny, folder)
 

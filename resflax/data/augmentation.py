@@ -14,7 +14,7 @@ from resflax.data.augmentations.colour import jitter, light
 from resflax.data.augmentations.erasing import erase
 from resflax.data.augmentations.policies import apply_policy
 from resflax.declarations.augmentation import Augmentation
-from resflax.declarations.data import TFDS
+from resflax.declarations.data import TFDS, Data
 
 Array = jax.Array
 
@@ -50,9 +50,18 @@ def fit_normalization(images: np.ndarray, data: TFDS) -> Normalization:
     return Normalization(jnp.asarray(means, jnp.float32), jnp.asarray(1 / stds, jnp.float32))
 
 
-def no_normalization(image_shape: tuple[int, int, int], data: TFDS) -> Normalization:
+def imagenet_normalization() -> Normalization:
+    """The constants that networks for ImageNet share, since Torch: those of RGB in 0 to 1."""
+    mean, deviation = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+    return Normalization(
+        jnp.asarray(255 * mean, jnp.float32), jnp.asarray(1 / (255 * deviation), jnp.float32)
+    )
+
+
+def no_normalization(image_shape: tuple[int, int, int], data: Data) -> Normalization:
     """One that changes nothing, of the shapes that `fit_normalization` gives."""
-    shape = image_shape if data.normalization == "pixel" else image_shape[-1:]
+    by_pixel = isinstance(data, TFDS) and data.normalization == "pixel"
+    shape = image_shape if by_pixel else image_shape[-1:]
     return Normalization(jnp.zeros(shape), jnp.ones(image_shape[-1]))
 
 
@@ -71,7 +80,7 @@ def training_pictures(
     images: Array,
     keys: Array,
     normalization: Normalization,
-    data: TFDS,
+    data: Data,
     augmentation: Augmentation,
 ) -> Array:
     """All that is done to each picture by itself: (B, H, W, C) uint8 to float32, by its own key."""
@@ -106,7 +115,7 @@ def _keys_of(keys: Array, use: int) -> Array:
     return jax.vmap(jax.random.fold_in, (0, None))(keys, use)
 
 
-def augment(images: Array, keys: Array, data: TFDS) -> Array:
+def augment(images: Array, keys: Array, data: Data) -> Array:
     """Crops and mirrors (B, H, W, C) normalised pictures, each by its own key.
 
     Padding is zero behind the normalisation: the mean colour, as in the papers' code.
@@ -118,9 +127,10 @@ def augment(images: Array, keys: Array, data: TFDS) -> Array:
     if data.flip:
         mirrored = (draw[:, 2:] & 1).astype(bool)
         columns = jnp.where(mirrored, columns[:, ::-1], columns)
-    if data.crop_padding:
+    padding = data.crop_padding if isinstance(data, TFDS) else 0
+    if padding:
         # 2p + 1 places out of 2**32: the bias of the remainder is below one in 10**8.
-        shift = (draw[:, :2] % (2 * data.crop_padding + 1)).astype(jnp.int32) - data.crop_padding
+        shift = (draw[:, :2] % (2 * padding + 1)).astype(jnp.int32) - padding
         rows, columns = rows + shift[:, :1], columns + shift[:, 1:]
     elif not data.flip:
         return images

@@ -74,6 +74,10 @@ class Devices:
         """The arrays of a tree, copied whole to every device."""
         return jax.device_put(tree, self._whole)
 
+    def deal(self, tree: Any) -> Any:
+        """The arrays of a tree, their leading axis dealt out to the devices, on its way there."""
+        return jax.device_put(jax.tree.map(self._deal, tree), self._dealt)
+
     def abstract(self, make: Callable[[], Any]) -> Any:
         """Shapes, types and devices of what `replicate(make())` would give, without making it."""
         return jax.tree.map(
@@ -94,6 +98,10 @@ class Devices:
     @property
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def _dealt(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> Callable[..., Any]:
         """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.
@@ -154,8 +162,8 @@ class Devices:
         )
         return jax.jit(mapped, donate_argnums=donated)
 
-    def _deal(self, array: np.ndarray) -> np.ndarray:
-        if self.parallel == "shard_map":
+    def _deal(self, array: Any) -> Any:
+        if self.parallel == "shard_map" or isinstance(array, jax.Array):  # dealt out already
             return array
         count = len(self.devices)
         return array.reshape(count, len(array) // count, *array.shape[1:])

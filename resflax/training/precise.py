@@ -12,32 +12,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resflax.declarations.data import TFDS
+from resflax.declarations.data import Data
 from resflax.models.layers import BatchNorm
 from resflax.training.devices import Devices
 from resflax.training.recipe import Recipe
 from resflax.training.state import TrainState
-from resflax.training.step import AXIS, Examples, loss_of, micro_batches
+from resflax.training.step import AXIS, Batch, Examples, each_micro_batch, loss_of
 
 Array = jax.Array
 
 
 def statistics_step(
-    module: nn.Module, data: TFDS, recipe: Recipe
-) -> Callable[[TrainState, Examples, Array], Any]:
-    """(state, examples, indices (B,)) -> for every batch norm the batch's mean and mean square.
+    module: nn.Module, data: Data, recipe: Recipe
+) -> Callable[[TrainState, Examples | None, Batch], Any]:
+    """(state, examples, batch) -> for every batch norm the batch's mean and mean square.
 
     Of the network that is evaluated, over all devices and micro-batches; the mean square stands in
     the place of the variance. Pictures are augmented as in training.
     """
 
-    def step(state: TrainState, examples: Examples, indices: Array) -> Any:
+    def step(state: TrainState, examples: Examples | None, batch: Batch) -> Any:
         variables = state.evaluated()
         # Running averages that begin at zero have taken in nothing but the batch.
         empty = state.replace(batch_stats=jax.tree.map(jnp.zeros_like, variables["batch_stats"]))
         found = []
-        for part, batch in enumerate(micro_batches(indices, recipe.gradient_accumulation)):
-            loss = loss_of(module, data, empty, examples, batch, recipe, part)
+        for part, share in enumerate(each_micro_batch(batch, recipe.gradient_accumulation)):
+            loss = loss_of(module, data, empty, examples, share, recipe, part)
             _, outcome = loss(variables["params"])
             taken = 1 / (1 - BatchNorm.momentum)
             own = jax.tree.map(lambda sums, taken=taken: sums * taken, outcome.batch_stats)
@@ -52,8 +52,8 @@ def precise(
     step: Callable[..., Any],
     state: TrainState,
     devices: Devices,
-    examples: Examples,
-    batches: Iterable[np.ndarray],
+    examples: Examples | None,
+    batches: Iterable[Batch],
     stop: Callable[[], bool],
 ) -> TrainState | None:
     """The state with the statistics of the batches; None as soon as `stop()` is true between two.
@@ -62,8 +62,8 @@ def precise(
       step: a `statistics_step` that runs on the devices.
       state: whose network it is, at the end of its training; its running averages do not matter.
       devices: of the run.
-      examples: of the training split.
-      batches: indices (B,) of each batch, in the order in which the training would go on.
+      examples: of the training split, if it is on the devices.
+      batches: whole ones, as the training would go on.
       stop: asked before every batch.
     """
     total, count, first = None, 0, int(state.step)
