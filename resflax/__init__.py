@@ -3,6 +3,7 @@
 The names below are what an experiment file imports. None of them imports JAX.
 """
 
+from resflax.declarations.augmentation import Augmentation
 from resflax.declarations.data import (
     CIFAR10,
     CIFAR100,
@@ -13,7 +14,7 @@ from resflax.declarations.data import (
     Streamed,
 )
 from resflax.declarations.models import DenseNet, ResNet
-from resflax.declarations.optimization import SGD, Cosine, StepDecay
+from resflax.declarations.optimization import LAMB, LARS, SGD, AdamW, Cosine, Polynomial, StepDecay
 from resflax.declarations.sweeps import Choice, Grid, Integers, LogUniform, Search, Uniform
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -21,8 +22,12 @@ from resflax.experiment import Experiment
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "LAMB",
+    "LARS",
     "SGD",
     "TFDS",
+    "AdamW",
+    "Augmentation",
     "Choice",
     "Cosine",
     "DenseNet",
@@ -33,6 +38,7 @@ __all__ = [
     "ImageNet",
     "Integers",
     "LogUniform",
+    "Polynomial",
     "ResNet",
     "Search",
     "StepDecay",

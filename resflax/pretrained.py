@@ -101,7 +101,9 @@ def import_weights(
     folder.begin(experiment, environment.describe() | {"imported": origin})
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
-    state = state_of(jax.tree.map(jnp.asarray, variables), optimizer, normalization, key)
+    averaged = experiment.ema_decay is not None
+    arrays = jax.tree.map(jnp.asarray, variables)
+    state = state_of(arrays, optimizer, normalization, key, averaged=averaged)
     checkpoints.forget_after(None)  # of an import that was cut off
     checkpoints.save(0, state, {"seconds": 0.0})
     say(f"all of it is in {folder.path}: evaluate it, or train with --initialize-from")

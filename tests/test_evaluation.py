@@ -1,6 +1,7 @@
 """Views, ensembles and measures against slow and plain computations of the same."""
 
 import csv
+import dataclasses
 import io
 import json
 import shutil
@@ -150,6 +151,18 @@ def test_ten_crops_of_one_size_are_padded_with_the_mean_as_in_training(devices):
         crops = list(corners_and_centre(padded, 8))
         views = [*crops, *(crop[:, ::-1] for crop in crops)]
         np.testing.assert_allclose(ours, one_by_one(net, views), atol=1e-5)
+
+
+def test_averaged_weights_are_what_is_evaluated():
+    net, frame = network(), Frame((8, 8, 3), None, 0)
+    average = jax.tree.map(lambda x: 0.9 * x, net.state.variables())
+    net = dataclasses.replace(net, state=net.state.replace(average=average))
+    (picture,) = pictures((8, 8))
+    (found,) = averaged(net, Views(), frame, [picture])
+    trained = net.state.replace(params=average["params"], batch_stats=average["batch_stats"])
+    expected = one_by_one(SimpleNamespace(state=trained), [normalized(picture)])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert np.abs(found - one_by_one(net, [normalized(picture)])).max() > 1e-3
 
 
 def test_views_that_there_are_not():

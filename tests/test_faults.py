@@ -179,8 +179,8 @@ def poison(monkeypatch, tiny):
         order = Order(1342, tiny.batch_size, tiny.seed)
         bad = jnp.array([order.batch(batch) for batch in batches])
 
-        def poisoned(module, data, state, examples, indices):
-            loss = loss_of(module, data, state, examples, indices)
+        def poisoned(module, data, state, examples, indices, *recipe):
+            loss = loss_of(module, data, state, examples, indices, *recipe)
             factor = jnp.where(jnp.any(jnp.all(indices == bad, axis=1)), jnp.nan, 1)
 
             def wrong(params):
@@ -190,7 +190,6 @@ def poison(monkeypatch, tiny):
             return wrong
 
         monkeypatch.setattr(step, "loss_of", poisoned)
-        monkeypatch.setattr(plan, "loss_of", poisoned)
 
     return poison
 
@@ -208,7 +207,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(
     assert said.endswith("the newest checkpoint, of step 27, is good")
     assert metrics(folder)[-1]["step"] == 28
     monkeypatch.setattr(step, "loss_of", loss_of)
-    monkeypatch.setattr(plan, "loss_of", loss_of)
     assert "continuing from step 27" in train(tiny, folder)
     assert_same(folder, undisturbed_here)
 

@@ -62,7 +62,10 @@ def load_network(
     optimizer = make_optimizer(experiment.optimizer, rate)
     devices = Devices(experiment.parallel)
     normalization = no_normalization(image_shape, experiment.data)
-    like = devices.abstract(lambda: initial_state(drawn, optimizer, normalization, image_shape, 0))
+    averaged = experiment.ema_decay is not None
+    like = devices.abstract(
+        lambda: initial_state(drawn, optimizer, normalization, image_shape, 0, averaged=averaged)
+    )
     try:
         state, _ = checkpoints.restore(step, like)
     except UsageError:

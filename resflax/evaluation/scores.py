@@ -86,8 +86,7 @@ def scoring_step(
     def step(state: TrainState, nothing: tuple[()], images: Array) -> Array:
         pictures = normalize(images, state.normalization)
         views = jnp.concatenate([shifted(pictures, shift) for shift in shifts])
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits: Any = module.apply(variables, views, train=False)
+        logits: Any = module.apply(state.evaluated(), views, train=False)
         of_views = jax.nn.log_softmax(logits).reshape(len(shifts), len(images), -1)
         averaged = jax.nn.logsumexp(of_views, axis=0) - math.log(len(shifts))
         return jax.lax.all_gather(averaged, AXIS, tiled=True)

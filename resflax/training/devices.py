@@ -49,15 +49,25 @@ class Devices:
         self.devices = list(jax.local_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), (AXIS,))
 
-    def check_batch_size(self, batch_size: int) -> None:
-        """Raises `UsageError` if the batch cannot be dealt out evenly."""
-        count = len(self.devices)
+    def check_batch_size(self, batch_size: int, parts: int = 1, *, pairs: bool = False) -> None:
+        """Raises `UsageError` if the batch cannot be dealt out evenly.
+
+        Args:
+          batch_size: of the batch.
+          parts: micro-batches that each device makes of its share.
+          pairs: whether each of these must have pictures in pairs.
+        """
+        devices = len(self.devices)
+        count = devices * parts * (2 if pairs else 1)
         if batch_size % count:
             below, above = batch_size // count * count, -(-batch_size // count) * count
             nearest = f"{below} or {above}" if below else f"{above}"
+            factors = f"{devices} devices"
+            factors += f" x {parts} micro-batches" if parts > 1 else ""
+            factors += " x 2 pictures that are mixed" if pairs else ""
             raise UsageError(
-                f"Experiment.batch_size is {batch_size}; it must be a multiple of the {count} "
-                f"devices (such as {nearest})"
+                f"Experiment.batch_size is {batch_size}; it must be a multiple of the {factors} "
+                f"(such as {nearest})"
             )
 
     def replicate(self, tree: Any) -> Any:

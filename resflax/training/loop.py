@@ -19,9 +19,10 @@ from resflax.training.files import writing
 from resflax.training.interruption import Interruption
 from resflax.training.metrics import Metrics
 from resflax.training.plan import Plan
+from resflax.training.precise import precise
 from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
-from resflax.training.state import TrainState, params_sha256
+from resflax.training.state import TrainState, params_sha256, same
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
@@ -173,6 +174,11 @@ class Run:
             return state, True
         if final or step % experiment.log_every == 0:
             state = self.record.training(state, step)
+        if final and experiment.precise_batch_norm:
+            found = self._precise(state, step)
+            if found is None:
+                return state, False
+            state = found
         if final or step % experiment.evaluate_every == 0:
             names = list(self.plan.held_out) if final else list(self.plan.held_out)[:1]
             stop = self.interruption.__bool__
@@ -181,6 +187,23 @@ class Run:
         if final or step % experiment.checkpoint_every == 0:
             self._save(state, step)
         return state, True
+
+    def _precise(self, state: TrainState, step: int) -> TrainState | None:
+        """The final state with precise statistics, or None if a signal came first."""
+        first = step + self.skipped
+        found = precise(
+            self.plan.statistics,
+            state,
+            self.plan.devices,
+            self.plan.train.on_devices,
+            map(self.plan.train.batch, range(first, first + self.experiment.precise_batch_norm)),
+            self.interruption.__bool__,
+        )
+        if found is not None and self.saved == step and not same(found, state):
+            # Saved by a session that was interrupted before it had them.
+            self.checkpoints.drop_after(step - 1)
+            self.saved = None
+        return found
 
     def _save(self, state: TrainState, step: int) -> None:
         if self.saved != step:
@@ -207,7 +230,7 @@ class Run:
             "params": self.plan.summary.params,
             "macs": self.plan.summary.macs,
             "seconds": self.clock.total,
-            "params_sha256": params_sha256(jax.device_get(state.params)),
+            "params_sha256": params_sha256(jax.device_get(state.evaluated()["params"])),
         }
         if self.experiment.on_nonfinite == "rollback":
             result["rollbacks"] = self.rollbacks

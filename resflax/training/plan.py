@@ -20,6 +20,8 @@ from resflax.training.display import Display
 from resflax.training.feeds import TestFeed, TrainingFeed, open_feeds
 from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
+from resflax.training.precise import statistics_step
+from resflax.training.recipe import Recipe
 from resflax.training.state import TrainState, drawing, initial_state
 from resflax.training.step import (
     AXIS,
@@ -27,9 +29,9 @@ from resflax.training.step import (
     Examples,
     TrainStep,
     evaluation_step,
-    loss_of,
     many_steps,
     train_step,
+    whole_loss_of,
 )
 
 
@@ -50,6 +52,9 @@ class Plan:
     the state passed in is gone afterwards."""
     evaluate: Callable[..., Any]
     """(state, the feed's `on_devices`, one of its `batches`) -> sums."""
+    statistics: Callable[..., Any]
+    """(state, the feed's `on_devices`, a `batch`) -> its statistics, see
+    `precise.statistics_step`."""
     explain: Callable[[TrainState, Examples | None, Batch], str]
     """Says what is not finite in the step that follows a state, and since which layer."""
     state: TrainState
@@ -70,9 +75,13 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     does not fit into the memory.
     """
     devices = Devices(experiment.parallel)
-    devices.check_batch_size(experiment.batch_size)
+    recipe = Recipe.of(experiment)
+    devices.check_batch_size(
+        experiment.batch_size, recipe.gradient_accumulation, pairs=recipe.augmentation.mixes
+    )
     feeds = open_feeds(experiment, devices, display)
     train, steps, image_shape = feeds.train, feeds.steps, feeds.image_shape
+    recipe.augmentation.check_channels(image_shape[-1])
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
     optimizer = make_optimizer(experiment.optimizer, rate)
     network = partial(
@@ -88,14 +97,20 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     drawn = build(experiment.model, feeds.num_classes)
 
     def draw(normalization: Normalization) -> TrainState:
-        return initial_state(drawn, optimizer, normalization, image_shape, experiment.seed)
+        return initial_state(
+            drawn,
+            optimizer,
+            normalization,
+            image_shape,
+            experiment.seed,
+            averaged=experiment.ema_decay is not None,
+        )
 
     summary = summarize(experiment.model, feeds.num_classes, image_shape)
     draw_once = drawing(draw, len(summary.rows))
     state = devices.abstract(partial(draw, feeds.normalization))
-    run, needed = _compile(
-        devices, train_step(module, optimizer, experiment.data), state, train, display
-    )
+    step = train_step(module, optimizer, experiment.data, recipe)
+    run, needed = _compile(devices, step, state, train, display)
     if needed is not None:  # the examples are there already
         kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
         memory.check_fits(needed - kept, devices.devices)
@@ -107,7 +122,14 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         held_out=feeds.held_out,
         run=run,
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
-        explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
+        statistics=devices.parallelize(
+            statistics_step(module, experiment.data, recipe), donate_state=False
+        ),
+        explain=partial(
+            explain,
+            devices,
+            partial(whole_loss_of, network(), experiment.data, recipe=recipe),
+        ),
         state=state,
         initial=lambda: devices.replicate(draw_once(feeds.normalization)),
         learning_rate=rate,
