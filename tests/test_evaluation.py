@@ -447,7 +447,7 @@ def test_predictions_that_cannot_be_written_are_refused_first(
 
 
 def test_the_command_line(undisturbed, earlier):
-    options = ("--crops", 10, "--scales", 10, 12, "--split", "validation")
+    options = ("--crops", 10, "--split", "validation")
     out, err = run(undisturbed, earlier, *options, script="evaluate")
     assert "validation split, 100 examples, 2 runs averaged: top-1 error " in out
     assert "classes of the lowest accuracy: " in out

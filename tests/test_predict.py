@@ -104,6 +104,7 @@ def test_what_is_no_picture_is_told_for_each_file(undisturbed, saved, quiet, scr
     assert len(errors) == len(paths)
     for path, error in zip(paths, errors, strict=True):
         assert error.startswith(f"error: {path}: ")
+    assert errors[0].endswith(": no picture of a kind that is known")
     good, *lines = done.stdout.splitlines()
     assert good == f"{saved[1]} (8x8)"
     assert len(lines) == 5

@@ -10,7 +10,7 @@ import io
 import cv2
 import numpy as np
 import simplejpeg
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from resflax.errors import UsageError
 
@@ -82,6 +82,8 @@ def _jpeg_header(encoded: bytes) -> tuple[int, int, str] | None:
 def _opened(encoded: bytes) -> Image.Image:
     try:
         return Image.open(io.BytesIO(encoded))
+    except UnidentifiedImageError:  # whose text names an object in memory
+        raise BadPicture("no picture of a kind that is known") from None
     except Exception as error:  # of many kinds, for damaged files
         raise BadPicture(f"no picture: {' '.join(str(error).split())[:100]}") from None
 
