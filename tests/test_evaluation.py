@@ -247,7 +247,9 @@ def test_a_set_on_the_disk_is_read_picture_by_picture(streamed, tmp_path):
     )
     with np.load(tmp_path / "p.npz") as arrays:
         kept = dict(arrays)
-    assert (found.measures.examples, found.bad_pictures) == (8, 1)
+    measured = found.to_json()
+    assert (measured["examples"], measured["bad_pictures"], measured["crops"]) == (8, 1, 10)
+    assert {"top1_error", "top5_error", "loss", "calibration_error"} < measured.keys()
     assert kept["example"].tolist() == [0, 1, 2, 3, 5, 6, 7, 8]
     assert kept["label"].tolist() == [0, 0, 0, 1, 1, 2, 2, 2]
     assert kept["top5"].shape == (8, 3)

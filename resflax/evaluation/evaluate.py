@@ -43,7 +43,8 @@ class Evaluation:
         numbers["per_class_accuracy"] = [_finite(x) for x in numbers["per_class_accuracy"]]
         for name in ("loss", "calibration_error"):
             numbers[name] = _finite(numbers[name])
-        return numbers | {"split": self.split, "runs": self.runs} | asdict(self.views)
+        about = {"bad_pictures": self.bad_pictures, "split": self.split, "runs": self.runs}
+        return numbers | about | asdict(self.views)
 
 
 def _finite(number: float) -> float | None:
