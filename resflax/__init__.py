@@ -3,9 +3,18 @@
 The names below are what an experiment file imports. None of them imports JAX.
 """
 
-from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Digits
+from resflax.declarations.augmentation import Augmentation
+from resflax.declarations.data import (
+    CIFAR10,
+    CIFAR100,
+    TFDS,
+    Digits,
+    ImageFolder,
+    ImageNet,
+    Streamed,
+)
 from resflax.declarations.models import DenseNet, ResNet
-from resflax.declarations.optimization import SGD, Cosine, StepDecay
+from resflax.declarations.optimization import LAMB, LARS, SGD, AdamW, Cosine, Polynomial, StepDecay
 from resflax.declarations.sweeps import Choice, Grid, Integers, LogUniform, Search, Uniform
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -13,19 +22,27 @@ from resflax.experiment import Experiment
 __all__ = [
     "CIFAR10",
     "CIFAR100",
+    "LAMB",
+    "LARS",
     "SGD",
     "TFDS",
+    "AdamW",
+    "Augmentation",
     "Choice",
     "Cosine",
     "DenseNet",
     "Digits",
     "Experiment",
     "Grid",
+    "ImageFolder",
+    "ImageNet",
     "Integers",
     "LogUniform",
+    "Polynomial",
     "ResNet",
     "Search",
     "StepDecay",
+    "Streamed",
     "TrainingError",
     "Uniform",
     "UsageError",

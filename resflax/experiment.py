@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
+from resflax.declarations.augmentation import Augmentation
 from resflax.declarations.checks import check_types, choices, field_types, refuse, short
 from resflax.declarations.data import Data, Digits
 from resflax.declarations.models import Model
@@ -32,6 +33,13 @@ class Experiment:
 
     data: Data = dataclasses.field(default_factory=Digits)
     """What it learns from."""
+
+    augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
+    """What is done to training pictures and labels on the device, beside what `data` declares."""
+
+    loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
+    """Of training: softmax cross-entropy, or the mean over classes of the cross-entropy of each
+    class by itself (ResNet Strikes Back, arXiv 2110.00476). Evaluation has the first."""
 
     optimizer: Optimizer = dataclasses.field(default_factory=SGD)
     """How it learns."""
@@ -65,6 +73,20 @@ class Experiment:
     """Whose examples a training batch's statistics come from: each device's own (as the papers'
     multi-GPU code), or all devices' (the same result on any number of devices)."""
 
+    gradient_accumulation: int = 1
+    """Micro-batches that a step takes one after another: the mean of their gradients, with less
+    memory. Batch norm sees one micro-batch at a time, and its running averages take in each."""
+
+    ema_decay: float | None = None
+    """Decay of the exponential moving average of weights and batch statistics: after each step it
+    is decay * average + (1 - decay) * new. The average is what is evaluated, exported and started
+    from. None: no average."""
+
+    precise_batch_norm: int = 0
+    """Batches of training pictures, behind the last step's, whose mean and variance replace the
+    running averages at the end of the training (as He et al.'s released models; Wu & Johnson
+    2021, arXiv 2105.07576, section 3). 0: the running averages stay."""
+
     log_every: int = 100
     """Steps between lines of training loss and error in metrics.jsonl (means since the last)."""
 
@@ -95,6 +117,16 @@ class Experiment:
             value = getattr(self, field)
             if value is not None and not 1 <= value < 2**31:
                 refuse(self, field, "it must be at least 1 and below 2**31")
+        if not 1 <= self.gradient_accumulation < 2**31:
+            refuse(self, "gradient_accumulation", "it must be at least 1 and below 2**31")
+        if self.batch_size % self.gradient_accumulation:
+            refuse(self, "gradient_accumulation", f"it must divide batch_size, {self.batch_size}")
+        if self.ema_decay is not None and not 0 <= self.ema_decay < 1:
+            refuse(self, "ema_decay", "it must be at least 0 and below 1, or None")
+        if self.augmentation.target_threshold is not None and self.loss == "cross_entropy":
+            refuse(self.augmentation, "target_threshold", "it needs the loss binary_cross_entropy")
+        if not 0 <= self.precise_batch_norm < 2**31:
+            refuse(self, "precise_batch_norm", "it must be at least 0 and below 2**31")
         if self.epochs is not None and self.epochs <= 0:
             refuse(self, "epochs", "it must be above 0")
         if self.initialize_from is not None and not self.initialize_from.strip():

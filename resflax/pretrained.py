@@ -15,6 +15,7 @@ import numpy as np
 from resflax.data.augmentation import Normalization
 from resflax.data.source import describe
 from resflax.declarations.checks import refuse
+from resflax.declarations.data import TFDS
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models.layers import Layers
@@ -76,7 +77,7 @@ def import_weights(
     checkpoints = Checkpoints(folder.checkpoints)
     if checkpoints.newest_good(say) is not None:
         raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
-    if experiment.data.normalization != "channel":
+    if isinstance(experiment.data, TFDS) and experiment.data.normalization != "channel":
         refuse(experiment.data, "normalization", "imported networks are normalised by channel")
     tensors = read_tensors(path)
     try:
@@ -100,7 +101,9 @@ def import_weights(
     folder.begin(experiment, environment.describe() | {"imported": origin})
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
-    state = state_of(jax.tree.map(jnp.asarray, variables), optimizer, normalization, key)
+    averaged = experiment.ema_decay is not None
+    arrays = jax.tree.map(jnp.asarray, variables)
+    state = state_of(arrays, optimizer, normalization, key, averaged=averaged)
     checkpoints.forget_after(None)  # of an import that was cut off
     checkpoints.save(0, state, {"seconds": 0.0})
     say(f"all of it is in {folder.path}: evaluate it, or train with --initialize-from")

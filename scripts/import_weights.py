@@ -26,13 +26,11 @@ from typing import Annotated
 import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
-from resflax import CIFAR10, TFDS, Experiment
+from resflax import CIFAR10, Experiment, ImageNet
 from resflax.command_line import load_experiment, parse, run
 from resflax.declarations.data import Data
 from resflax.errors import UsageError
 from resflax.models.zoo import named
-
-IMAGENET = TFDS("imagenet2012", test_split="validation")
 
 
 @dataclass(frozen=True)
@@ -109,7 +107,7 @@ def _experiment(model: str) -> Experiment:
         found = load_experiment(Path(model))
         return dataclasses.replace(found, name=f"imported-{found.name[:90]}")
     net = named(model)
-    data = CIFAR10() if net.layout == "cifar" else IMAGENET
+    data = CIFAR10() if net.layout == "cifar" else ImageNet()
     return Experiment(name=f"imported-{model}", model=net, data=data, batch_size=256, steps=1)
 
 

@@ -150,6 +150,14 @@ WRONG = [
     ("evaluate cut", "cut/experiment.json cannot be read: Expecting property name"),
     ("evaluate stepz", "stepz/experiment.json cannot be read: experiment has no field 'stepz'"),
     ("evaluate other", "other has no checkpoint yet"),
+    ("evaluate other nowhere", "nowhere is not a run folder: there is no such folder"),
+    ("evaluate other --crops 5", "invalid choice '5' for argument '--crops'"),
+    ("evaluate other --scales 0", "Views.scales is (0,); each must be at least 1"),
+    ("evaluate other --predictions a.txt", "--predictions is a.txt; it must end in .npz or .csv"),
+    ("predict", "RUN"),
+    ("predict other", "name at least one picture: predict.py RUN IMAGE [IMAGE ...]"),
+    ("predict nowhere text.txt", "nowhere is not a run folder: there is no such folder"),
+    ("predict other text.txt", "other has no checkpoint yet"),
 ]
 
 

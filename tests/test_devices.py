@@ -12,6 +12,7 @@ from resflax.data.feed import evaluation_batches
 from resflax.data.source import Split
 from resflax.models import build
 from resflax.training.devices import Devices
+from resflax.training.feeds import ResidentTest
 from resflax.training.measure import measure
 from resflax.training.optimizer import learning_rate, make_optimizer
 from resflax.training.state import initial_state, params_sha256
@@ -137,7 +138,7 @@ def test_evaluation_counts_every_example_once_on_any_batch_and_devices(parallel)
         found = measure(
             devices.parallelize(evaluation_step(module), donate_state=False),
             devices.replicate(state),
-            Examples(*devices.replicate((split.images, split.labels))),
+            ResidentTest(devices, split),
             batch_size,
         )
         assert found is not None

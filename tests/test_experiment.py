@@ -14,12 +14,17 @@ from hypothesis import strategies as st
 from resflax import (
     CIFAR10,
     CIFAR100,
+    LAMB,
+    LARS,
     SGD,
     TFDS,
+    AdamW,
+    Augmentation,
     Cosine,
     DenseNet,
     Digits,
     Experiment,
+    Polynomial,
     ResNet,
     StepDecay,
     UsageError,
@@ -149,6 +154,23 @@ REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     (Experiment, {"parallel": "jit"}, "parallel", "pmap, shard_map"),
     (Experiment, {"batch_norm": "global"}, "batch_norm", "per_device, synchronized"),
     (Experiment, {"log_every": 0}, "log_every", "at least 1"),
+    (Experiment, {"loss": "hinge"}, "loss", "cross_entropy, binary_cross_entropy"),
+    (Experiment, {"gradient_accumulation": 0}, "gradient_accumulation", "at least 1"),
+    (Experiment, {"gradient_accumulation": 7}, "gradient_accumulation", "divide batch_size"),
+    (Experiment, {"ema_decay": 1.0}, "ema_decay", "below 1, or None"),
+    (Experiment, {"precise_batch_norm": -1}, "precise_batch_norm", "at least 0"),
+    (Augmentation, {"policy": "auto"}, "policy", "none, rand_augment"),
+    (Augmentation, {"policy_magnitude": 10.5}, "policy_magnitude", "at most 10"),
+    (Augmentation, {"policy_layers": 0}, "policy_layers", "at least 1"),
+    (Augmentation, {"mixup": -0.1}, "mixup", "at least 0"),
+    (Augmentation, {"random_erasing": 1.1}, "random_erasing", "at most 1"),
+    (Augmentation, {"label_smoothing": 1.0}, "label_smoothing", "below 1"),
+    (Augmentation, {"target_threshold": 1.0}, "target_threshold", "below 1, or None"),
+    (SGD, {"no_weight_decay": "bias"}, "no_weight_decay", "none, norm, norm_and_bias"),
+    (LARS, {"learning_rate": 1.0, "trust_coefficient": 0.0}, "trust_coefficient", "above 0"),
+    (LAMB, {"learning_rate": 1.0, "max_gradient_norm": 0.0}, "max_gradient_norm", "above 0"),
+    (AdamW, {"b2": 1.0}, "b2", "below 1"),
+    (Polynomial, {"power": 0.0}, "power", "above 0"),
     (Experiment, {"evaluate_every": 2**31}, "evaluate_every", "below 2**31"),
     (Experiment, {"checkpoint_every": -5}, "checkpoint_every", "at least 1"),
 ]
@@ -196,7 +218,7 @@ def test_accepts_the_limits_of_what_it_refuses():
 
 def test_is_frozen():
     made = experiment()
-    parts = [made, made.model, made.data, made.optimizer, made.schedule]
+    parts = [made, made.model, made.data, made.augmentation, made.optimizer, made.schedule]
     for part in parts:
         for field in dataclasses.fields(part):
             with pytest.raises(dataclasses.FrozenInstanceError):
@@ -426,7 +448,7 @@ PINNED = Experiment(
 def test_hash_stays_the_same_between_sessions():
     # A run folder is found again by this. A new field with its default changes it; a change for
     # any other reason is a mistake.
-    assert PINNED.content_hash == "a1b71ac5523d"
+    assert PINNED.content_hash == "393ddba328fb"
 
 
 def test_hash_is_that_of_the_fields_written_out():
@@ -470,6 +492,17 @@ CHANGES: list[tuple[str, object]] = [
     ("batch_size", 127),
     ("steps", 64_001),
     ("initialize_from", "runs/other"),
+    ("augmentation", Augmentation(mixup=0.2)),
+    ("augmentation", Augmentation(policy="rand_augment")),
+    ("loss", "binary_cross_entropy"),
+    ("optimizer", SGD(no_weight_decay="norm")),
+    ("optimizer", LARS(learning_rate=0.1)),
+    ("optimizer", AdamW(learning_rate=0.1)),
+    ("optimizer", LAMB(learning_rate=0.1)),
+    ("schedule", Polynomial()),
+    ("gradient_accumulation", 2),
+    ("ema_decay", 0.999),
+    ("precise_batch_norm", 100),
     ("seed", 1),
     ("precision", "bfloat16"),
     ("parallel", "shard_map"),

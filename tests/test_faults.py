@@ -20,14 +20,24 @@ import pytest
 from rich.console import Console
 from runs import assert_same, files, metrics, result, run
 
-from resflax import Digits, TrainingError, UsageError, evaluation
+from resflax import Digits, TrainingError, UsageError
 from resflax.command_line import load_experiment
 from resflax.data import source
 from resflax.data.augmentation import fit_normalization
 from resflax.data.feed import Order
 from resflax.errors import Interrupted
+from resflax.evaluation import evaluate
 from resflax.models.layers import BatchNorm, Conv
-from resflax.training import checkpoints, environment, memory, plan, run_folder, session, step
+from resflax.training import (
+    checkpoints,
+    environment,
+    feeds,
+    memory,
+    plan,
+    run_folder,
+    session,
+    step,
+)
 from resflax.training import metrics as log
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
@@ -169,8 +179,8 @@ def poison(monkeypatch, tiny):
         order = Order(1342, tiny.batch_size, tiny.seed)
         bad = jnp.array([order.batch(batch) for batch in batches])
 
-        def poisoned(module, data, state, examples, indices):
-            loss = loss_of(module, data, state, examples, indices)
+        def poisoned(module, data, state, examples, indices, *recipe):
+            loss = loss_of(module, data, state, examples, indices, *recipe)
             factor = jnp.where(jnp.any(jnp.all(indices == bad, axis=1)), jnp.nan, 1)
 
             def wrong(params):
@@ -180,7 +190,6 @@ def poison(monkeypatch, tiny):
             return wrong
 
         monkeypatch.setattr(step, "loss_of", poisoned)
-        monkeypatch.setattr(plan, "loss_of", poisoned)
 
     return poison
 
@@ -198,7 +207,6 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(
     assert said.endswith("the newest checkpoint, of step 27, is good")
     assert metrics(folder)[-1]["step"] == 28
     monkeypatch.setattr(step, "loss_of", loss_of)
-    monkeypatch.setattr(plan, "loss_of", loss_of)
     assert "continuing from step 27" in train(tiny, folder)
     assert_same(folder, undisturbed_here)
 
@@ -393,14 +401,14 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
         dataset.train.labels[0] ^= 1
         return dataset
 
-    monkeypatch.setattr(plan, "load", changed)
+    monkeypatch.setattr(feeds, "load", changed)
     with pytest.raises(UsageError, match="was trained on other pictures or labels"):
         train(tiny, folder)
 
 
 def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch):
     facts = dataclasses.replace(source.describe(Digits()), num_classes=7)
-    monkeypatch.setattr(evaluation, "describe", lambda data: facts)
+    monkeypatch.setattr(evaluate, "describe", lambda data: facts)
     quiet = Display(Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):
-        evaluation.evaluate(RunFolder(undisturbed), "test", None, quiet)
+        evaluate.evaluate([RunFolder(undisturbed)], "test", None, quiet)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resflax import SGD, Cosine, StepDecay
+from resflax import SGD, Cosine, Polynomial, StepDecay
 from resflax.declarations.optimization import Schedule
 from resflax.training.optimizer import learning_rate, make_optimizer
 
@@ -52,6 +52,15 @@ def cosine(schedule: Cosine, peak: float, steps: int) -> list[float]:
     return expected
 
 
+def polynomial(schedule: Polynomial, peak: float, steps: int) -> list[float]:
+    expected = []
+    for step in range(steps):
+        done = (step - schedule.warmup_steps) / max(steps - schedule.warmup_steps, 1)
+        height = (peak - schedule.final_learning_rate) * (1 - max(done, 0)) ** schedule.power
+        expected.append(warmed_up(schedule, peak, step, schedule.final_learning_rate + height))
+    return expected
+
+
 warmups = {
     "warmup_steps": st.integers(0, 40),
     "warmup_learning_rate": st.floats(0, 0.5),
@@ -82,6 +91,22 @@ def test_step_decay_at_every_step(schedule: StepDecay, peak: float, steps: int):
 def test_cosine_at_every_step(schedule: Cosine, peak: float, steps: int):
     found = rates(schedule, peak, steps)
     np.testing.assert_allclose(found, cosine(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.builds(
+        Polynomial,
+        power=st.floats(0.5, 3),
+        final_learning_rate=st.floats(0, 1e-3),
+        **warmups,
+    ),
+    peaks,
+    st.integers(1, 50),
+)
+def test_polynomial_at_every_step(schedule: Polynomial, peak: float, steps: int):
+    found = rates(schedule, peak, steps)
+    np.testing.assert_allclose(found, polynomial(schedule, peak, steps), rtol=1e-5, atol=1e-6)
 
 
 def test_the_schedule_of_he_2015():

@@ -19,6 +19,7 @@ from sklearn.datasets import load_digits
 
 from resflax import CIFAR10, TFDS, Digits, UsageError
 from resflax.data import digits, source
+from resflax.data.pictures import BadPicture, decode
 from resflax.data.source import Split, describe, load, load_split
 
 Example = tuple[bytes, int]
@@ -441,12 +442,15 @@ def test_training_and_test_pictures_have_one_shape(tmp_path: Path):
 @pytest.mark.filterwarnings("ignore")  # Pillow warns of some of what it reads nevertheless
 def test_damaged_pictures_are_decoded_or_refused(kind: str):
     encoded, random = encode(pixels(1)[0], kind), np.random.default_rng(0)
-    decoded = []
+    decoded: list[np.ndarray | None] = []
     for _ in range(1500):
         damaged = np.frombuffer(encoded, np.uint8).copy()
         places = random.integers(0, random.choice([20, 60, len(damaged)]), random.integers(1, 7))
         damaged[places] = random.integers(0, 256, len(places))
         end = random.choice([len(damaged), int(random.integers(len(damaged)))])
-        decoded.append(source._decode(damaged[:end].tobytes(), "RGB"))
+        try:
+            decoded.append(decode(damaged[:end].tobytes()))
+        except BadPicture:
+            decoded.append(None)
     assert any(picture is None for picture in decoded)
     assert {picture.shape[2:] for picture in decoded if picture is not None} <= {(3,)}

@@ -1,31 +1,24 @@
-"""Prepared TFDS sets, read whole into memory: no TensorFlow, no network."""
+"""Data sets described, and small ones read whole into memory."""
 
-import contextlib
-import io
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
-from PIL import Image
-from tensorflow_datasets.core import read_only_builder
 
-from resflax.cache import cache_folder
-from resflax.data import digits
+from resflax.data.pictures import BadPicture, decode
+from resflax.data.prepared import files_of, open_set, set_features
+from resflax.data.records import CHANNELS, HELD_OUT_SEED, SplitName, count_classes, open_records
+from resflax.data.stream import InOrder
 from resflax.declarations.checks import refuse
-from resflax.declarations.data import TFDS
+from resflax.declarations.data import TFDS, Data, Streamed
 from resflax.errors import UsageError
-
-SplitName = Literal["train", "validation", "test"]
 
 Progress = Callable[[Sequence[int], str], Iterable[int]]
 """Wraps a sequence of chunks, described by a text, to show how far its reader is."""
 
 _CHUNK = 1000
-_MODES = {1: "L", 3: "RGB", 4: "RGBA"}  # Pillow's names, by number of channels
-_HELD_OUT_SEED = 0  # of the data, not of the run: every run holds out the same examples
 
 
 @dataclass(frozen=True)
@@ -93,25 +86,35 @@ def _no_progress(chunks: Sequence[int], text: str) -> Iterable[int]:
     return chunks
 
 
-def describe(data: TFDS) -> Facts:
+def describe(data: Data) -> Facts:
     """The set's class count and picture shape.
 
     Sets that every installation knows need not be prepared. Raises `UsageError` if there is no
     such set, or none with a picture and a class label.
     """
+    if isinstance(data, Streamed):
+        classes = _known_classes(data) or count_classes(data)
+        return Facts(data.name, classes, data.image_size, data.image_size, CHANNELS)
     known = _KNOWN.get(data.name)
     if known is not None and data.data_dir is None:
         return known
-    builder = _open(data)
-    image, label = _features(data, builder)
+    builder = open_set(data)
+    image, label = set_features(data, builder)
     height, width, channels = image.shape
     return Facts(data.name, label.num_classes, height, width, channels or 3)
 
 
-def training_examples(data: TFDS) -> int:
+def _known_classes(data: Data) -> int | None:
+    known = _KNOWN.get(data.name)
+    return known.num_classes if known is not None and data.data_dir is None else None
+
+
+def training_examples(data: Data) -> int:
     """Examples to train on. Raises `UsageError` if the set is not prepared, or cannot be used."""
-    builder = _open(data)
-    _features(data, builder)
+    if isinstance(data, Streamed):
+        return len(open_records(data).train)
+    builder = open_set(data)
+    set_features(data, builder)
     return int(builder.info.splits[data.train_split].num_examples) - data.validation
 
 
@@ -121,8 +124,8 @@ def load(data: TFDS, progress: Progress = _no_progress) -> Dataset:
     Raises `UsageError` for a missing or unsuitable set, and for pictures or labels that do not
     fit: the message names the split and the example.
     """
-    builder = _open(data)
-    _, label = _features(data, builder)
+    builder = open_set(data)
+    _, label = set_features(data, builder)
     train, validation = _hold_out(_read(data, builder, "train_split", progress), data.validation)
     test = _read(data, builder, "test_split", progress)
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -133,10 +136,15 @@ def load(data: TFDS, progress: Progress = _no_progress) -> Dataset:
     return Dataset(train, validation, test, label.num_classes)
 
 
-def load_split(data: TFDS, split: SplitName, progress: Progress = _no_progress) -> Split:
-    """Reads one of the splits that `load` gives. Raises `UsageError` as it does."""
-    builder = _open(data)
-    _features(data, builder)
+def load_split(data: Data, split: SplitName, progress: Progress = _no_progress) -> Split:
+    """Reads one of the splits that `load` gives. Raises `UsageError` as it does.
+
+    Of streamed data there is too much to be read whole: see `first_pictures`.
+    """
+    if isinstance(data, Streamed):
+        raise UsageError(f"{data.name} is too large to be read whole")
+    builder = open_set(data)
+    set_features(data, builder)
     if split == "test":
         return _read(data, builder, "test_split", progress)
     train, validation = _hold_out(_read(data, builder, "train_split", progress), data.validation)
@@ -147,92 +155,52 @@ def load_split(data: TFDS, split: SplitName, progress: Progress = _no_progress) 
     return validation
 
 
+def first_pictures(data: Data, split: SplitName, count: int) -> Split:
+    """The first pictures of a split, as tests show them; all if there are fewer.
+
+    Raises `UsageError` if they cannot be read.
+    """
+    if not isinstance(data, Streamed):
+        whole = load_split(data, split)
+        return whole[np.arange(min(count, len(whole)))]
+    opened = open_records(data)
+    test = InOrder(opened.split(data, split), data, opened.num_classes)
+    found = [test.picture(number) for number in range(min(count, len(test.records)))]
+    good = [one for one in found if not one.bad]
+    if not good:
+        raise UsageError(f"none of the first {len(found)} pictures of {split} can be read")
+    labels = np.array([one.labels for one in good], np.int32)
+    return Split(np.stack([one.images for one in good]), labels)
+
+
 def _hold_out(train: Split, count: int) -> tuple[Split, Split | None]:
     """The examples to train on and, if `count` is not 0, those to choose by."""
     if count == 0:
         return train, None
-    order = np.random.default_rng(_HELD_OUT_SEED).permutation(len(train))
+    order = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))
     held_out, kept = np.split(order, [count])
     return train[np.sort(kept)], train[np.sort(held_out)]
-
-
-def _open(data: TFDS) -> Any:
-    """The builder of the prepared set."""
-    data_dir = Path(data.data_dir).expanduser() if data.data_dir is not None else None
-    embedded = data.name == digits.NAME
-    if embedded:
-        data_dir = data_dir or cache_folder("datasets")
-        try:
-            digits.prepare(data_dir)
-        except OSError as error:
-            raise UsageError(f"cannot prepare the digits in {data_dir}: {error}") from None
-    try:
-        return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
-    except Exception as error:  # TFDS raises many kinds for a name or folder it cannot use
-        place = data_dir or tfds.core.constants.DATA_DIR
-        kind = type(error).__name__
-        detail = "" if "NotFound" in kind else f" ({kind}: {' '.join(str(error).split())[:200]})"
-        refuse(
-            data,
-            "name",
-            f"no prepared set of that name in {place}{detail}; name its folder with --data.data-dir"
-            f', or prepare it: pip install "resflax[prepare]" && tfds build {data.name} '
-            "--file_format=array_record",
-        )
-
-
-def _features(data: TFDS, builder: Any) -> tuple[Any, Any]:
-    """The picture's and the label's feature, checked."""
-    features, splits = builder.info.features, builder.info.splits
-    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
-        refuse(
-            data,
-            "name",
-            f"the set is stored as {builder.info.file_format.value}; it must be array_record",
-        )
-    for field in ("image_key", "label_key"):
-        if getattr(data, field) not in features:
-            refuse(data, field, f"{data.name} has the features {', '.join(sorted(features))}")
-    image, label = features[data.image_key], features[data.label_key]
-    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
-        refuse(data, "image_key", "it must name a picture of 8-bit values")
-    if image.shape[-1] not in (None, *_MODES):
-        refuse(data, "image_key", f"its pictures have {image.shape[-1]} channels, not 1, 3 or 4")
-    if not isinstance(label, tfds.features.ClassLabel):
-        refuse(data, "label_key", "it must name a class label")
-    for field in ("train_split", "test_split"):
-        name = getattr(data, field)
-        if name not in splits:
-            refuse(data, field, f"{data.name} has the splits {', '.join(splits)}")
-        if splits[name].num_examples == 0:
-            refuse(data, field, f"that split of {data.name} has no examples")
-    examples = splits[data.train_split].num_examples
-    if data.validation >= examples:
-        refuse(
-            data, "validation", f"it must be below the {examples} examples of {data.train_split}"
-        )
-    return image, label
 
 
 def _read(data: TFDS, builder: Any, field: str, progress: Progress) -> Split:
     split = getattr(data, field)
     encoded = {data.image_key: tfds.decode.SkipDecoding()}
-    with _files_of(data, split):
+    with files_of(data, split):
         source = builder.as_data_source(split, decoders=encoded)
         labels = np.empty(len(source), np.int32)
     channels = builder.info.features[data.image_key].shape[-1] or 3
-    mode = _MODES[channels]
     images: np.ndarray | None = None
     starts = range(0, len(source), _CHUNK)
     for start in progress(starts, f"reading {data.name} {split}"):
         chosen = range(start, min(start + _CHUNK, len(source)))
-        with _files_of(data, split):
+        with files_of(data, split):
             examples = source.__getitems__(list(chosen))
         for index, example in zip(chosen, examples, strict=True):
             where = f"{data.name}, {split}, example {index}"
-            image = _decode(example[data.image_key], mode)
-            if image is None:
-                raise UsageError(f"{where}: its picture cannot be decoded")
+            try:
+                image = decode(example[data.image_key], channels)
+            except BadPicture as error:
+                raise UsageError(f"{where}: its picture cannot be decoded ({error})") from None
             if images is None:
                 images = np.empty((len(source), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
@@ -251,24 +219,3 @@ def _read(data: TFDS, builder: Any, field: str, progress: Progress) -> Split:
             f"it must be at least 0 and below {classes}"
         )
     return Split(images, labels)
-
-
-@contextlib.contextmanager
-def _files_of(data: TFDS, split: str) -> Iterator[None]:
-    """Names the split whose files are missing or damaged."""
-    try:
-        yield
-    except Exception as error:  # array_record and protobuf raise many kinds
-        detail = " ".join(str(error).split())[:200]
-        raise UsageError(
-            f"{data.name}, {split}: its files cannot be read ({detail}); prepare the set anew"
-        ) from None
-
-
-def _decode(encoded: bytes, mode: str) -> np.ndarray | None:
-    """(H, W, C) uint8, or None for bytes that are not a picture."""
-    try:
-        pixels = np.asarray(Image.open(io.BytesIO(encoded)).convert(mode))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        return None  # all that Pillow raises for damaged pictures
-    return pixels[..., None] if pixels.ndim == 2 else pixels

@@ -61,7 +61,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 def _match(value: Any, hint: Any) -> Any:
     """`value` as an instance of one non-union annotation, or `_MISMATCH`."""
     if get_origin(hint) is Literal:
-        hit = isinstance(value, str) and value in get_args(hint)
+        hit = any(type(value) is type(x) and value == x for x in get_args(hint))
         return value if hit else _MISMATCH
     if get_origin(hint) is tuple:
         if not isinstance(value, tuple | list):
@@ -88,7 +88,7 @@ def _as_float(value: Any) -> Any:
 
 def _describe(hint: Any) -> str:
     if get_origin(hint) is Literal:
-        return "one of " + ", ".join(get_args(hint))
+        return "one of " + ", ".join(map(str, get_args(hint)))
     if get_origin(hint) is tuple:
         return f"a tuple of {get_args(hint)[0].__name__}"
     names = {

@@ -12,7 +12,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.data.augmentation import Normalization, normalize
-from resflax.data.source import Split, describe, load_split
+from resflax.data.source import Split, describe, first_pictures
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
@@ -58,8 +58,7 @@ def load_networks(folder: RunFolder, examples: int) -> list[Network]:
     checkpoints = Checkpoints(folder.checkpoints)
     if checkpoints.newest_good(lambda text: None) is None:
         raise UsageError(f"{folder.path} has no checkpoint to look into")
-    split = load_split(experiment.data, "test")
-    pictures = split[np.arange(min(examples, len(split)))]
+    pictures = first_pictures(experiment.data, "test", examples)
     module = build(experiment.model, describe(experiment.data).num_classes)
     found = []
     for step in checkpoints.steps():

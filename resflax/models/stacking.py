@@ -49,6 +49,11 @@ def unstack(variables: Mapping[str, Any]) -> dict[str, Any]:
     return found
 
 
+def is_stacked(name: str) -> bool:
+    """Whether a module of this name, at the top of the network, is units that are stacked."""
+    return _UNITS.fullmatch(name) is not None
+
+
 def _number(unit: str) -> int:
     match = _UNIT.fullmatch(unit)
     assert match is not None

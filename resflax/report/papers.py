@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from resflax.declarations.data import CIFAR10, CIFAR100, TFDS
+from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Streamed
 from resflax.declarations.models import DenseNet, Model, ResNet
 from resflax.declarations.optimization import SGD, StepDecay
 from resflax.experiment import Experiment, differences
@@ -46,7 +46,8 @@ class PaperFigure:
     def described(self) -> str:
         """Data, split, schedule and what the number is of."""
         p, data = self.protocol, self.protocol.data
-        augmented = "augmented" if data.crop_padding or data.flip else "not augmented"
+        cropped = isinstance(data, Streamed) or data.crop_padding > 0
+        augmented = "augmented" if cropped or data.flip else "not augmented"
         parts = [
             f"{data.name} test split ({augmented} training pictures), one crop, last step",
             f"{self.statistic}, {_length(p)}, batch {p.batch_size}",

@@ -113,7 +113,8 @@ class Checkpoints:
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """The state saved at `step` as nested dicts and lists of arrays on one local device.
 
-        Its `params` and `batch_stats` are by module path, stacked units taken apart.
+        Its `params` and `batch_stats` are those that are evaluated, moving averages if the run has
+        them, by module path, stacked units taken apart.
         """
         one = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         like = jax.tree.map(
@@ -121,6 +122,7 @@ class Checkpoints:
             self._shapes(step),
         )
         state, _ = self.restore(step, like)
+        state |= state["average"] or {}
         named = ("params", "batch_stats")
         return {name: unstack(tree) if name in named else tree for name, tree in state.items()}
 

@@ -70,20 +70,34 @@ class Devices:
         self.devices = list(jax.local_devices() if devices is None else devices)
         self.mesh = Mesh(np.array(self.devices), (AXIS,))
 
-    def check_batch_size(self, batch_size: int) -> None:
-        """Raises `UsageError` if the batch cannot be dealt out evenly."""
-        count = len(self.devices)
+    def check_batch_size(self, batch_size: int, parts: int = 1, *, pairs: bool = False) -> None:
+        """Raises `UsageError` if the batch cannot be dealt out evenly.
+
+        Args:
+          batch_size: of the batch.
+          parts: micro-batches that each device makes of its share.
+          pairs: whether each of these must have pictures in pairs.
+        """
+        devices = len(self.devices)
+        count = devices * parts * (2 if pairs else 1)
         if batch_size % count:
             below, above = batch_size // count * count, -(-batch_size // count) * count
             nearest = f"{below} or {above}" if below else f"{above}"
+            factors = f"{devices} devices"
+            factors += f" x {parts} micro-batches" if parts > 1 else ""
+            factors += " x 2 pictures that are mixed" if pairs else ""
             raise UsageError(
-                f"Experiment.batch_size is {batch_size}; it must be a multiple of the {count} "
-                f"devices (such as {nearest})"
+                f"Experiment.batch_size is {batch_size}; it must be a multiple of the {factors} "
+                f"(such as {nearest})"
             )
 
     def replicate(self, tree: Any) -> Any:
         """The arrays of a tree, copied whole to every device."""
         return jax.device_put(tree, self._whole)
+
+    def deal(self, tree: Any) -> Any:
+        """The arrays of a tree, their leading axis dealt out to the devices, on its way there."""
+        return jax.device_put(jax.tree.map(self._deal, tree), self._dealt)
 
     def abstract(self, make: Callable[[], Any]) -> Any:
         """Shapes, types and devices of what `replicate(make())` would give, without making it."""
@@ -105,6 +119,10 @@ class Devices:
     @property
     def _whole(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec())
+
+    @property
+    def _dealt(self) -> NamedSharding:
+        return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
     def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> OnDevices:
         """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.
@@ -162,8 +180,8 @@ class Devices:
         )
         return jax.jit(mapped, donate_argnums=donated)
 
-    def _deal(self, array: np.ndarray) -> np.ndarray:
-        if self.parallel == "shard_map":
+    def _deal(self, array: Any) -> Any:
+        if self.parallel == "shard_map" or isinstance(array, jax.Array):  # dealt out already
             return array
         count = len(self.devices)
         return array.reshape(count, len(array) // count, *array.shape[1:])

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
@@ -20,9 +19,10 @@ from resflax.training.files import writing
 from resflax.training.interruption import Interruption
 from resflax.training.metrics import Metrics
 from resflax.training.plan import Plan
+from resflax.training.precise import precise
 from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
-from resflax.training.state import TrainState, params_sha256
+from resflax.training.state import TrainState, params_sha256, same
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
@@ -94,6 +94,7 @@ class Run:
         self.clock.before = max(self.clock.before, notes["seconds"])
         self.skipped = notes.get("skipped", 0)
         self.rollbacks = notes.get("rollbacks", [])
+        self.plan.train.bad = {int(index): why for index, why in notes.get("bad", {}).items()}
         return state
 
     def _advance(self, state: TrainState, step: int, bar: Bar) -> tuple[TrainState, int]:
@@ -107,10 +108,8 @@ class Run:
         while step < until and not self.interruption:
             before = loss
             count = min(until - step, self._steps_at_once())
-            batches = np.full((every.batch_size, self.plan.steps_at_once), -1, np.int32)
-            for i in range(count):
-                batches[:, i] = self.plan.order.batch(step + i + self.skipped)
-            state, loss = self.plan.run(state, self.plan.train, batches)
+            batches = self.plan.train.batches(step + self.skipped, count)
+            state, loss = self.plan.run(state, self.plan.train.on_devices, batches)
             step += count
             self.clock.steps += count
             # The host stays one call ahead: enough to keep the devices busy, and a signal is
@@ -125,14 +124,14 @@ class Run:
     def _steps_at_once(self) -> int:
         """As many as take a quarter of a second, so that signals do not wait."""
         rate = self.clock.rate()
-        return 1 if rate is None else min(max(int(rate / 4), 1), self.plan.steps_at_once)
+        return 1 if rate is None else min(max(int(rate / 4), 1), self.plan.train.steps_at_once)
 
     def _go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
         done = int(state.step)
         step, rate = done + 1, self.record.learning_rate(done + 1)
-        batch = self.plan.order.batch(done + self.skipped)
-        cause = self.plan.explain(state, self.plan.train, batch)
+        batch = self.plan.train.batch(done + self.skipped)
+        cause = self.plan.explain(state, self.plan.train.on_devices, batch)
         fault = f"at step {step} (learning rate {rate:g}) {cause}"
         if self.experiment.on_nonfinite == "stop":
             newest = "there is no checkpoint yet"
@@ -175,6 +174,11 @@ class Run:
             return state, True
         if final or step % experiment.log_every == 0:
             state = self.record.training(state, step)
+        if final and experiment.precise_batch_norm:
+            found = self._precise(state, step)
+            if found is None:
+                return state, False
+            state = found
         if final or step % experiment.evaluate_every == 0:
             names = list(self.plan.held_out) if final else list(self.plan.held_out)[:1]
             stop = self.interruption.__bool__
@@ -183,6 +187,23 @@ class Run:
         if final or step % experiment.checkpoint_every == 0:
             self._save(state, step)
         return state, True
+
+    def _precise(self, state: TrainState, step: int) -> TrainState | None:
+        """The final state with precise statistics, or None if a signal came first."""
+        first = step + self.skipped
+        found = precise(
+            self.plan.statistics,
+            state,
+            self.plan.devices,
+            self.plan.train.on_devices,
+            map(self.plan.train.batch, range(first, first + self.experiment.precise_batch_norm)),
+            self.interruption.__bool__,
+        )
+        if found is not None and self.saved == step and not same(found, state):
+            # Saved by a session that was interrupted before it had them.
+            self.checkpoints.drop_after(step - 1)
+            self.saved = None
+        return found
 
     def _save(self, state: TrainState, step: int) -> None:
         if self.saved != step:
@@ -193,6 +214,7 @@ class Run:
                     "seconds": self.clock.total,
                     "skipped": self.skipped,
                     "rollbacks": self.rollbacks,
+                    "bad": self.plan.train.bad,
                 },
                 every=self.experiment.checkpoint_every,
             )
@@ -209,7 +231,7 @@ class Run:
             "params": self.plan.summary.params,
             "macs": self.plan.summary.macs,
             "seconds": self.clock.total,
-            "params_sha256": params_sha256(jax.device_get(state.params)),
+            "params_sha256": params_sha256(jax.device_get(state.evaluated()["params"])),
         }
         if self.experiment.on_nonfinite == "rollback":
             result["rollbacks"] = self.rollbacks

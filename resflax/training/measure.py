@@ -6,9 +6,10 @@ from typing import Any
 
 import jax
 
-from resflax.data.feed import evaluation_batches
+from resflax.errors import TrainingError
+from resflax.training.feeds import TestFeed
 from resflax.training.state import TrainState
-from resflax.training.step import Examples, Sums
+from resflax.training.step import Sums
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Measurement:
 def measure(
     step: Callable[..., Sums],
     state: TrainState,
-    examples: Examples,
+    feed: TestFeed,
     batch_size: int,
     *,
     tick: Callable[[int], Any] = lambda done: None,
@@ -38,19 +39,23 @@ def measure(
     Args:
       step: an evaluation step that runs on the devices.
       state: whose parameters and statistics are measured.
-      examples: the split.
+      feed: of the split.
       batch_size: examples at a time over all devices; the last batch is filled up.
       tick: is told how many examples are done.
       stop: asked before every batch.
+
+    Raises `TrainingError` if too many pictures cannot be read.
     """
-    count = len(examples.labels)
-    loss, wrong, wrong_of_five = 0.0, 0, 0
-    for start, batch in enumerate(evaluation_batches(count, batch_size)):
+    loss, wrong, wrong_of_five, count = 0.0, 0, 0, 0
+    for start, batch in enumerate(feed.batches(batch_size)):
         if stop():
             return None
-        sums = jax.device_get(step(state, examples, batch))
+        sums = jax.device_get(step(state, feed.on_devices, batch))
         loss += float(sums.loss)
         wrong += int(sums.wrong)
         wrong_of_five += int(sums.wrong_of_five)
-        tick(min((start + 1) * batch_size, count))
+        count += int(sums.examples)
+        tick(min((start + 1) * batch_size, feed.examples))
+    if not count:
+        raise TrainingError("none of the pictures to be measured can be read")
     return Measurement(loss / count, wrong / count, wrong_of_five / count, count)

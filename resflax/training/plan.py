@@ -1,34 +1,37 @@
 """All that a run needs and that stays the same while it goes: data, network, compiled steps."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resflax.data.augmentation import Normalization, fit_normalization
-from resflax.data.feed import Order, evaluation_batches
-from resflax.data.source import Dataset, Split, load
-from resflax.errors import UsageError
+from resflax.data.augmentation import Normalization
+from resflax.data.feed import Order
 from resflax.experiment import Experiment
 from resflax.models import build
 from resflax.models.summary import Summary, summarize
 from resflax.training import memory
 from resflax.training.devices import Devices
 from resflax.training.display import Display
+from resflax.training.feeds import TestFeed, TrainingFeed, open_feeds
 from resflax.training.nonfinite import explain
 from resflax.training.optimizer import LearningRate, learning_rate, make_optimizer
+from resflax.training.precise import statistics_step
+from resflax.training.recipe import Recipe
 from resflax.training.state import TrainState, drawing, initial_state
 from resflax.training.step import (
     AXIS,
+    Batch,
     Examples,
+    TrainStep,
     evaluation_step,
-    loss_of,
     many_steps,
     train_step,
+    whole_loss_of,
 )
 
 
@@ -41,18 +44,18 @@ class Plan:
     order: Order
     """Which examples each step takes."""
     devices: Devices
-    train: Examples
-    """Training examples, on the devices."""
-    held_out: dict[str, Examples]
-    """`test`, and `validation` if the experiment holds examples out, on the devices."""
+    train: TrainingFeed
+    held_out: dict[str, TestFeed]
+    """`test`, and `validation` if the experiment holds examples out."""
     run: Callable[..., Any]
-    """(state, examples, batches (B, n)) -> (state, last loss), see `step.many_steps`; the state
-    passed in is gone afterwards."""
-    steps_at_once: int
-    """n, the most steps of one call."""
+    """(state, the feed's `on_devices`, its `batches`) -> (state, last loss), see `step.many_steps`;
+    the state passed in is gone afterwards."""
     evaluate: Callable[..., Any]
-    """(state, examples, (indices, weights)) -> sums."""
-    explain: Callable[[TrainState, Examples, np.ndarray], str]
+    """(state, the feed's `on_devices`, one of its `batches`) -> sums."""
+    statistics: Callable[..., Any]
+    """(state, the feed's `on_devices`, a `batch`) -> its statistics, see
+    `precise.statistics_step`."""
+    explain: Callable[[TrainState, Examples | None, Batch], str]
     """Says what is not finite in the step that follows a state, and since which layer."""
     state: TrainState
     """Shapes, types and devices of a state, without its numbers."""
@@ -62,103 +65,104 @@ class Plan:
     summary: Summary
     """Of the network."""
     data_sha256: str
-    """Hash of all pictures and labels."""
+    """Of the data: see `Feeds`."""
 
 
 def make_plan(experiment: Experiment, display: Display) -> Plan:
-    """Loads the data, builds the network and compiles its step, on all devices of this machine.
+    """Opens the data, builds the network and compiles its step, on all devices of this machine.
 
     Raises `UsageError` where data, network, batch size or schedule do not fit together, or the step
     does not fit into the memory.
     """
     devices = Devices(experiment.parallel)
-    devices.check_batch_size(experiment.batch_size)
-    dataset = load(experiment.data, display.items)
-    order = Order(len(dataset.train), experiment.batch_size, experiment.seed)
-    steps = _steps(experiment, order)
+    recipe = Recipe.of(experiment)
+    devices.check_batch_size(
+        experiment.batch_size, recipe.gradient_accumulation, pairs=recipe.augmentation.mixes
+    )
+    feeds = open_feeds(experiment, devices, display)
+    train, steps, image_shape = feeds.train, feeds.steps, feeds.image_shape
+    recipe.augmentation.check_channels(image_shape[-1])
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
     optimizer = make_optimizer(experiment.optimizer, rate)
     network = partial(
         build,
         experiment.model,
-        dataset.num_classes,
+        feeds.num_classes,
         dtype=jnp.dtype(experiment.precision),
         axis_name=AXIS,
         synchronized=experiment.batch_norm == "synchronized",
     )
     module = network(for_training=True)
     # Parameters do not depend on the axis, and outside the devices' functions there is none.
-    drawn = build(experiment.model, dataset.num_classes)
-    normalization = fit_normalization(dataset.train.images, experiment.data)
+    drawn = build(experiment.model, feeds.num_classes)
 
     def draw(normalization: Normalization) -> TrainState:
-        return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
-
-    train = _on_devices(devices, dataset.train)
-    held_out = {name: _on_devices(devices, split) for name, split in _held_out(dataset)}
-    summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
-    draw_once = drawing(draw, len(summary.rows))
-    state = devices.abstract(partial(draw, normalization))
-    with display.bar("compiling", 1):
-        steps_at_once = devices.steps_at_once
-        run, program = devices.compile(
-            many_steps(train_step(module, optimizer, experiment.data)),
-            state,
-            train,
-            np.zeros((experiment.batch_size, steps_at_once), np.int32),
-            donate_state=True,
+        return initial_state(
+            drawn,
+            optimizer,
+            normalization,
+            image_shape,
+            experiment.seed,
+            averaged=experiment.ema_decay is not None,
         )
-        needed = memory.step_bytes(program)
-        if needed is not None:  # the examples are there already
-            memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
-        evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
-        for split in held_out.values():
-            batch = evaluation_batches(len(split.labels), experiment.batch_size)[0]
-            evaluate.prepare(state, split, batch)
+
+    summary = summarize(experiment.model, feeds.num_classes, image_shape)
+    draw_once = drawing(draw, len(summary.rows))
+    state = devices.abstract(partial(draw, feeds.normalization))
+    step = train_step(module, optimizer, experiment.data, recipe)
+    run, needed = _compile(devices, step, state, train, display)
+    if needed is not None:  # the examples are there already
+        kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
+        memory.check_fits(needed - kept, devices.devices)
+    evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
+    with display.bar("compiling evaluation", len(feeds.held_out)) as bar:
+        for done, feed in enumerate(feeds.held_out.values(), start=1):
+            evaluate.prepare(state, feed.on_devices, feed.kind(experiment.batch_size))
+            bar.set(done)
     return Plan(
         steps=steps,
-        order=order,
+        order=feeds.order,
         devices=devices,
         train=train,
-        held_out=held_out,
+        held_out=feeds.held_out,
         run=run,
-        steps_at_once=steps_at_once,
         evaluate=evaluate,
-        explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
+        statistics=devices.parallelize(
+            statistics_step(module, experiment.data, recipe), donate_state=False
+        ),
+        explain=partial(
+            explain,
+            devices,
+            partial(whole_loss_of, network(), experiment.data, recipe=recipe),
+        ),
         state=state,
-        initial=lambda: devices.replicate(draw_once(normalization)),
+        initial=lambda: devices.replicate(draw_once(feeds.normalization)),
         learning_rate=rate,
         summary=summary,
-        data_sha256=_sha256(dataset),
+        data_sha256=feeds.sha256,
     )
 
 
-def _steps(experiment: Experiment, order: Order) -> int:
-    if experiment.steps is not None:
-        return experiment.steps
-    assert experiment.epochs is not None, "Experiment has checked it"
-    steps = order.steps(experiment.epochs)
-    if not 1 <= steps < 2**31:
-        raise UsageError(
-            f"Experiment.epochs is {experiment.epochs}; with {order.examples} training examples "
-            f"that makes {steps} steps, and there must be at least 1 and below 2**31"
-        )
-    return steps
+def _compile(
+    devices: Devices, step: TrainStep, state: TrainState, train: TrainingFeed, display: Display
+) -> tuple[Callable[..., Any], int | None]:
+    """What runs steps, compiled for each shape of the batches, and the most bytes one needs."""
+    kinds = train.kinds()
+    programs, needed = {}, []
+    with display.bar("compiling", len(kinds)) as bar:
+        for kind in kinds:
+            run, program = devices.compile(
+                many_steps(step), state, train.on_devices, kind, donate_state=True
+            )
+            programs[_shapes(kind)] = run
+            needed.append(memory.step_bytes(program))
+            bar.set(len(needed))
+
+    def run_any(state: TrainState, examples: Examples | None, batches: Any) -> Any:
+        return programs[_shapes(batches)](state, examples, batches)
+
+    return run_any, max((n for n in needed if n is not None), default=None)
 
 
-def _held_out(dataset: Dataset) -> list[tuple[str, Split]]:
-    test = [("test", dataset.test)]
-    return test if dataset.validation is None else [("validation", dataset.validation), *test]
-
-
-def _sha256(dataset: Dataset) -> str:
-    digest = hashlib.sha256()
-    for split in (dataset.train, *(split for _, split in _held_out(dataset))):
-        digest.update(np.ascontiguousarray(split.images).data)
-        digest.update(np.ascontiguousarray(split.labels, "<i4").data)
-    return digest.hexdigest()
-
-
-def _on_devices(devices: Devices, split: Split) -> Examples:
-    images, labels = devices.replicate((split.images, split.labels))
-    return Examples(images, labels)
+def _shapes(batches: Any) -> tuple[tuple[int, ...], ...]:
+    return tuple(np.shape(array) for array in jax.tree.leaves(batches))

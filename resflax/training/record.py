@@ -36,6 +36,7 @@ class Record:
             loss=float(totals.loss) / steps,
             error=int(totals.wrong) / (steps * self.experiment.batch_size),
             gradient_norm=_finite(float(totals.gradient_norm) / steps),
+            **({"bad_pictures": len(self.plan.train.bad)} if self.plan.train.bad else {}),
         )
         self.clock.forget()
         return state.replace(totals=self.plan.devices.replicate(Totals.zero()))
@@ -46,12 +47,12 @@ class Record:
         """Measures a split; False if `stop()` came first."""
         if self.metrics.has(step, split):
             return True
-        examples = self.plan.held_out[split]
-        with self.display.bar(f"{split} split", len(examples.labels)) as bar:
+        feed = self.plan.held_out[split]
+        with self.display.bar(f"{split} split", feed.examples) as bar:
             found = measure(
                 self.plan.evaluate,
                 state,
-                examples,
+                feed,
                 self.experiment.batch_size,
                 tick=bar.set,
                 stop=stop,

@@ -14,7 +14,7 @@ from resflax.experiment import Experiment, differences
 from resflax.models.stacking import stack
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.run_folder import RunFolder
-from resflax.training.state import TrainState, params_sha256
+from resflax.training.state import TrainState, begin_average, params_sha256
 
 # Fields of a network that decide how it is drawn or trained, but not what its weights compute.
 _FREE = ("dropout_rate", "shortcut_dropout_rate", "gate_bias", "zero_init_last_scale", "remat")
@@ -25,8 +25,8 @@ def start_from(
 ) -> tuple[TrainState, dict[str, Any]]:
     """The state before the first step, with the newest weights of another run's network.
 
-    Parameters, running averages and normalisation are that run's; all else stays as drawn, and so
-    does the classifier where the number of classes differs.
+    Parameters and batch statistics, averaged if that run averages them, and normalisation are that
+    run's; all else stays as drawn, and so does the classifier where the number of classes differs.
 
     Args:
       path: folder of the other run.
@@ -72,7 +72,8 @@ def start_from(
     _check_shapes(path, there, here)
     placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), there, here)
     normalization = Normalization(**placed.pop("normalization"))
-    return drawn.replace(**placed, normalization=normalization), origin
+    state = drawn.replace(**placed, normalization=normalization)
+    return begin_average(state) if drawn.average else state, origin
 
 
 def _check_shapes(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:

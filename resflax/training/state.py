@@ -52,12 +52,22 @@ class TrainState(flax.struct.PyTreeNode):
     """float32 running means and variances by module path, likewise."""
     opt_state: Any
     """The optimizer's."""
+    average: dict[str, Any]
+    """Exponential moving averages of `params` and `batch_stats`; empty if the run has none."""
     normalization: Normalization
     """Of the pictures, fitted to the training examples."""
     totals: Totals
     """For the log."""
     failed: Array
     """() bool: the next step has no finite loss or gradient; steps change nothing any more."""
+
+    def variables(self) -> dict[str, Any]:
+        """`params` and `batch_stats` as they are trained."""
+        return {"params": self.params, "batch_stats": self.batch_stats}
+
+    def evaluated(self) -> dict[str, Any]:
+        """`params` and `batch_stats` as they are evaluated: the averages, if the run has them."""
+        return self.average or self.variables()
 
 
 # Layers whose weights are drawn by one program; of more it compiles for minutes (ResNet-1202: 7),
@@ -81,13 +91,15 @@ def initial_state(
     normalization: Normalization,
     image_shape: tuple[int, int, int],
     seed: int,
+    *,
+    averaged: bool = False,
 ) -> TrainState:
     """Weights drawn from the seed, before the first step. To be traced: see `training.plan`."""
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
     # Lazily: only the draws, not the network's first run.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = module.lazy_init(weights_key, images, train=False)
-    return state_of(variables, optimizer, normalization, key)
+    return state_of(variables, optimizer, normalization, key, averaged=averaged)
 
 
 def state_of(
@@ -95,19 +107,38 @@ def state_of(
     optimizer: optax.GradientTransformation,
     normalization: Normalization,
     key: Array,
+    *,
+    averaged: bool = False,
 ) -> TrainState:
-    """The state before the first step of a network with the given `params` and `batch_stats`."""
+    """The state before the first step of a network with the given `params` and `batch_stats`.
+
+    If it is `averaged`, its moving averages begin with these.
+    """
     params = stack(variables["params"])
-    return TrainState(
+    state = TrainState(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
         batch_stats=stack(variables["batch_stats"]),
         opt_state=optimizer.init(params),
+        average={},
         normalization=normalization,
         totals=Totals.zero(),
         failed=jnp.zeros((), bool),
     )
+    return begin_average(state) if averaged else state
+
+
+def begin_average(state: TrainState) -> TrainState:
+    """The state with moving averages that begin with its weights and statistics."""
+    # Copies: a step takes over the arrays of both.
+    return state.replace(average=jax.tree.map(jnp.copy, state.variables()))
+
+
+def same(one: TrainState, other: TrainState) -> bool:
+    """Whether two states of a run are equal to the bit."""
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def params_sha256(params: Any) -> str:

@@ -9,10 +9,13 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
-from resflax.data.augmentation import augment, example_keys, normalize
-from resflax.declarations.data import TFDS
+from resflax.data.augmentation import example_keys, normalize, training_pictures
+from resflax.data.augmentations.mixing import mix, partners
+from resflax.declarations.data import Data
+from resflax.training.recipe import PLAIN, Recipe, losses_of
 from resflax.training.state import Totals, TrainState
 
 Array = jax.Array
@@ -21,7 +24,7 @@ AXIS = "data"
 
 
 class Examples(NamedTuple):
-    """A whole split on the device, the same on every device."""
+    """Pictures and labels: a whole split, the same on every device, or a batch."""
 
     images: Array
     """(N, H, W, C) uint8."""
@@ -32,6 +35,8 @@ class Examples(NamedTuple):
 class Sums(NamedTuple):
     """What an evaluation adds up over examples, each () and exact in count."""
 
+    examples: Array
+    """int32: examples that count."""
     loss: Array
     """float32: summed cross-entropy."""
     wrong: Array
@@ -40,27 +45,70 @@ class Sums(NamedTuple):
     """int32: examples not among the first five guesses."""
 
 
-TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
-EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
+Batch = Array | np.ndarray | Examples
+"""Indices (B,) int32 of examples that are on the device, or the batch's own pictures and labels."""
+
+TrainStep = Callable[[TrainState, Examples | None, Batch], tuple[TrainState, Array]]
+EvaluationStep = Callable[[TrainState, Examples | None, tuple[Batch, Array]], Sums]
 
 
-LossOf = Callable[[Any], tuple[Array, tuple[Array, Any]]]
-"""Of parameters: the mean loss, and the logits and new batch statistics."""
+def look_up(examples: Examples | None, batch: Batch) -> Examples:
+    """The pictures and labels of a batch."""
+    if isinstance(batch, Examples):
+        return batch
+    assert examples is not None, "indices are of a split on the device"
+    return Examples(examples.images[batch], examples.labels[batch])
+
+
+class Outcome(NamedTuple):
+    """What a forward pass leaves behind, beside the loss."""
+
+    logits: Array
+    """(B, classes) float32."""
+    labels: Array
+    """(B,) int32: the class each picture shows; of a mixed one, that of its larger part."""
+    batch_stats: Any
+    """Running averages that have taken in the batch."""
+
+
+LossOf = Callable[[Any], tuple[Array, Outcome]]
+"""Of parameters: the mean loss, and the rest."""
+
+# Numbers of a step's draws for whole batches, above all places of examples.
+_BATCH = 2**31
 
 
 def loss_of(
-    module: nn.Module, data: TFDS, state: TrainState, examples: Examples, indices: Array
+    module: nn.Module,
+    data: Data,
+    state: TrainState,
+    examples: Examples | None,
+    batch: Batch,
+    recipe: Recipe = PLAIN,
+    part: Array | int = 0,
 ) -> LossOf:
     """The loss of a replica's share of the step that follows `state`, as a function of parameters.
 
-    Pictures are augmented and activations dropped as `state` decides.
+    Pictures are augmented and activations dropped as `state` decides. With gradient accumulation
+    `batch` is one micro-batch, number `part`.
     """
+    augmentation, parts = recipe.augmentation, recipe.gradient_accumulation
     augmentation_key, dropout_key = jax.random.split(jax.random.fold_in(state.key, state.step))
-    share = len(indices)
-    keys = example_keys(augmentation_key, jax.lax.axis_index(AXIS) * share, share)
-    images = augment(normalize(examples.images[indices], state.normalization), keys, data)
+    images, labels = look_up(examples, batch)
+    share = len(labels)
+    first = jax.lax.axis_index(AXIS) * share
+    if parts > 1:
+        first = first * parts + part
+        dropout_key = jax.random.fold_in(dropout_key, part)
+    keys = example_keys(augmentation_key, first, share, parts)
+    images = training_pictures(images, keys, state.normalization, data, augmentation)
+    shown, weight = labels, None
+    if augmentation.mixes:
+        number = jnp.uint32(_BATCH) + jnp.uint32(part)
+        images, weight = mix(images, jax.random.fold_in(augmentation_key, number), augmentation)
+        shown = jnp.where(weight < 0.5, partners(labels), labels)
 
-    def loss(params: Any) -> tuple[Array, tuple[Array, Any]]:
+    def loss(params: Any) -> tuple[Array, Outcome]:
         logits, updates = module.apply(
             {"params": params, "batch_stats": state.batch_stats},
             images,
@@ -68,28 +116,127 @@ def loss_of(
             mutable=["batch_stats"],
             rngs={"dropout": dropout_key},
         )
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, examples.labels[indices])
-        return jnp.mean(losses), (logits, updates["batch_stats"])
+        losses = losses_of(logits, labels, weight, recipe)
+        return jnp.mean(losses), Outcome(logits, shown, updates["batch_stats"])
 
     return loss
 
 
-def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data: TFDS) -> TrainStep:
-    """The step (state, examples, indices (B,)) -> (state, mean loss of the global batch).
+def micro_batches(share: Batch, parts: int) -> Any:
+    """A replica's share (B, ...) as (parts, B / parts, ...): every parts-th example is together.
+
+    So a micro-batch has the same examples on any number of devices.
+    """
+
+    def split(array: Any) -> Array:
+        return jnp.moveaxis(jnp.reshape(array, (-1, parts, *array.shape[1:])), 1, 0)
+
+    return jax.tree.map(split, share)
+
+
+def each_micro_batch(share: Batch, parts: int) -> list[Any]:
+    """`micro_batches`, one by one."""
+    whole = micro_batches(share, parts)
+    return [jax.tree.map(lambda array, part=part: array[part], whole) for part in range(parts)]
+
+
+def whole_loss_of(
+    module: nn.Module,
+    data: Data,
+    state: TrainState,
+    examples: Examples | None,
+    batch: Batch,
+    recipe: Recipe,
+) -> LossOf:
+    """`loss_of` for a whole share: the mean over its micro-batches, one after another."""
+    parts = recipe.gradient_accumulation
+    losses = [
+        loss_of(module, data, state, examples, batch, recipe, part)
+        for part, batch in enumerate(each_micro_batch(batch, parts))
+    ]
+
+    def loss(params: Any) -> tuple[Array, Outcome]:
+        found, outcomes = zip(*(one(params) for one in losses), strict=True)
+        return sum(found[1:], found[0]) / parts, outcomes[-1]
+
+    return loss
+
+
+class Gradients(NamedTuple):
+    """What a replica's share teaches."""
+
+    loss: Array
+    """() float32: mean."""
+    wrong: Array
+    """() int32: pictures classified wrongly."""
+    batch_stats: Any
+    """Running averages that have taken in the share."""
+    gradients: Any
+    """Of the mean loss."""
+
+
+def gradients_of(
+    module: nn.Module,
+    data: Data,
+    state: TrainState,
+    examples: Examples | None,
+    batch: Batch,
+    recipe: Recipe,
+) -> Gradients:
+    """Loss and gradients of a replica's share, micro-batch by micro-batch if it has several."""
+
+    def learn(batch_stats: Any, batch: Batch, part: Array | int) -> Gradients:
+        before = state.replace(batch_stats=batch_stats)
+        function = loss_of(module, data, before, examples, batch, recipe, part)
+        (loss, outcome), gradients = jax.value_and_grad(function, has_aux=True)(state.params)
+        wrong = jnp.sum(rank(outcome.logits, outcome.labels) > 0)
+        return Gradients(loss, wrong, outcome.batch_stats, gradients)
+
+    parts = recipe.gradient_accumulation
+    if parts == 1:
+        return learn(state.batch_stats, batch, 0)
+
+    def add(sums: Gradients, micro_batch: tuple[Any, Array]) -> tuple[Gradients, None]:
+        found = learn(sums.batch_stats, *micro_batch)
+        gradients = jax.tree.map(jnp.add, sums.gradients, found.gradients)
+        return Gradients(
+            sums.loss + found.loss, sums.wrong + found.wrong, found.batch_stats, gradients
+        ), None
+
+    nothing = Gradients(
+        jnp.zeros(()),
+        jnp.zeros((), jnp.int32),
+        state.batch_stats,
+        jax.tree.map(jnp.zeros_like, state.params),
+    )
+    batches = micro_batches(batch, parts), jnp.arange(parts)
+    sums, _ = jax.lax.scan(add, nothing, batches)
+    mean = jax.tree.map(lambda gradient: gradient / parts, sums.gradients)
+    return sums._replace(loss=sums.loss / parts, gradients=mean)
+
+
+def train_step(
+    module: nn.Module,
+    optimizer: optax.GradientTransformation,
+    data: Data,
+    recipe: Recipe = PLAIN,
+) -> TrainStep:
+    """The step (state, examples, batch) -> (state, mean loss of the global batch).
 
     If that loss or the gradient's norm is not finite, the step changes nothing but marks the state
     as failed; neither does any step after it. Then the loss it returns is NaN.
     """
 
-    def step(state: TrainState, examples: Examples, indices: Array) -> tuple[TrainState, Array]:
-        loss_function = loss_of(module, data, state, examples, indices)
-        (loss, (logits, batch_stats)), gradients = jax.value_and_grad(loss_function, has_aux=True)(
-            state.params
-        )
+    def step(
+        state: TrainState, examples: Examples | None, batch: Batch
+    ) -> tuple[TrainState, Array]:
+        found = gradients_of(module, data, state, examples, batch, recipe)
         # Shares are equal, so the mean of means is the mean. Where each device normalises with
         # its own statistics, the running averages are the mean of theirs.
-        loss, batch_stats, gradients = jax.lax.pmean((loss, batch_stats, gradients), AXIS)
-        wrong = jax.lax.psum(jnp.sum(rank(logits, examples.labels[indices]) > 0), AXIS)
+        loss, batch_stats, gradients = jax.lax.pmean(
+            (found.loss, found.batch_stats, found.gradients), AXIS
+        )
+        wrong = jax.lax.psum(found.wrong, AXIS)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         norm, totals = optax.tree.norm(gradients), state.totals
         stepped = state.replace(
@@ -103,6 +250,11 @@ def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data:
                 gradient_norm=totals.gradient_norm + norm,
             ),
         )
+        if recipe.ema_decay is not None:
+            average = optax.incremental_update(
+                stepped.variables(), state.average, 1 - recipe.ema_decay
+            )
+            stepped = stepped.replace(average=average)
         failed = state.failed | ~(jnp.isfinite(loss) & jnp.isfinite(norm))
         state = jax.tree.map(lambda new, old: jnp.where(failed, old, new), stepped, state)
         return state.replace(failed=failed), jnp.where(failed, jnp.nan, loss)
@@ -114,10 +266,14 @@ def many_steps(step: TrainStep) -> TrainStep:
     """Steps in a row without the host: (state, examples, batches (B, n)) -> (state, last loss).
 
     Column i of `batches` has the examples of step i; columns of -1 at the end are no steps, so that
-    one program does for any number up to n.
+    one program does for any number up to n. A batch of pictures is one step.
     """
 
-    def steps(state: TrainState, examples: Examples, batches: Array) -> tuple[TrainState, Array]:
+    def steps(
+        state: TrainState, examples: Examples | None, batches: Batch
+    ) -> tuple[TrainState, Array]:
+        if isinstance(batches, Examples):
+            return step(state, examples, batches)
         if batches.shape[1] == 1:
             return step(state, examples, batches[:, 0])
         count = jnp.sum(batches[0] >= 0)
@@ -131,17 +287,17 @@ def many_steps(step: TrainStep) -> TrainStep:
 
 
 def evaluation_step(module: nn.Module) -> EvaluationStep:
-    """The step (state, examples, (indices (B,), weights (B,) 0 or 1)) -> sums over all devices."""
+    """The step (state, examples, (batch, weights (B,) 0 or 1)) -> sums over all devices."""
 
-    def step(state: TrainState, examples: Examples, chosen: tuple[Array, Array]) -> Sums:
-        indices, weights = chosen
-        images = normalize(examples.images[indices], state.normalization)
-        labels = examples.labels[indices]
-        variables = {"params": state.params, "batch_stats": state.batch_stats}
-        logits: Any = module.apply(variables, images, train=False)
+    def step(state: TrainState, examples: Examples | None, chosen: tuple[Batch, Array]) -> Sums:
+        batch, weights = chosen
+        images, labels = look_up(examples, batch)
+        images = normalize(images, state.normalization)
+        logits: Any = module.apply(state.evaluated(), images, train=False)
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
         place, counted = rank(logits, labels), weights > 0
         sums = Sums(
+            examples=jnp.sum(counted),
             loss=jnp.sum(jnp.where(counted, losses, 0)),
             wrong=jnp.sum(counted & (place >= 1)),
             wrong_of_five=jnp.sum(counted & (place >= 5)),

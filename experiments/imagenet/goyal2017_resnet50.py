@@ -1,0 +1,35 @@
+"""ResNet-50 on ImageNet in batches of 8,192: Goyal et al. 2017, section 5 (23.74 +- 0.09 %).
+
+    python scripts/train.py experiments/imagenet/goyal2017_resnet50.py
+
+arXiv 1706.02677, Table 1. The learning rate is 0.1 for each 256 pictures of a batch, 3.2, reached
+from 0.1 in 5 epochs (782 steps), divided by 10 after 30, 60 and 80 of 90; no weight decay on batch
+norm; the last scale of each unit starts at 0. Batch norm sees 32 pictures, on 8 devices with 32
+micro-batches: for others, change gradient_accumulation to 256 / devices. For another batch of n
+pictures: learning rate 0.1 n / 256, warm-up of 6,405,835 / n steps. Of the paper's, the
+classifier's weights are drawn as elsewhere here, not with a deviation of 0.01.
+"""
+
+from resflax import SGD, Experiment, ImageNet, ResNet, StepDecay
+
+experiment = Experiment(
+    name="goyal2017-imagenet-resnet50",
+    model=ResNet(depth=50, layout="imagenet", stride_on="3x3", zero_init_last_scale=True),
+    data=ImageNet(),
+    batch_size=8_192,
+    gradient_accumulation=32,
+    epochs=90,
+    optimizer=SGD(
+        learning_rate=3.2, momentum=0.9, nesterov=True, weight_decay=1e-4, no_weight_decay="norm"
+    ),
+    schedule=StepDecay(
+        boundaries=(30 / 90, 60 / 90, 80 / 90),
+        factor=0.1,
+        warmup_steps=782,
+        warmup_learning_rate=0.1,
+        warmup="linear",
+    ),
+    batch_norm="per_device",
+    evaluate_every=157,
+    checkpoint_every=157,
+)

@@ -1,0 +1,1 @@
+"""Random changes of pictures and labels on the device, a file per kind."""
