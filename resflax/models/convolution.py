@@ -45,9 +45,30 @@ def _on_cpu(x: Array, kernel: Array, stride: int) -> Array:
     size = kernel.shape[0]
     if size == 1:
         return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0])
-    if stride == 1:
-        return _dense(x, kernel, size // 2)
-    return _dense(*_without_stride(x, kernel, stride), 0)
+    if stride > 1:
+        return _dense(*_without_stride(x, kernel, stride), 0)
+    if max(x.shape[1:3]) <= size // 2 + 1:
+        return _product(x, kernel)
+    return _dense(x, kernel, size // 2)
+
+
+def _product(x: Array, kernel: Array) -> Array:
+    """Of maps so small that every place sees all others: one matrix with a block for every pair.
+
+    A convolution of 2x2 maps spends more than half of its work on the padding.
+    """
+    batch, height, width, _ = x.shape
+    middle = kernel.shape[0] // 2
+    places = [(row, column) for row in range(height) for column in range(width)]
+    matrix = jnp.concatenate(
+        [
+            jnp.concatenate(
+                [kernel[middle + a - row, middle + b - column] for row, column in places], axis=1
+            )
+            for a, b in places
+        ]
+    )
+    return (x.reshape(batch, -1) @ matrix).reshape(batch, height, width, -1)
 
 
 def _without_stride(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]:
