@@ -46,7 +46,9 @@ def _cosine(schedule: Cosine, peak: float, steps: int) -> optax.Schedule:
 
 def make_optimizer(optimizer: Optimizer, rate: LearningRate) -> optax.GradientTransformation:
     """SGD with weight decay in the gradient, for every parameter."""
+    momentum = optimizer.momentum
+    none = not isinstance(momentum, jax.Array) and momentum == 0  # see training.vectorized
     return optax.chain(
         optax.add_decayed_weights(optimizer.weight_decay),
-        optax.sgd(rate, momentum=optimizer.momentum or None, nesterov=optimizer.nesterov),
+        optax.sgd(rate, momentum=None if none else momentum, nesterov=optimizer.nesterov),
     )

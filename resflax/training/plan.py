@@ -1,11 +1,12 @@
 """All that a run needs and that stays the same while it goes: data, network, compiled steps."""
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -25,11 +26,13 @@ from resflax.training.state import TrainState, drawing, initial_state
 from resflax.training.step import (
     AXIS,
     Examples,
+    TrainStep,
     evaluation_step,
     loss_of,
     many_steps,
     train_step,
 )
+from resflax.training.vectorized import Numbers, group_step, numbers_of, with_numbers
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Plan:
     """`test`, and `validation` if the experiment holds examples out, on the devices."""
     run: Callable[..., Any]
     """(state, examples, batches (B, n)) -> (state, last loss), see `step.many_steps`; the state
-    passed in is gone afterwards."""
+    passed in is gone afterwards. Of a group: (states, examples, batches (B, n, members))."""
     steps_at_once: int
     """n, the most steps of one call."""
     evaluate: Callable[..., Any]
@@ -56,8 +59,8 @@ class Plan:
     """Says what is not finite in the step that follows a state, and since which layer."""
     state: TrainState
     """Shapes, types and devices of a state, without its numbers."""
-    initial: Callable[[], TrainState]
-    """The state before the first step, drawn from the seed, on the devices."""
+    initial: Callable[[int], TrainState]
+    """The state before the first step, drawn from a seed, on the devices."""
     learning_rate: LearningRate
     summary: Summary
     """Of the network."""
@@ -65,8 +68,14 @@ class Plan:
     """Hash of all pictures and labels."""
 
 
-def make_plan(experiment: Experiment, display: Display) -> Plan:
+def make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment] = ()) -> Plan:
     """Loads the data, builds the network and compiles its step, on all devices of this machine.
+
+    Args:
+      experiment: the run's.
+      display: is shown what is done.
+      group: experiments that step together with it, itself among them; they differ as in
+        `training.group`. The plan's `run` is then for all of their states, stacked.
 
     Raises `UsageError` where data, network, batch size or schedule do not fit together, or the step
     does not fit into the memory.
@@ -91,22 +100,26 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     drawn = build(experiment.model, dataset.num_classes)
     normalization = fit_normalization(dataset.train.images, experiment.data)
 
-    def draw(normalization: Normalization) -> TrainState:
-        return initial_state(drawn, optimizer, normalization, dataset.image_shape, experiment.seed)
+    def draw(normalization: Normalization, seed: np.uint32) -> TrainState:
+        return initial_state(drawn, optimizer, normalization, dataset.image_shape, seed)
+
+    def step_with(numbers: Numbers) -> TrainStep:
+        declared = with_numbers(experiment.optimizer, numbers)
+        rate = learning_rate(experiment.schedule, declared.learning_rate, steps)
+        return train_step(module, make_optimizer(declared, rate), experiment.data)
 
     train = _on_devices(devices, dataset.train)
     summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
     draw_once = drawing(draw, len(summary.rows))
-    state = devices.abstract(partial(draw, normalization))
+    state = devices.abstract(partial(draw, normalization, np.uint32(0)))
     with display.bar("compiling", 1):
         steps_at_once = devices.steps_at_once
-        run, program = devices.compile(
-            many_steps(train_step(module, optimizer, experiment.data)),
-            state,
-            train,
-            np.zeros((experiment.batch_size, steps_at_once), np.int32),
-            donate_state=True,
-        )
+        batches = np.zeros((experiment.batch_size, steps_at_once), np.int32)
+        if group:
+            run, program = _compile_group(devices, step_with, group, state, train, batches)
+        else:
+            step = many_steps(train_step(module, optimizer, experiment.data))
+            run, program = devices.compile(step, state, train, batches, donate_state=True)
     needed = memory.step_bytes(program)
     if needed is not None:  # the examples are there already
         memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
@@ -121,11 +134,38 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
         explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
         state=state,
-        initial=lambda: devices.replicate(draw_once(normalization)),
+        initial=lambda seed: devices.replicate(draw_once(normalization, np.uint32(seed))),
         learning_rate=rate,
         summary=summary,
         data_sha256=_sha256(dataset),
     )
+
+
+def _compile_group(
+    devices: Devices,
+    step_of: Callable[[Numbers], TrainStep],
+    group: Sequence[Experiment],
+    state: TrainState,
+    train: Examples,
+    batches: np.ndarray,
+) -> tuple[Callable[..., Any], Any]:
+    """`Plan.run` for the states of a group, stacked, and its program."""
+    numbers = devices.replicate(numbers_of(group))
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (len(group), *leaf.shape), leaf.dtype, sharding=leaf.sharding
+        ),
+        state,
+    )
+    run, program = devices.compile(
+        # On CPUs one member fills all cores, and an axis more is no gain (benchmarks/notes.md).
+        many_steps(group_step(step_of, in_turn=devices.platform == "cpu")),
+        states,
+        (train, numbers),
+        np.repeat(batches[..., None], len(group), axis=-1),
+        donate_state=True,
+    )
+    return lambda states, train, batches: run(states, (train, numbers), batches), program
 
 
 def _steps(experiment: Experiment, order: Order) -> int:

@@ -77,7 +77,7 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     normalization: Normalization,
     image_shape: tuple[int, int, int],
-    seed: int,
+    seed: int | np.uint32,
 ) -> TrainState:
     """Weights drawn from the seed, before the first step. To be traced: see `training.plan`."""
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))

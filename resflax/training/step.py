@@ -41,6 +41,7 @@ class Sums(NamedTuple):
 
 
 TrainStep = Callable[[TrainState, Examples, Array], tuple[TrainState, Array]]
+AnyStep = Callable[[TrainState, Any, Array], tuple[TrainState, Array]]
 EvaluationStep = Callable[[TrainState, Examples, tuple[Array, Array]], Sums]
 
 
@@ -110,22 +111,23 @@ def train_step(module: nn.Module, optimizer: optax.GradientTransformation, data:
     return step
 
 
-def many_steps(step: TrainStep) -> TrainStep:
+def many_steps(step: AnyStep) -> AnyStep:
     """Steps in a row without the host: (state, examples, batches (B, n)) -> (state, last loss).
 
     Column i of `batches` has the examples of step i; columns of -1 at the end are no steps, so that
-    one program does for any number up to n.
+    one program does for any number up to n. Batches of a group are (B, n, members), and a step is
+    one as long as any member makes it.
     """
 
-    def steps(state: TrainState, examples: Examples, batches: Array) -> tuple[TrainState, Array]:
+    def steps(state: TrainState, examples: Any, batches: Array) -> tuple[TrainState, Array]:
         if batches.shape[1] == 1:
             return step(state, examples, batches[:, 0])
-        count = jnp.sum(batches[0] >= 0)
+        count = jnp.sum(jnp.any(batches[0].reshape(batches.shape[1], -1) >= 0, axis=-1))
 
         def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             return step(carry[0], examples, batches[:, i])
 
-        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((), jnp.float32)))
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(batches.shape[2:], jnp.float32)))
 
     return steps
 
