@@ -88,7 +88,13 @@ class Failures:
 
 
 def _train(sessions: Sequence[Session], failures: Failures) -> None:
-    opened = [x for x in sessions if failures.attempt(x.display, x.open)]
+    opened = []
+    for session in sessions:
+        free = failures.attempt(session.display, session.open)
+        if free:
+            opened.append(session)
+        elif free is not None:
+            session.finished()
     if not opened:
         return
     keep_compiled()
@@ -176,9 +182,11 @@ class Group:
         """Does what is due for members that have done `step` steps."""
         complete = []
         for member in now:
-            marked = self._try(member, partial(member.run.mark, self._state(member), step))
+            before = self._state(member)
+            marked = self._try(member, partial(member.run.mark, before, step))
             if marked is not None:
-                self._put(member, marked[0])
+                if marked[0] is not before:
+                    self._put(member, marked[0])
                 if marked[1] and step == self.plan.steps:
                     complete.append(member)
         # When all are saved, so that a group never steps without those that have finished.
