@@ -343,8 +343,8 @@ def test_the_claim_lives_as_long_as_the_worker_though_the_launcher_lets_go(tmp_p
 # Whole sweeps by scripts/sweep.py
 
 
-def start_sweep(folder, file, *arguments):
-    environment = os.environ | {"PYTHONPATH": _path(), "COLUMNS": "200", "XLA_FLAGS": ""}
+def start_sweep(folder, file, *arguments, flags=""):
+    environment = os.environ | {"PYTHONPATH": _path(), "COLUMNS": "200", "XLA_FLAGS": flags}
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts" / "sweep.py", file, "--sweep-dir", folder, *arguments],
         env=environment,

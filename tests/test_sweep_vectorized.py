@@ -1,13 +1,14 @@
 """Trials that train together: which do, that each is what it is alone, and cutting them off."""
 
 import dataclasses
+import importlib
 import io
 import json
 import os
-import runpy
 import signal
 import time
 from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,13 @@ BASE = Experiment(
     evaluate_every=7,
     checkpoint_every=5,
 )
-MEMBERS = [
-    BASE,
-    with_fields(BASE, {"seed": 2**32 - 1, "optimizer.learning_rate": 0.03}),
-    with_fields(BASE, {"optimizer.momentum": 0.5, "optimizer.weight_decay": 0.01}),
-]
-ARGUMENTS = {"seed", "optimizer.learning_rate", "optimizer.weight_decay", "optimizer.momentum"}
+ARGUMENTS = {
+    "seed": 2**32 - 1,
+    "optimizer.learning_rate": 0.03,
+    "optimizer.weight_decay": 0.01,
+    "optimizer.momentum": 0.5,
+}
+MEMBERS = [BASE, with_fields(BASE, ARGUMENTS)]
 
 
 # Which trials go together
@@ -135,6 +137,7 @@ def alone(folder, experiment):
 
 def final(folder):
     """The parameters after the last step."""
+    assert BASE.steps is not None
     return Checkpoints(folder / "checkpoints").restore_arrays(BASE.steps)["params"]
 
 
@@ -159,33 +162,32 @@ def close(found, wanted, tolerance):
 
 
 def test_a_member_in_turn_is_what_it_is_alone(devices, undisturbed, tmp_path):
-    for place in (1, 2):
-        folder = tmp_path / str(place)
-        alone(folder, MEMBERS[place])
-        for found, wanted in zip(metrics(undisturbed / str(place)), metrics(folder), strict=True):
-            close(found, wanted, 1e-5)
-        for found, wanted in zip(
-            jax.tree.leaves(final(undisturbed / str(place))),
-            jax.tree.leaves(final(folder)),
-            strict=True,
-        ):
-            np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
-        noted = json.loads((undisturbed / str(place) / "environment.json").read_text())
-        assert noted["group"] == ["0", "1", "2"]
-        assert result(folder).keys() == result(undisturbed / str(place)).keys()
+    member = undisturbed / "1"
+    alone(tmp_path, MEMBERS[1])
+    for found, wanted in zip(metrics(member), metrics(tmp_path), strict=True):
+        close(found, wanted, 1e-5)
+    for found, wanted in zip(
+        jax.tree.leaves(final(member)), jax.tree.leaves(final(tmp_path)), strict=True
+    ):
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-5)
+    assert {p.name for p in member.iterdir()} == {p.name for p in tmp_path.iterdir()}
+    assert result(member).keys() == result(tmp_path).keys()
+    assert json.loads((member / "environment.json").read_text())["group"] == ["0", "1"]
 
 
-def test_a_vmapped_member_is_what_it_is_alone(devices, monkeypatch, tmp_path):
-    """As on accelerators: several steps a call; on two devices."""
+def test_a_vmapped_member_is_what_it_is_in_turn(devices, undisturbed, monkeypatch, tmp_path):
+    """The form for accelerators, with several steps a call, on two devices."""
     devices(2)
-    short = [dataclasses.replace(experiment, steps=7) for experiment in MEMBERS[:2]]
-    alone(tmp_path / "alone", short[1])
-    vmapped = lambda step_of, in_turn: group_step(step_of, in_turn=False)  # noqa: E731
-    monkeypatch.setattr(plan, "group_step", vmapped)
+    monkeypatch.setattr(
+        plan, "group_step", lambda step_of, in_turn: group_step(step_of, in_turn=False)
+    )
     monkeypatch.setattr(Devices, "steps_at_once", 3)
-    together(tmp_path, short)
-    for found, wanted in zip(metrics(tmp_path / "1"), metrics(tmp_path / "alone"), strict=True):
-        close(found, wanted, 2e-3)
+    synchronized = [dataclasses.replace(x, batch_norm="synchronized") for x in MEMBERS]
+    together(tmp_path, synchronized)
+    for place in ("0", "1"):
+        pairs = zip(metrics(tmp_path / place), metrics(undisturbed / place), strict=True)
+        for found, wanted in pairs:
+            close(found, wanted, 0.02)
 
 
 class Killed(BaseException):
@@ -197,7 +199,7 @@ def test_cut_off_between_two_members_saves_and_continued(devices, undisturbed, t
 
     def save(self, step, state, notes, save=Checkpoints.save):
         saves.append(step)
-        if len(saves) == 5:  # the second member's at step 10
+        if len(saves) == 4:  # the second member's at step 10
             raise Killed
         save(self, step, state, notes)
 
@@ -209,26 +211,25 @@ def test_cut_off_between_two_members_saves_and_continued(devices, undisturbed, t
     assert "continuing from step 10 of 14" in told[0]
     assert "continuing from step 5 of 14" in told[1]
     assert failed == 0
-    for place in range(3):
+    for place in range(2):
         assert_same(tmp_path / str(place), undisturbed / str(place))
     before = files(tmp_path)
     told, failed = together(tmp_path, MEMBERS)
-    assert ["finished: nothing to do" in said for said in told] == [True] * 3
+    assert ["finished: nothing to do" in said for said in told] == [True] * 2
     assert files(tmp_path) == before
 
 
 @pytest.mark.parametrize("answer", ["stop", pytest.param("rollback", marks=pytest.mark.slow)])
 def test_a_member_whose_numbers_go_wrong_fails_by_itself(answer, devices, undisturbed, tmp_path):
     wild = with_fields(BASE, {"optimizer.learning_rate": 1e30})
-    members = [dataclasses.replace(x, on_nonfinite=answer) for x in (wild, *MEMBERS[1:])]
+    members = [dataclasses.replace(x, on_nonfinite=answer) for x in (wild, MEMBERS[1])]
     told, failed = together(tmp_path, members)
     assert failed == 1
     assert "error: at step " in told[0].splitlines()[-1]
     assert told[0].count("going back to step 0") == (3 if answer == "rollback" else 0)
     assert not (tmp_path / "0" / "result.json").exists()
-    for place in (1, 2):
-        assert "error" not in told[place].replace("error ", "")
-        assert_same(tmp_path / str(place), undisturbed / str(place))
+    assert "error:" not in told[1]
+    assert_same(tmp_path / "1", undisturbed / "1")
 
 
 # By scripts/sweep.py
@@ -238,9 +239,9 @@ from resflax import *
 
 experiment = Experiment(
     name="tiny", model=ResNet(8), data=Digits(), batch_size=24, steps=30,
-    log_every=4, evaluate_every=15, checkpoint_every=3,
+    log_every=4, evaluate_every=15, checkpoint_every=6,
 )
-sweep = Grid({"optimizer.learning_rate": [0.1, 0.05], "seed": range(2)})
+sweep = Grid({("seed", "optimizer.learning_rate"): [(0, 0.1), (1, 0.05)]})
 """
 
 
@@ -260,26 +261,25 @@ def worker(folder):
 def test_kill_a_group_and_its_launcher_and_the_same_command_continues(tmp_path):
     file, folder = tmp_path / "tiny.py", tmp_path / "sweep"
     file.write_text(FILE)
-    process = start_sweep(tmp_path / "undisturbed", file, "--vectorize")
+    start = partial(start_sweep, flags="--xla_backend_optimization_level=0")
+    process = start(tmp_path / "undisturbed", file, "--vectorize")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, (out, err)
 
-    process = start_sweep(folder, file, "--vectorize")
-    wait_until(lambda: list(folder.glob("trials/*/checkpoints/3/sha256.json")), process)
-    os.kill(worker(folder), signal.SIGKILL)  # it is started again
-    wait_until(lambda: list(folder.glob("trials/*/checkpoints/6/sha256.json")), process)
+    process = start(folder, file, "--vectorize")
+    wait_until(lambda: list(folder.glob("trials/*/checkpoints/12/sha256.json")), process)
     process.kill()
     process.communicate()
-    if (number := worker(folder)) is not None:
+    if (number := worker(folder)) is not None:  # it goes on by itself
         os.kill(number, signal.SIGKILL)
         while worker(folder) is not None:
             time.sleep(0.01)
-    process = start_sweep(folder, file, "--vectorize")
+    process = start(folder, file, "--vectorize")
     out, err = process.communicate(timeout=240)
     assert process.returncode == 0, (out, err)
-    assert "4 trials: 4 done" in out
+    assert "2 trials: 2 done" in out
     trials = sorted((tmp_path / "undisturbed" / "trials").iterdir())
-    assert len(trials) == 4
+    assert len(trials) == 2
     for trial in trials:
         assert_same(folder / "trials" / trial.name, trial)
 
@@ -300,7 +300,7 @@ def test_what_cannot_train_together_is_refused(sweep, arguments, said, tmp_path,
     file = tmp_path / "tiny.py"
     file.write_text(FILE.split("sweep =")[0] + f"sweep = {sweep}")
     monkeypatch.chdir(tmp_path)
-    main = runpy.run_path(str(ROOT / "scripts" / "sweep.py"))["main"]
+    monkeypatch.syspath_prepend(ROOT / "scripts")
     with pytest.raises(UsageError, match=said):
-        main([str(file), *arguments])
+        importlib.import_module("sweep").main([str(file), *arguments])
     assert not (tmp_path / "sweeps").exists()

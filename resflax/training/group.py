@@ -61,7 +61,11 @@ def train_group(members: Sequence[tuple[Experiment, RunFolder, Console]]) -> int
         except Exception as error:
             for session in sessions:
                 if not session.folder.result.exists():
-                    failures.note(session.display, error)
+                    failures.note(
+                        session.display,
+                        f"{error} (so for all {len(sessions)} that train together; --vectorize N "
+                        "makes groups smaller)",
+                    )
             raise
         return len(failures.displays)
 
@@ -72,10 +76,10 @@ class Failures:
     def __init__(self) -> None:
         self.displays: list[Display] = []
 
-    def note(self, display: Display, error: Exception) -> None:
+    def note(self, display: Display, why: str) -> None:
         """Says the first failure of a member."""
         if display not in self.displays:
-            display.say(f"error: {error}")
+            display.say(f"error: {why}")
             self.displays.append(display)
 
     def attempt(self, display: Display, do: Callable[[], T]) -> T | None:
@@ -83,7 +87,7 @@ class Failures:
         try:
             return do()
         except (UsageError, TrainingError) as error:
-            self.note(display, error)
+            self.note(display, str(error))
             return None
 
 
