@@ -232,6 +232,20 @@ def test_a_member_whose_numbers_go_wrong_fails_by_itself(answer, devices, undist
     assert_same(tmp_path / "1", undisturbed / "1")
 
 
+def test_what_is_wrong_for_all_is_said_to_all(devices, tmp_path):
+    told = [io.StringIO(), io.StringIO()]
+    members = [
+        (dataclasses.replace(x, data=Digits(name="no_set")), RunFolder(tmp_path / str(place)))
+        for place, x in enumerate(MEMBERS)
+    ]
+    with pytest.raises(UsageError, match="'no_set'; no prepared set of that name"):
+        train_group([(*m, Console(file=t, width=999)) for m, t in zip(members, told, strict=True)])
+    for said in told:
+        assert said.getvalue().startswith("error: Digits.name is 'no_set'")
+        assert said.getvalue().count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
 # By scripts/sweep.py
 
 FILE = """
