@@ -22,7 +22,7 @@ from runs import assert_same, files, metrics, result
 from test_sweep import start_sweep, wait_until
 
 from resflax import Cosine, Digits, Experiment, Grid, ResNet
-from resflax.errors import UsageError
+from resflax.errors import Interrupted, UsageError
 from resflax.experiment import flat_json, with_fields
 from resflax.sweep.groups import form_groups
 from resflax.sweep.queues import GridQueue
@@ -31,6 +31,7 @@ from resflax.training import environment, plan, session
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.group import train_group
+from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
 from resflax.training.vectorized import group_step
 
@@ -194,7 +195,17 @@ class Killed(BaseException):
     """The end of this process, as far as the group can tell."""
 
 
-def test_cut_off_between_two_members_saves_and_continued(devices, undisturbed, tmp_path):
+def test_stopped_then_cut_off_between_two_members_saves(devices, undisturbed, tmp_path):
+    def training(self, state, step, training=Record.training):
+        signal.raise_signal(signal.SIGTERM)
+        return training(self, state, step)
+
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        monkeypatch.setattr(Record, "training", training)
+        with pytest.raises(Interrupted, match="stopped and saved"):
+            together(tmp_path, MEMBERS)
+    assert [Checkpoints(tmp_path / x / "checkpoints").steps() for x in "01"] == [[4], [4]]
+
     saves = []
 
     def save(self, step, state, notes, save=Checkpoints.save):
