@@ -202,6 +202,7 @@ class Run:
                     "skipped": self.skipped,
                     "rollbacks": self.rollbacks,
                 },
+                every=self.experiment.checkpoint_every,
             )
             self.saved = step
 

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resflax.data.augmentation import Normalization, fit_normalization
-from resflax.data.feed import Order
+from resflax.data.feed import Order, evaluation_batches
 from resflax.data.source import Dataset, Split, load
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
@@ -109,6 +109,7 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
         return train_step(module, make_optimizer(declared, rate), experiment.data)
 
     train = _on_devices(devices, dataset.train)
+    held_out = {name: _on_devices(devices, split) for name, split in _held_out(dataset)}
     summary = summarize(experiment.model, dataset.num_classes, dataset.image_shape)
     draw_once = drawing(draw, len(summary.rows))
     state = devices.abstract(partial(draw, normalization, np.uint32(0)))
@@ -120,18 +121,22 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
         else:
             step = many_steps(train_step(module, optimizer, experiment.data))
             run, program = devices.compile(step, state, train, batches, donate_state=True)
-    needed = memory.step_bytes(program)
-    if needed is not None:  # the examples are there already
-        memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
+        needed = memory.step_bytes(program)
+        if needed is not None:  # the examples are there already
+            memory.check_fits(needed - sum(array.nbytes for array in train), devices.devices)
+        evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
+        for split in held_out.values():
+            batch = evaluation_batches(len(split.labels), experiment.batch_size)[0]
+            evaluate.prepare(state, split, batch)
     return Plan(
         steps=steps,
         order=order,
         devices=devices,
         train=train,
-        held_out={name: _on_devices(devices, split) for name, split in _held_out(dataset)},
+        held_out=held_out,
         run=run,
         steps_at_once=steps_at_once,
-        evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
+        evaluate=evaluate,
         explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
         state=state,
         initial=lambda seed: devices.replicate(draw_once(normalization, np.uint32(seed))),

@@ -15,7 +15,7 @@ from resflax.training.checkpoints import Checkpoints
 from resflax.training.compilation import keep_compiled
 from resflax.training.display import Display
 from resflax.training.interruption import Interruption
-from resflax.training.lock import locked
+from resflax.training.lock import locked, locked_anew
 from resflax.training.loop import Run
 from resflax.training.memory import exhaustion
 from resflax.training.plan import Plan, make_plan
@@ -43,8 +43,6 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
             plan = make_plan(session.experiment, display)
         interruption = Interruption()
         run = session.begin(plan, interruption)
-        if run is None:
-            return session.finished()
         with interruption, exhaustion(TrainingError):
             return run.finish(run.go())
 
@@ -63,15 +61,22 @@ class Session:
         self.status = Status.NEW
         self._held = held
         """Holds the folder's lock, once there is a folder."""
+        self._stays: Callable[[], None] = lambda: None
+        """Says that a folder made for its lock is to stay."""
         self._newest: int | None = None
 
     def open(self) -> bool:
         """Looks at the folder; False if it holds the run, finished. Writes nothing but a lock."""
         self.status = self.folder.status(self.experiment)
+        path, say = self.folder.path, self.display.say
         if self.status is Status.UNFINISHED:
-            self._lock()  # and the process before may have ended just now
+            self._held.enter_context(locked(path, say))
+        elif self.status is Status.NEW:
+            self._stays = self._held.enter_context(locked_anew(path, say))
+        # The process before may have ended just now.
+        self.status = self.folder.status(self.experiment)
         if self.status is not Status.FINISHED:
-            self._newest = Checkpoints(self.folder.checkpoints).newest_good(self.display.say)
+            self._newest = Checkpoints(self.folder.checkpoints).newest_good(say)
         return self.status is not Status.FINISHED
 
     def begin(
@@ -79,8 +84,8 @@ class Session:
         plan: Plan,
         interruption: Interruption,
         notes: Mapping[str, Any] = MappingProxyType({}),
-    ) -> Run | None:
-        """Makes the folder the run's; None if another process has finished it meanwhile.
+    ) -> Run:
+        """Makes the folder the run's.
 
         Args:
           plan: the run's.
@@ -91,20 +96,12 @@ class Session:
             first, origin = _first(self.experiment, plan, self._newest, self.display)
         if self.status is Status.UNFINISHED:
             _compare(self.experiment, plan, self.folder, self.display)
-        else:
-            self.folder.create()
-            self._lock()
-            if self.status is Status.FINISHED:
-                return None
+        self._stays()
         here = environment.describe() | {"data_sha256": plan.data_sha256} | origin | dict(notes)
         self.folder.begin(self.experiment, here, environment.source_changes())
         return Run(
             self.experiment, plan, first, self._newest, self.folder, self.display, interruption
         )
-
-    def _lock(self) -> None:
-        self._held.enter_context(locked(self.folder.path, self.display.say))
-        self.status = self.folder.status(self.experiment)
 
     def finished(self) -> dict[str, Any]:
         """The result that is there."""
