@@ -208,11 +208,11 @@ def test_stopped_then_cut_off_between_two_members_saves(devices, undisturbed, tm
 
     saves = []
 
-    def save(self, step, state, notes, save=Checkpoints.save):
+    def save(self, step, state, notes, *, every, save=Checkpoints.save):
         saves.append(step)
         if len(saves) == 4:  # the second member's at step 10
             raise Killed
-        save(self, step, state, notes)
+        save(self, step, state, notes, every=every)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
         monkeypatch.setattr(Checkpoints, "save", save)
