@@ -1,7 +1,7 @@
 """Runs the trials of an experiment's sweep that are not done yet.
 
 usage: sweep.py EXPERIMENT [--sweep-dir DIR] [--jobs N] [--executor local|slurm] [--dry-run]
-                [--FIELD VALUE ...]
+                [--vectorize [N]] [--FIELD VALUE ...]
 
   EXPERIMENT          a Python file that declares `experiment = Experiment(...)` and
                       `sweep = Grid(...)` or `sweep = Search(...)`
@@ -9,6 +9,9 @@ usage: sweep.py EXPERIMENT [--sweep-dir DIR] [--jobs N] [--executor local|slurm]
   --jobs N            trials at a time; on several GPUs each trial has one (default: 1, with all
                       devices)
   --executor slurm    jobs of a SLURM cluster; --slurm.minutes 60 --slurm.gpus 1 ...
+  --vectorize [N]     trials of one network that differ only in seed, learning rate, weight decay or
+                      momentum train together in one step, at most N of them (default: all that
+                      can); --jobs then counts such groups
   --dry-run           show the trials and what they cost, and run nothing
   --FIELD VALUE       replaces a field of every trial: --epochs 2
 
@@ -39,6 +42,7 @@ from resflax.command_line import (
     refuse_varied,
     run,
 )
+from resflax.declarations.data import Streamed
 from resflax.declarations.sweeps import Grid, Sweep
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -70,6 +74,10 @@ class Options:
     executor: Literal["local", "slurm"] = "local"
     """Processes of this machine, or jobs of a SLURM cluster."""
 
+    vectorize: int = 1
+    """Trials that train together in one step where they differ only in seed, learning rate, weight
+    decay or momentum; 0, or no number: all that can."""
+
     slurm: SlurmOptions = dataclasses.field(default_factory=SlurmOptions)
 
     dry_run: Flag = False
@@ -78,18 +86,19 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Runs what is missing, and says where each trial stands."""
-    options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
+    options = parse_with_experiment(Options, with_number(arguments), usage=__doc__ or "")
     sweep = load_sweep(Path(options.file))
     refuse_varied(sweep.fields_that_vary, arguments)
     if options.jobs < 1:
         raise UsageError(f"--jobs is {options.jobs}; it must be at least 1")
+    refuse_together(options, sweep)
     experiment = options.experiment
     path = Path(options.sweep_dir) if options.sweep_dir else default_path(experiment)
     folder, console = SweepFolder(path), Console()
     if options.dry_run:
         show_costs(folder, experiment, sweep, console)
         return
-    queue = make_queue(folder, experiment, sweep)
+    queue = make_queue(folder, experiment, sweep, options.vectorize)
     executor = make_executor(folder, queue, sweep, options)
     console.print(f"the sweep is in {path}", soft_wrap=True, highlight=False)
     with LiveTable(folder, console) as table:
@@ -105,13 +114,43 @@ def main(arguments: Sequence[str]) -> None:
         raise TrainingError(f"{len(failed)} of {len(standings)} trials failed: {which}")
 
 
-def make_queue(folder: SweepFolder, experiment: Experiment, sweep: Sweep) -> Queue:
+def with_number(arguments: Sequence[str]) -> list[str]:
+    """The arguments with a 0 behind a `--vectorize` that has no number."""
+    found: list[str] = []
+    for argument, behind in zip(arguments, [*arguments[1:], ""], strict=True):
+        found.append(argument)
+        if argument == "--vectorize" and not behind.lstrip("-").isdecimal():
+            found.append("0")
+    return found
+
+
+def refuse_together(options: Options, sweep: Sweep) -> None:
+    """Raises `UsageError` where trials cannot train together."""
+    if options.vectorize < 0:
+        raise UsageError(f"--vectorize is {options.vectorize}; it must be at least 1, or be left")
+    if options.vectorize == 1:
+        return
+    if not isinstance(sweep, Grid):
+        raise UsageError(
+            "--vectorize is for a Grid: a search proposes each trial by those before it, and stops "
+            "single ones; leave the option out"
+        )
+    if isinstance(options.experiment.data, Streamed):
+        raise UsageError("--vectorize is for data that is kept in memory; leave the option out")
+    if options.executor == "slurm":
+        raise UsageError(
+            "--vectorize is for local processes: a SLURM job has one trial; leave one of the two "
+            "options out, or run sweep.py --vectorize itself as a job"
+        )
+
+
+def make_queue(folder: SweepFolder, experiment: Experiment, sweep: Sweep, together: int) -> Queue:
     """The sweep's trials. Everything is checked before anything is written."""
     if isinstance(sweep, Grid):
         trials = expand(experiment, sweep)
         folder.begin(experiment)
         folder.add(list(trials))
-        return GridQueue(trials)
+        return GridQueue(trials, together)
     SearchQueue.check(experiment, sweep)
     folder.begin(experiment)
     return SearchQueue(experiment, sweep, folder)

@@ -190,13 +190,13 @@ def test_a_papers_sweep_has_all_rows_of_its_table(path, figures):
 
 class FakeJob:
     def __init__(self, trial, folder, codes):
-        self.trial, self._folder, self._codes = trial, folder, codes
+        self.trials, self._folder, self._codes = [trial], folder, codes
         self.stopped = False
 
     def poll(self):
         code = self._codes.pop(0) if self._codes else 0
         if code == 0:
-            run = self._folder.run(self.trial)
+            run = self._folder.run(*self.trials)
             run.path.mkdir(parents=True, exist_ok=True)
             run.result.write_text(json.dumps({"status": "finished"}))
         return 143 if self.stopped and code is None else code
@@ -204,7 +204,7 @@ class FakeJob:
     def stop(self):
         self.stopped = True
 
-    def why(self):
+    def why(self, trial):
         return "the loss is nan"
 
 
@@ -215,9 +215,9 @@ class FakeExecutor:
         self.folder, self.capacity, self.codes = folder, capacity, codes
         self.started = []
 
-    def start(self, trials):
-        self.started += [t.hash for t in trials]
-        return [FakeJob(t, self.folder, self.codes(t)) for t in trials]
+    def start(self, groups):
+        self.started += [t.hash for (t,) in groups]
+        return [FakeJob(t, self.folder, self.codes(t)) for (t,) in groups]
 
 
 def launch(tmp_path, grid, capacity=2, codes=lambda trial: [None, 0]):
@@ -333,7 +333,7 @@ def test_the_claim_lives_as_long_as_the_worker_though_the_launcher_lets_go(tmp_p
     monkeypatch.setattr("resflax.sweep.executors.command", lambda *_: sleep)
     claimed = claim(folder.claim_file(trial))
     assert claimed is not None
-    job = LocalJob(folder, trial, claimed, 0, {})
+    job = LocalJob(folder, [trial], [claimed], 0, {})
     assert claim(folder.claim_file(trial)) is None
     job.stop()
     job._process.wait()
@@ -343,8 +343,8 @@ def test_the_claim_lives_as_long_as_the_worker_though_the_launcher_lets_go(tmp_p
 # Whole sweeps by scripts/sweep.py
 
 
-def start_sweep(folder, file, *arguments):
-    environment = os.environ | {"PYTHONPATH": _path(), "COLUMNS": "200", "XLA_FLAGS": ""}
+def start_sweep(folder, file, *arguments, flags=""):
+    environment = os.environ | {"PYTHONPATH": _path(), "COLUMNS": "200", "XLA_FLAGS": flags}
     return subprocess.Popen(
         [sys.executable, ROOT / "scripts" / "sweep.py", file, "--sweep-dir", folder, *arguments],
         env=environment,

@@ -37,7 +37,7 @@ class Job:
     """A worker that writes one evaluation each time it is asked."""
 
     def __init__(self, folder, trial):
-        self.trial, self._run = trial, folder.run(trial)
+        self.trials, self._run = [trial], folder.run(trial)
         self._place, self._stopped = 0, False
         self._run.path.mkdir(parents=True, exist_ok=True)
         self._run.metrics.write_text("")
@@ -46,7 +46,7 @@ class Job:
         if self._stopped:
             return 143
         self._place += 1
-        error = error_of(self.trial.experiment, self._place)
+        error = error_of(self.trials[0].experiment, self._place)
         line = {"step": 10 * self._place, "split": "validation", "error": error}
         with open(self._run.metrics, "a") as file:
             file.write(json.dumps(line) + "\n")
@@ -59,7 +59,7 @@ class Job:
     def stop(self):
         self._stopped = True
 
-    def why(self):
+    def why(self, trial):
         return ""
 
 
@@ -69,7 +69,8 @@ class Executor:
     def __init__(self, folder, stop_after=1000):
         self.folder, self.started, self.stop_after = folder, [], stop_after
 
-    def start(self, trials):
+    def start(self, groups):
+        trials = [trial for (trial,) in groups]
         if len(self.started) >= self.stop_after:
             raise KeyboardInterrupt
         self.started += [trial.hash for trial in trials]

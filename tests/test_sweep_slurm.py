@@ -55,7 +55,7 @@ def test_the_trials_are_one_array_with_what_was_asked_for(cluster, folder):
         partition="gpu", minutes=90, gpus=1, cpus=6, memory_gb=24, account="lab", constraint="a100"
     )
     trials = expand(BASE, Grid({"seed": range(5)}))
-    jobs = Slurm(folder, 5, 2, options, "base").start(trials)
+    jobs = Slurm(folder, 5, 2, options, "base").start(alone(trials))
     (script,) = cluster.glob("script-*")
     lines = script.read_text().splitlines()
     asked = [line.removeprefix("#SBATCH --") for line in lines if line.startswith("#SBATCH")]
@@ -66,9 +66,13 @@ def test_the_trials_are_one_array_with_what_was_asked_for(cluster, folder):
     ):  # fmt: skip
         assert option in asked, asked
     assert any("submitit" in line and "srun" in line for line in lines)
-    assert [job.trial for job in jobs] == list(trials)
+    assert [job.trials for job in jobs] == alone(trials)
     assert numbers(jobs) == [f"77_{i}" for i in range(5)]
     assert [job.poll() for job in jobs] == [None] * 5
+
+
+def alone(trials):
+    return [(trial,) for trial in trials]
 
 
 def numbers(jobs: Sequence[Any]):
@@ -77,9 +81,9 @@ def numbers(jobs: Sequence[Any]):
 
 def test_a_second_launcher_follows_the_jobs_of_the_first(cluster, folder):
     trials = expand(BASE, Grid({"seed": range(3)}))
-    Slurm(folder, 3, 3, SlurmOptions(), "base").start(trials)
+    Slurm(folder, 3, 3, SlurmOptions(), "base").start(alone(trials))
     more = expand(BASE, Grid({"seed": range(4)}))
-    jobs = Slurm(folder, 4, 4, SlurmOptions(), "base").start(more)
+    jobs = Slurm(folder, 4, 4, SlurmOptions(), "base").start(alone(more))
     assert numbers(jobs)[:3] == ["77_0", "77_1", "77_2"]
     scripts = sorted(cluster.glob("script-*"))
     assert len(scripts) == 2  # the fourth trial alone

@@ -262,4 +262,9 @@ def _check_warmup(schedule: StepDecay | Cosine | Polynomial) -> None:
 
 
 Optimizer = SGD | LARS | AdamW | LAMB
+
+ARGUMENTS = ("learning_rate", "momentum", "weight_decay")
+"""Fields of an optimizer that do not change the program of a step, but only numbers in it; a
+momentum of 0 is another program than any other."""
+
 Schedule = StepDecay | Cosine | Polynomial

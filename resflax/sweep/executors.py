@@ -16,9 +16,9 @@ TRAIN = Path(__file__).parents[2] / "scripts" / "train.py"
 
 
 class Job(Protocol):
-    """A trial that was started."""
+    """Trials that were started in one process: one, or several that train together."""
 
-    trial: Trial
+    trials: Sequence[Trial]
 
     def poll(self) -> int | None:
         """The exit code (negative: killed by that signal), or None while it goes on."""
@@ -26,21 +26,21 @@ class Job(Protocol):
     def stop(self) -> None:
         """Asks it to save and end."""
 
-    def why(self) -> str:
-        """One line on why it ended without a result."""
+    def why(self, trial: Trial) -> str:
+        """One line on why a trial ended without a result."""
 
 
 class Executor(Protocol):
     """Starts trials."""
 
     capacity: int
-    """Trials at a time."""
+    """Jobs at a time."""
 
     detached: bool
     """Whether trials go on when the launcher ends."""
 
-    def start(self, trials: Sequence[Trial]) -> list[Job]:
-        """Starts those that nobody else runs; at most as many as there is room for."""
+    def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
+        """Starts a job for each group, of those trials that nobody else runs."""
 
 
 def command(folder: SweepFolder, trial: Trial) -> list[str]:
@@ -52,6 +52,12 @@ def command(folder: SweepFolder, trial: Trial) -> list[str]:
         "--run-dir",
         str(folder.run(trial).path),
     ]
+
+
+def group_command(folder: SweepFolder, trials: Sequence[Trial]) -> list[str]:
+    """The command line of the worker of several trials."""
+    hashes = [trial.hash for trial in trials]
+    return [sys.executable, "-m", "resflax.sweep.worker", str(folder.path), *hashes]
 
 
 def last_words(log: Path, start: int = 0) -> str:
@@ -68,22 +74,29 @@ class LocalJob:
     """A process of this machine, in a session of its own: a terminal's Ctrl-C is not for it."""
 
     def __init__(
-        self, folder: SweepFolder, trial: Trial, claimed: int, place: int, flags: dict[str, str]
+        self,
+        folder: SweepFolder,
+        trials: Sequence[Trial],
+        claimed: Sequence[int],
+        place: int,
+        flags: dict[str, str],
     ) -> None:
-        self.trial, self.place = trial, place
-        self._log = folder.log(trial)
-        with open(self._log, "ab") as log:
-            self._start = log.tell()
+        self.trials, self.place = trials, place
+        logs = {trial.hash: folder.log(trial) for trial in trials}
+        self._logs = {name: (log, _size(log)) for name, log in logs.items()}
+        alone = len(trials) == 1
+        with open(folder.log(trials[0]), "ab") as log:
             self._process = subprocess.Popen(
-                command(folder, trial),
+                command(folder, trials[0]) if alone else group_command(folder, trials),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 env=os.environ | flags,
-                pass_fds=(claimed,),
+                pass_fds=claimed,
                 start_new_session=True,
             )
-        os.close(claimed)  # the worker holds it now
+        for descriptor in claimed:
+            os.close(descriptor)  # the worker holds it now
 
     def poll(self) -> int | None:
         """The exit code, or None while it goes on."""
@@ -94,9 +107,13 @@ class LocalJob:
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
 
-    def why(self) -> str:
-        """Its last words."""
-        return last_words(self._log, self._start) or f"exit code {self._process.returncode}"
+    def why(self, trial: Trial) -> str:
+        """The trial's last words."""
+        return last_words(*self._logs[trial.hash]) or f"exit code {self._process.returncode}"
+
+
+def _size(log: Path) -> int:
+    return log.stat().st_size if log.exists() else 0
 
 
 class Local:
@@ -113,18 +130,23 @@ class Local:
         self._folder, self._gpus = folder, gpus
         self._jobs: list[LocalJob] = []
 
-    def start(self, trials: Sequence[Trial]) -> list[Job]:
-        """Starts those that no living process runs."""
+    def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
+        """Starts the trials that no living process runs."""
         started: list[Job] = []
-        for trial in trials:
-            claimed = claim(self._folder.claim_file(trial))
-            if claimed is None:
+        for group in groups:
+            trials, claimed = [], []
+            for trial in group:
+                held = claim(self._folder.claim_file(trial))
+                if held is not None:
+                    trials.append(trial)
+                    claimed.append(held)
+            if not trials:
                 continue
             self._jobs = [job for job in self._jobs if job.poll() is None]
             taken = {job.place for job in self._jobs}
             place = min(set(range(len(taken) + 1)) - taken)
             flags = flags_of_place(place, self.capacity, self._gpus)
-            job = LocalJob(self._folder, trial, claimed, place, flags)
+            job = LocalJob(self._folder, trials, claimed, place, flags)
             self._jobs.append(job)
             started.append(job)
         return started

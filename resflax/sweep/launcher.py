@@ -64,7 +64,7 @@ class Launcher:
         self.folder, self.queue, self.executor = folder, queue, executor
         self.show, self.say = show, say
         self.standings: dict[str, Standing] = {}
-        self._jobs: dict[str, Job] = {}
+        self._jobs: list[Job] = []
         self._stopped: set[str] = set()
         """Trials that were told to stop because they fell behind."""
 
@@ -96,28 +96,34 @@ class Launcher:
                 self.standings[trial.hash] = Standing(trial, state)
 
     def _fill(self) -> None:
-        """Begins as many trials as there is room for."""
-        taken: list[Trial] = []
+        """Begins as many jobs as there is room for."""
+        groups: list[list[Trial]] = []
         room = self.executor.capacity - len(self._jobs)
         passed: list[Trial] = []
-        while len(taken) < room and (trial := self.queue.take()) is not None:
-            self.standings.setdefault(trial.hash, Standing(trial))
-            if self.folder.is_done(trial):
-                self._settle(trial, State.DONE)
-            elif self._runs_elsewhere(trial):
-                self._change(trial, State.ELSEWHERE)
-                passed.append(trial)
-            else:
-                taken.append(trial)
+        while len(groups) < room and (group := self.queue.take()):
+            free = []
+            for trial in group:
+                self.standings.setdefault(trial.hash, Standing(trial))
+                if self.folder.is_done(trial):
+                    self._settle(trial, State.DONE)
+                elif self._runs_elsewhere(trial):
+                    self._change(trial, State.ELSEWHERE)
+                    passed.append(trial)
+                else:
+                    free.append(trial)
+            groups += [free] if free else []
+        taken = [trial for group in groups for trial in group]
         if taken:
             self.folder.add(taken)
             for trial in taken:
                 self.folder.forget_end(trial)
-            for job in self.executor.start(taken):
-                self._jobs[job.trial.hash] = job
-                self.standings[job.trial.hash].ran = True
-                self._change(job.trial, State.RUNNING)
-        for trial in (*passed, *(t for t in taken if t.hash not in self._jobs)):
+            for job in self.executor.start(groups):
+                self._jobs.append(job)
+                for trial in job.trials:
+                    self.standings[trial.hash].ran = True
+                    self._change(trial, State.RUNNING)
+        running = {trial.hash for job in self._jobs for trial in job.trials}
+        for trial in (*passed, *(t for t in taken if t.hash not in running)):
             self.queue.give_back(trial)
 
     def _runs_elsewhere(self, trial: Trial) -> bool:
@@ -129,19 +135,20 @@ class Launcher:
         return False
 
     def _poll(self) -> None:
-        for job in list(self._jobs.values()):
+        for job in list(self._jobs):
             code = job.poll()
             if code is None:
-                if job.trial.hash not in self._stopped and self.queue.watch(job.trial):
-                    self._stopped.add(job.trial.hash)
-                    job.stop()
+                for trial in job.trials:  # one, where a queue watches: see scripts/sweep.py
+                    if trial.hash not in self._stopped and self.queue.watch(trial):
+                        self._stopped.add(trial.hash)
+                        job.stop()
                 continue
-            del self._jobs[job.trial.hash]
-            self._judge(job, code)
+            self._jobs.remove(job)
+            for trial in job.trials:
+                self._judge(job, trial, code)
 
-    def _judge(self, job: Job, code: int) -> None:
-        """What became of a worker that has ended."""
-        trial = job.trial
+    def _judge(self, job: Job, trial: Trial, code: int) -> None:
+        """What became of a trial whose worker has ended."""
         if self.folder.is_done(trial):
             self._settle(trial, State.DONE)
         elif trial.hash in self._stopped:
@@ -155,7 +162,7 @@ class Launcher:
                 self._change(trial, State.WAITING)
                 self.queue.give_back(trial)
         else:
-            self._settle(trial, State.FAILED, job.why())
+            self._settle(trial, State.FAILED, job.why(trial))
 
     def _settle(self, trial: Trial, state: State, why: str = "") -> None:
         if state is not State.DONE:
@@ -176,9 +183,9 @@ class Launcher:
         """Ends the workers, which save, and then the launcher."""
         if self.executor.detached:
             raise Interrupted(signal, "stopped; the jobs go on, the same command follows them")
-        for job in self._jobs.values():
+        for job in self._jobs:
             job.stop()
-        while any(job.poll() is None for job in self._jobs.values()):
+        while any(job.poll() is None for job in self._jobs):
             self.show(self.standings.values())
             time.sleep(POLL_SECONDS)
         raise Interrupted(signal, "stopped, all trials saved; the same command continues")

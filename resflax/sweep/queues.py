@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from resflax.sweep.groups import form_groups
 from resflax.sweep.trials import Trial
 
 
@@ -15,8 +16,8 @@ class Queue(Protocol):
     def before(self, trial: Trial) -> str | None:
         """`done`, `failed` or `pruned`, if it is known from before and not to be run again."""
 
-    def take(self) -> Trial | None:
-        """The next trial, or None if there is none to begin now."""
+    def take(self) -> Sequence[Trial]:
+        """The next trials that train together, mostly one; none if there is none to begin now."""
 
     def give_back(self, trial: Trial) -> None:
         """The trial is to be begun (again) later."""
@@ -29,11 +30,14 @@ class Queue(Protocol):
 
 
 class GridQueue:
-    """All trials of a grid, each until it is settled."""
+    """All trials of a grid, each until it is settled; at most `together` train together (0: as
+    many as can)."""
 
-    def __init__(self, trials: Sequence[Trial]) -> None:
+    def __init__(self, trials: Sequence[Trial], together: int = 1) -> None:
         self._trials = trials
         self._waiting = list(trials)
+        groups = form_groups(trials, together)
+        self._group = {trial.hash: group for group in groups for trial in group}
 
     def known(self) -> Sequence[Trial]:
         """All of them."""
@@ -43,9 +47,14 @@ class GridQueue:
         """All are taken, and those that failed are tried again."""
         return None
 
-    def take(self) -> Trial | None:
-        """The first that waits."""
-        return self._waiting.pop(0) if self._waiting else None
+    def take(self) -> Sequence[Trial]:
+        """The first that waits, and all of its group that do."""
+        if not self._waiting:
+            return ()
+        group = self._group[self._waiting[0].hash]
+        taken = [trial for trial in self._waiting if trial in group]
+        self._waiting = [trial for trial in self._waiting if trial not in group]
+        return taken
 
     def give_back(self, trial: Trial) -> None:
         """It waits behind the others."""

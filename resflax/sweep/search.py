@@ -101,10 +101,10 @@ class SearchQueue:
         """What the study was told when it was opened."""
         return self._before.get(trial.hash)
 
-    def take(self) -> Trial | None:
+    def take(self) -> Sequence[Trial]:
         """One that was cut off, or a new proposal while there are fewer than declared."""
         if self._waiting:
-            return self._waiting.pop(0)
+            return [self._waiting.pop(0)]
         while len(self._study.get_trials(deepcopy=False)) < self._search.trials:
             asked = self._study.ask(self._ranges)
             try:
@@ -116,9 +116,9 @@ class SearchQueue:
                 self._asked[trial.hash] = asked
                 self._told[trial.hash] = 0
                 self._trials.append(trial)
-                return trial
+                return [trial]
             self._tell_again(asked, trial)
-        return None
+        return ()
 
     def _tell_again(self, asked: Any, trial: Trial) -> None:
         """The same values as an earlier trial's need not be run again."""

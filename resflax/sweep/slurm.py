@@ -89,7 +89,8 @@ class SlurmJob:
     """A job in the cluster's queue."""
 
     def __init__(self, trial: Trial, job: Any, log: Path) -> None:
-        self.trial, self.job, self._log = trial, job, log
+        self.trials: Sequence[Trial] = (trial,)
+        self.job, self._log = job, log
         self._error = ""
 
     def poll(self) -> int | None:
@@ -106,7 +107,7 @@ class SlurmJob:
         """Cancels it: SLURM sends SIGTERM first, and the worker saves."""
         self.job.cancel(check=False)
 
-    def why(self) -> str:
+    def why(self, trial: Trial) -> str:
         """The worker's last words, or what SLURM says of the job."""
         return last_words(self._log) or self._error
 
@@ -146,8 +147,12 @@ class Slurm:
             asked["gpus_per_node"] = options.gpus
         self._executor.update_parameters(**asked)
 
-    def start(self, trials: Sequence[Trial]) -> list[Job]:
-        """Follows the jobs that an earlier launcher submitted, and submits the others."""
+    def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
+        """Follows the jobs that an earlier launcher submitted, and submits the others.
+
+        Every trial has a job of its own.
+        """
+        trials = [trial for group in groups for trial in group]
         followed = {trial.hash: job for trial in trials if (job := self._follow(trial)) is not None}
         new = [trial for trial in trials if trial.hash not in followed]
         if new:

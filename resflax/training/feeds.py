@@ -90,7 +90,7 @@ def open_feeds(experiment: Experiment, devices: Devices, display: Display) -> Fe
         name: ResidentTest(devices, split) for name, split in _held_out(dataset)
     }
     return Feeds(
-        ResidentTraining(devices, dataset.train, order),
+        ResidentTraining(_on_devices(devices, dataset.train), devices.steps_at_once, order),
         held_out,
         order,
         _steps(experiment, order),
@@ -150,11 +150,15 @@ def _steps(experiment: Experiment, order: Order) -> int:
 class ResidentTraining:
     """Training examples that are whole on every device."""
 
-    def __init__(self, devices: Devices, split: Split, order: Order) -> None:
-        self.on_devices: Examples | None = _on_devices(devices, split)
-        self.steps_at_once, self.batch = devices.steps_at_once, order.batch
+    def __init__(self, examples: Examples, steps_at_once: int, order: Order) -> None:
+        self.on_devices: Examples | None = examples
+        self.steps_at_once, self.batch = steps_at_once, order.batch
         self.bad: dict[int, str] = {}
-        self._batch_size = order.batch_size
+        self._examples, self._batch_size = examples, order.batch_size
+
+    def in_order(self, order: Order) -> "ResidentTraining":
+        """The same examples in another order."""
+        return ResidentTraining(self._examples, self.steps_at_once, order)
 
     def kinds(self) -> list[Any]:
         """As `TrainingFeed` says."""

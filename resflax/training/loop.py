@@ -23,6 +23,7 @@ from resflax.training.precise import precise
 from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import TrainState, params_sha256, same
+from resflax.training.step import Batch
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
@@ -65,14 +66,14 @@ class Run:
           TrainingError: if a step has no finite loss or gradient and the run is not to go back, or
             something cannot be written.
         """
-        state, step = self._begin()
+        state, step = self.begin()
         with self.display.bar("training", self.plan.steps, step) as bar:
             while True:
-                state, complete = self._mark(state, step)
+                state, complete = self.mark(state, step)
                 if complete and step == self.plan.steps:
                     return state
                 if self.interruption.signal is not None:
-                    self._save(state, step)
+                    self.save(state, step)
                     raise Interrupted(
                         self.interruption.signal,
                         f"stopped at step {step} of {self.plan.steps} and saved; "
@@ -80,7 +81,7 @@ class Run:
                     )
                 state, step = self._advance(state, step, bar)
 
-    def _begin(self) -> tuple[TrainState, int]:
+    def begin(self) -> tuple[TrainState, int]:
         """The newest good checkpoint, or the state before the first step."""
         self.checkpoints.forget_after(self.saved)
         self.metrics.rewind(self.saved or 0)
@@ -99,15 +100,13 @@ class Run:
 
     def _advance(self, state: TrainState, step: int, bar: Bar) -> tuple[TrainState, int]:
         """Steps to the next mark, or until a signal, or back where a number is not finite."""
-        every = self.experiment
-        marks = (every.log_every, every.evaluate_every, every.checkpoint_every)
-        until = min(self.plan.steps, *((step // mark + 1) * mark for mark in marks))
+        until = self.next_mark(step)
         before: jax.Array | None = None
         loss: jax.Array | None = None
         self.clock.resume()
         while step < until and not self.interruption:
             before = loss
-            count = min(until - step, self._steps_at_once())
+            count = min(until - step, self.steps_at_once())
             batches = self.plan.train.batches(step + self.skipped, count)
             state, loss = self.plan.run(state, self.plan.train.on_devices, batches)
             step += count
@@ -119,19 +118,28 @@ class Run:
             bar.set(step, note=self.record.speed())
         failed = loss is not None and not math.isfinite(loss)  # as after any failed step
         self.clock.pause()
-        return self._go_back(state) if failed else (state, step)
+        return self.go_back(state) if failed else (state, step)
 
-    def _steps_at_once(self) -> int:
+    def next_mark(self, step: int) -> int:
+        """The next step after which there is something to do."""
+        every = self.experiment
+        marks = (every.log_every, every.evaluate_every, every.checkpoint_every)
+        return min(self.plan.steps, *((step // mark + 1) * mark for mark in marks))
+
+    def batch(self, step: int) -> Batch:
+        """What a step takes, counted from 0."""
+        return self.plan.train.batch(step + self.skipped)
+
+    def steps_at_once(self) -> int:
         """As many as take a quarter of a second, so that signals do not wait."""
         rate = self.clock.rate()
         return 1 if rate is None else min(max(int(rate / 4), 1), self.plan.train.steps_at_once)
 
-    def _go_back(self, state: TrainState) -> tuple[TrainState, int]:
+    def go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
         done = int(state.step)
         step, rate = done + 1, self.record.learning_rate(done + 1)
-        batch = self.plan.train.batch(done + self.skipped)
-        cause = self.plan.explain(state, self.plan.train.on_devices, batch)
+        cause = self.plan.explain(state, self.plan.train.on_devices, self.batch(done))
         fault = f"at step {step} (learning rate {rate:g}) {cause}"
         if self.experiment.on_nonfinite == "stop":
             newest = "there is no checkpoint yet"
@@ -164,7 +172,7 @@ class Run:
         self.clock.forget()
         return state, to
 
-    def _mark(self, state: TrainState, step: int) -> tuple[TrainState, bool]:
+    def mark(self, state: TrainState, step: int) -> tuple[TrainState, bool]:
         """Does what is due after `step` steps and not done yet.
 
         Returns the state, and False if a signal came before all of it was done.
@@ -185,7 +193,7 @@ class Run:
             if not all(self.record.evaluation(state, step, name, stop) for name in names):
                 return state, False
         if final or step % experiment.checkpoint_every == 0:
-            self._save(state, step)
+            self.save(state, step)
         return state, True
 
     def _precise(self, state: TrainState, step: int) -> TrainState | None:
@@ -205,7 +213,8 @@ class Run:
             self.saved = None
         return found
 
-    def _save(self, state: TrainState, step: int) -> None:
+    def save(self, state: TrainState, step: int) -> None:
+        """Saves the state after `step` steps, if that is not done yet."""
         if self.saved != step:
             self.checkpoints.save(
                 step,

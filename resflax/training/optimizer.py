@@ -72,8 +72,10 @@ def make_optimizer(optimizer: Optimizer, rate: LearningRate) -> optax.GradientTr
     decayed = None if optimizer.no_weight_decay == "none" else partial(_decayed, optimizer)
     decay = optax.add_decayed_weights(optimizer.weight_decay, decayed)
     if isinstance(optimizer, SGD):
-        momentum = optimizer.momentum or None
-        return optax.chain(decay, optax.sgd(rate, momentum, optimizer.nesterov))
+        momentum = optimizer.momentum
+        none = not isinstance(momentum, jax.Array) and momentum == 0  # see training.vectorized
+        sgd = optax.sgd(rate, None if none else momentum, optimizer.nesterov)
+        return optax.chain(decay, sgd)
     if isinstance(optimizer, LARS):
         return optax.chain(
             decay,

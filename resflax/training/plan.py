@@ -1,6 +1,6 @@
 """All that a run needs and that stays the same while it goes: data, network, compiled steps."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -33,6 +33,7 @@ from resflax.training.step import (
     train_step,
     whole_loss_of,
 )
+from resflax.training.vectorized import Numbers, group_step, numbers_of, with_numbers
 
 
 @dataclass(frozen=True)
@@ -49,7 +50,7 @@ class Plan:
     """`test`, and `validation` if the experiment holds examples out."""
     run: Callable[..., Any]
     """(state, the feed's `on_devices`, its `batches`) -> (state, last loss), see `step.many_steps`;
-    the state passed in is gone afterwards."""
+    the state passed in is gone afterwards. Of a group: (states, ..., batches (B, n, members))."""
     evaluate: Callable[..., Any]
     """(state, the feed's `on_devices`, one of its `batches`) -> sums."""
     statistics: Callable[..., Any]
@@ -59,8 +60,8 @@ class Plan:
     """Says what is not finite in the step that follows a state, and since which layer."""
     state: TrainState
     """Shapes, types and devices of a state, without its numbers."""
-    initial: Callable[[], TrainState]
-    """The state before the first step, drawn from the seed, on the devices."""
+    initial: Callable[[int], TrainState]
+    """The state before the first step, drawn from a seed, on the devices."""
     learning_rate: LearningRate
     summary: Summary
     """Of the network."""
@@ -68,8 +69,14 @@ class Plan:
     """Of the data: see `Feeds`."""
 
 
-def make_plan(experiment: Experiment, display: Display) -> Plan:
+def make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment] = ()) -> Plan:
     """Opens the data, builds the network and compiles its step, on all devices of this machine.
+
+    Args:
+      experiment: the run's.
+      display: is shown what is done.
+      group: experiments that step together with it, itself among them; they differ as in
+        `training.group`. The plan's `run` is then for all of their states, stacked.
 
     Raises `UsageError` where data, network, batch size or schedule do not fit together, or the step
     does not fit into the memory.
@@ -96,21 +103,29 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     # Parameters do not depend on the axis, and outside the devices' functions there is none.
     drawn = build(experiment.model, feeds.num_classes)
 
-    def draw(normalization: Normalization) -> TrainState:
+    def draw(normalization: Normalization, seed: np.uint32) -> TrainState:
         return initial_state(
             drawn,
             optimizer,
             normalization,
             image_shape,
-            experiment.seed,
+            seed,
             averaged=experiment.ema_decay is not None,
         )
 
+    def step_with(numbers: Numbers) -> TrainStep:
+        declared = with_numbers(experiment.optimizer, numbers)
+        rate = learning_rate(experiment.schedule, declared.learning_rate, steps)
+        return train_step(module, make_optimizer(declared, rate), experiment.data, recipe)
+
     summary = summarize(experiment.model, feeds.num_classes, image_shape)
     draw_once = drawing(draw, len(summary.rows))
-    state = devices.abstract(partial(draw, feeds.normalization))
-    step = train_step(module, optimizer, experiment.data, recipe)
-    run, needed = _compile(devices, step, state, train, display)
+    state = devices.abstract(partial(draw, feeds.normalization, np.uint32(0)))
+    if group:
+        run, needed = _compile_group(devices, step_with, group, state, train, display)
+    else:
+        step = train_step(module, optimizer, experiment.data, recipe)
+        run, needed = _compile(devices, step, state, train, display)
     if needed is not None:  # the examples are there already
         kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
         memory.check_fits(needed - kept, devices.devices)
@@ -136,7 +151,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
             partial(whole_loss_of, network(), experiment.data, recipe=recipe),
         ),
         state=state,
-        initial=lambda: devices.replicate(draw_once(feeds.normalization)),
+        initial=lambda seed: devices.replicate(draw_once(feeds.normalization, np.uint32(seed))),
         learning_rate=rate,
         summary=summary,
         data_sha256=feeds.sha256,
@@ -162,6 +177,39 @@ def _compile(
         return programs[_shapes(batches)](state, examples, batches)
 
     return run_any, max((n for n in needed if n is not None), default=None)
+
+
+def _compile_group(
+    devices: Devices,
+    step_of: Callable[[Numbers], TrainStep],
+    group: Sequence[Experiment],
+    state: TrainState,
+    train: TrainingFeed,
+    display: Display,
+) -> tuple[Callable[..., Any], int | None]:
+    """`Plan.run` for the states of a group, stacked, and the bytes it needs."""
+    (batches,) = train.kinds()
+    numbers = devices.replicate(numbers_of(group))
+    states = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct(
+            (len(group), *leaf.shape), leaf.dtype, sharding=leaf.sharding
+        ),
+        state,
+    )
+    with display.bar("compiling", 1):
+        run, program = devices.compile(
+            # On CPUs one member fills all cores, and an axis more is no gain (benchmarks/notes.md).
+            many_steps(group_step(step_of, in_turn=devices.platform == "cpu")),
+            states,
+            (train.on_devices, numbers),
+            np.repeat(batches[..., None], len(group), axis=-1),
+            donate_state=True,
+        )
+
+    def run_all(states: TrainState, examples: Examples | None, batches: Any) -> Any:
+        return run(states, (examples, numbers), batches)
+
+    return run_all, memory.step_bytes(program)
 
 
 def _shapes(batches: Any) -> tuple[tuple[int, ...], ...]:

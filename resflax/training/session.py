@@ -1,8 +1,9 @@
 """A session of a run: one process in its folder, from what is there to the end or a signal."""
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from rich.console import Console
@@ -33,53 +34,101 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         something cannot be written, or memory runs out.
       Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after the run was saved.
     """
-    experiment = experiment.resolved()
     with Display(console) as display, contextlib.ExitStack() as held:
-        status, stays = folder.status(experiment), lambda: None
-        if status is Status.UNFINISHED:
-            held.enter_context(locked(folder.path, display.say))
-        elif status is Status.NEW:
-            stays = held.enter_context(locked_anew(folder.path, display.say))
-        status = folder.status(experiment)  # the process before may have ended just now
-        if status is Status.FINISHED:
-            return _finished(folder, display)
-
-        newest = Checkpoints(folder.checkpoints).newest_good(display.say)
+        session = Session(experiment, folder, display, held)
+        if not session.open():
+            return session.finished()
         keep_compiled()
         with exhaustion(UsageError):
-            plan = make_plan(experiment, display)
-            first, origin = _first(experiment, plan, newest, display)
-        if status is Status.UNFINISHED:
-            _compare(experiment, plan, folder, display)
-        stays()
-        here = environment.describe() | {"data_sha256": plan.data_sha256} | origin
-        folder.begin(experiment, here, environment.source_changes())
-        with Interruption() as interruption, exhaustion(TrainingError):
-            run = Run(experiment, plan, first, newest, folder, display, interruption)
+            plan = make_plan(session.experiment, display)
+        interruption = Interruption()
+        run = session.begin(plan, interruption)
+        with interruption, exhaustion(TrainingError):
             return run.finish(run.go())
 
 
-def _finished(folder: RunFolder, display: Display) -> dict[str, Any]:
-    display.say(f"{folder.path} holds this run, finished: nothing to do")
-    result = folder.read_result()
-    assert result is not None
-    return result
+class Session:
+    """One process in a run's folder, up to its first step."""
+
+    def __init__(
+        self,
+        experiment: Experiment,
+        folder: RunFolder,
+        display: Display,
+        held: contextlib.ExitStack,
+    ) -> None:
+        self.experiment, self.folder, self.display = experiment.resolved(), folder, display
+        self.status = Status.NEW
+        self._held = held
+        """Holds the folder's lock, once there is a folder."""
+        self._stays: Callable[[], None] = lambda: None
+        """Says that a folder made for its lock is to stay."""
+        self._newest: int | None = None
+
+    def open(self) -> bool:
+        """Looks at the folder; False if it holds the run, finished. Writes nothing but a lock."""
+        self.status = self.folder.status(self.experiment)
+        path, say = self.folder.path, self.display.say
+        if self.status is Status.UNFINISHED:
+            self._held.enter_context(locked(path, say))
+        elif self.status is Status.NEW:
+            self._stays = self._held.enter_context(locked_anew(path, say))
+        # The process before may have ended just now.
+        self.status = self.folder.status(self.experiment)
+        if self.status is not Status.FINISHED:
+            self._newest = Checkpoints(self.folder.checkpoints).newest_good(say)
+        return self.status is not Status.FINISHED
+
+    def begin(
+        self,
+        plan: Plan,
+        interruption: Interruption,
+        notes: Mapping[str, Any] = MappingProxyType({}),
+    ) -> Run:
+        """Makes the folder the run's.
+
+        Args:
+          plan: the run's.
+          interruption: ends it.
+          notes: of this session, for environment.json.
+        """
+        with exhaustion(UsageError):
+            first, origin = _first(self.experiment, plan, self._newest, self.display)
+        if self.status is Status.UNFINISHED:
+            _compare(self.experiment, plan, self.folder, self.display)
+        self._stays()
+        here = environment.describe() | {"data_sha256": plan.data_sha256} | origin | dict(notes)
+        self.folder.begin(self.experiment, here, environment.source_changes())
+        return Run(
+            self.experiment, plan, first, self._newest, self.folder, self.display, interruption
+        )
+
+    def finished(self) -> dict[str, Any]:
+        """The result that is there."""
+        self.display.say(f"{self.folder.path} holds this run, finished: nothing to do")
+        result = self.folder.read_result()
+        assert result is not None
+        return result
 
 
 def _first(
     experiment: Experiment, plan: Plan, newest: int | None, display: Display
 ) -> tuple[Callable[[], TrainState], dict[str, Any]]:
     """What makes the state before the first step, and for environment.json where it is from."""
+
+    def drawn() -> TrainState:
+        return plan.initial(experiment.seed)
+
     if experiment.initialize_from is None:
-        return plan.initial, {}
+        return drawn, {}
     path = Path(experiment.initialize_from)
 
     def first() -> TrainState:
-        return start_from(path, experiment, plan.initial(), lambda text: None)[0]
+        return start_from(path, experiment, drawn(), lambda text: None)[0]
 
     if newest is not None:
         return first, {}  # continued: the first weights no longer matter
-    _, origin = start_from(path, experiment, plan.initial(), display.say)
+    _, origin = start_from(path, experiment, drawn(), display.say)
     return first, {"initialized_from": origin}
 
 

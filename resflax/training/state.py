@@ -90,7 +90,7 @@ def initial_state(
     optimizer: optax.GradientTransformation,
     normalization: Normalization,
     image_shape: tuple[int, int, int],
-    seed: int,
+    seed: int | np.uint32,
     *,
     averaged: bool = False,
 ) -> TrainState:

@@ -49,6 +49,7 @@ Batch = Array | np.ndarray | Examples
 """Indices (B,) int32 of examples that are on the device, or the batch's own pictures and labels."""
 
 TrainStep = Callable[[TrainState, Examples | None, Batch], tuple[TrainState, Array]]
+AnyStep = Callable[[TrainState, Any, Any], tuple[TrainState, Array]]
 EvaluationStep = Callable[[TrainState, Examples | None, tuple[Batch, Array]], Sums]
 
 
@@ -262,26 +263,25 @@ def train_step(
     return step
 
 
-def many_steps(step: TrainStep) -> TrainStep:
+def many_steps(step: AnyStep) -> AnyStep:
     """Steps in a row without the host: (state, examples, batches (B, n)) -> (state, last loss).
 
     Column i of `batches` has the examples of step i; columns of -1 at the end are no steps, so that
-    one program does for any number up to n. A batch of pictures is one step.
+    one program does for any number up to n. A batch of pictures is one step. Batches of a group are
+    (B, n, members), and a step is one as long as any member makes it.
     """
 
-    def steps(
-        state: TrainState, examples: Examples | None, batches: Batch
-    ) -> tuple[TrainState, Array]:
+    def steps(state: TrainState, examples: Any, batches: Batch) -> tuple[TrainState, Array]:
         if isinstance(batches, Examples):
             return step(state, examples, batches)
         if batches.shape[1] == 1:
             return step(state, examples, batches[:, 0])
-        count = jnp.sum(batches[0] >= 0)
+        count = jnp.sum(jnp.any(batches[0].reshape(batches.shape[1], -1) >= 0, axis=-1))
 
         def body(i: Array, carry: tuple[TrainState, Array]) -> tuple[TrainState, Array]:
             return step(carry[0], examples, batches[:, i])
 
-        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros((), jnp.float32)))
+        return jax.lax.fori_loop(0, count, body, (state, jnp.zeros(batches.shape[2:], jnp.float32)))
 
     return steps
 
