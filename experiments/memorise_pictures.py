@@ -14,10 +14,10 @@ experiment = Experiment(
     model=ResNet(depth=18, layout="imagenet"),
     data=ImageNet(image_size=64, crop="center", flip=False, test_shorter_side=73),
     batch_size=25,
-    epochs=40,
+    epochs=12,
     optimizer=SGD(learning_rate=0.05, momentum=0.9, weight_decay=1e-4),
     schedule=Cosine(warmup_steps=8),
     log_every=8,
-    evaluate_every=160,
+    evaluate_every=48,
     checkpoint_every=8,
 )

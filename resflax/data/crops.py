@@ -18,7 +18,7 @@ _AREAS = 0.08, 1.0
 _RATIOS = 3 / 4, 4 / 3
 
 
-def training_square(
+def random_square(
     encoded: bytes, data: Streamed, side: int, draw: np.random.Generator
 ) -> np.ndarray:
     """A picture as `data.crop` says: (side, side, 3) uint8. Raises `BadPicture`.
@@ -26,7 +26,7 @@ def training_square(
     What is random comes from `draw` alone.
     """
     if data.crop == "center":
-        return test_square(encoded, data, side)
+        return central_square(encoded, data, side)
     if data.crop == "scale":
         low, high = data.shorter_side
         shorter = low + int(draw.random() * (high - low + 1))
@@ -38,13 +38,13 @@ def training_square(
     image = decode(encoded, shorter=shorter)
     if image.shape[:2] != (height, width):
         by_rows, by_columns = image.shape[0] / height, image.shape[1] / width
-        top, left = int(top * by_rows), int(left * by_columns)
+        top, left = round(top * by_rows), round(left * by_columns)
         rows = max(1, min(round(rows * by_rows), image.shape[0] - top))
         columns = max(1, min(round(columns * by_columns), image.shape[1] - left))
     return resize_fast(image[top : top + rows, left : left + columns], side, side)
 
 
-def test_square(encoded: bytes, data: Streamed, side: int) -> np.ndarray:
+def central_square(encoded: bytes, data: Streamed, side: int) -> np.ndarray:
     """The centre (side, side, 3) of a picture whose shorter side is `test_shorter_side`.
 
     At another `side` than `image_size` it shows the same part. Raises `BadPicture`.

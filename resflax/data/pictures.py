@@ -54,14 +54,11 @@ def decode(encoded: bytes, channels: int = 3, shorter: int | None = None) -> np.
     """
     found = _jpeg_header(encoded)
     if found is not None and found[2] != "CMYK":  # simplejpeg takes inverted inks as they are
-        least = shorter or 0
+        # Factors of 7/8 to 5/8 take longer than the whole picture.
+        least = shorter if shorter is not None and 2 * shorter <= min(found[:2]) else 0
         try:
             pixels: np.ndarray = simplejpeg.decode_jpeg(
-                encoded,
-                _COLORSPACES[channels],
-                min_height=least,
-                min_width=least,
-                min_factor=2 if least else 1,  # 7/8 to 5/8 take longer than the whole picture
+                encoded, _COLORSPACES[channels], min_height=least, min_width=least
             )
         except (ValueError, KeyError):
             pass  # Pillow overlooks what does no harm, such as bytes behind the end

@@ -37,8 +37,7 @@ def open_set(data: Prepared) -> Any:
             data,
             "name",
             f"no prepared set of that name in {place}{detail}; name its folder with --data.data-dir"
-            f', or prepare it: pip install "resflax[prepare]" && tfds build {data.name} '
-            "--file_format=array_record",
+            f", or prepare it: python scripts/prepare_data.py {data.name}",
         )
 
 

@@ -10,7 +10,7 @@ import tensorflow_datasets as tfds
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.prepared import files_of, open_set, set_features
 from resflax.data.records import CHANNELS, HELD_OUT_SEED, SplitName, count_classes, open_records
-from resflax.data.stream import Test
+from resflax.data.stream import InOrder
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS, Data, Streamed
 from resflax.errors import UsageError
@@ -164,7 +164,7 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
         whole = load_split(data, split)
         return whole[np.arange(min(count, len(whole)))]
     opened = open_records(data)
-    test = Test(opened.split(data, split), data, opened.num_classes)
+    test = InOrder(opened.split(data, split), data, opened.num_classes)
     found = [test.picture(number) for number in range(min(count, len(test.records)))]
     good = [one for one in found if not one.bad]
     if not good:

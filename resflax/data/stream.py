@@ -15,7 +15,7 @@ import numpy as np
 from grain import DatasetIterator
 from grain.experimental import ThreadPrefetchIterDataset
 
-from resflax.data.crops import test_square, training_square
+from resflax.data.crops import central_square, random_square
 from resflax.data.feed import Order
 from resflax.data.records import CHANNELS, Records
 from resflax.declarations.data import Streamed
@@ -54,7 +54,7 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Training:
+class Shuffled:
     """The row of training pictures."""
 
     records: Records
@@ -84,7 +84,7 @@ class Training:
                 encoded, label = self.records[index]
                 check_label(label, self.num_classes)
                 draw = np.random.Generator(np.random.Philox(key=(self.order.seed, other)))
-                image = training_square(encoded, self.data, side, draw)
+                image = random_square(encoded, self.data, side, draw)
             except Exception as error:  # of a damaged file anything may come
                 bad[index] = " ".join(str(error).split())[:200]
             else:
@@ -106,7 +106,7 @@ class Training:
 
 
 @dataclass(frozen=True)
-class Test:
+class InOrder:
     """All pictures of a split, each once."""
 
     records: Records
@@ -121,7 +121,7 @@ class Test:
             try:
                 encoded, label = self.records[number]
                 check_label(label, self.num_classes)
-                image = test_square(encoded, self.data, side)
+                image = central_square(encoded, self.data, side)
                 return Pictures(image, np.int32(label), np.float32(1), bad)
             except Exception as error:
                 bad[number] = " ".join(str(error).split())[:200]

@@ -15,7 +15,7 @@ from resflax.data.augmentation import Normalization, fit_normalization, imagenet
 from resflax.data.feed import Order, evaluation_batches
 from resflax.data.records import CHANNELS, Opened, Records, SplitName, open_records
 from resflax.data.source import Dataset, Split, load, load_split
-from resflax.data.stream import Pictures, Test, Training, default_threads
+from resflax.data.stream import InOrder, Pictures, Shuffled, default_threads
 from resflax.declarations.data import Data, Streamed
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -103,7 +103,7 @@ def open_test_feed(data: Data, split: SplitName, devices: Devices, display: Disp
     if not isinstance(data, Streamed):
         return ResidentTest(devices, load_split(data, split, display.items))
     opened = open_records(data)
-    test = Test(opened.split(data, split), data, opened.num_classes)
+    test = InOrder(opened.split(data, split), data, opened.num_classes)
     return StreamedTest(devices, test, display.say)
 
 
@@ -112,14 +112,14 @@ def _streamed(
 ) -> Feeds:
     order = Order(len(opened.train), experiment.batch_size, experiment.seed)
     steps = _steps(experiment, order)
-    training = Training(opened.train, data, opened.num_classes, order, steps)
+    training = Shuffled(opened.train, data, opened.num_classes, order, steps)
     tests = [("test", opened.test)]
     if opened.validation is not None:
         tests = [("validation", opened.validation), *tests]
     return Feeds(
         StreamedTraining(devices, training, display.say),
         {
-            name: StreamedTest(devices, Test(records, data, opened.num_classes), display.say)
+            name: StreamedTest(devices, InOrder(records, data, opened.num_classes), display.say)
             for name, records in tests
         },
         order,
@@ -189,7 +189,7 @@ class StreamedTraining:
     def __init__(
         self,
         devices: Devices,
-        training: Training,
+        training: Shuffled,
         say: Callable[[str], None],
         threads: int | None = None,
     ) -> None:
@@ -242,7 +242,7 @@ class StreamedTest:
 
     on_devices: Examples | None = None
 
-    def __init__(self, devices: Devices, test: Test, say: Callable[[str], None]) -> None:
+    def __init__(self, devices: Devices, test: InOrder, say: Callable[[str], None]) -> None:
         self.examples = len(test.records)
         self._devices, self._test, self._say = devices, test, say
 

@@ -46,6 +46,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         keep_compiled()
         with exhaustion(UsageError):
             plan = make_plan(experiment, display)
+            held.callback(plan.train.close)
             first, origin = _first(experiment, plan, newest, display)
         if status is Status.UNFINISHED:
             _compare(experiment, plan, folder, display)

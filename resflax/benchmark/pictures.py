@@ -1,0 +1,170 @@
+"""How fast pictures come from the disk to batches: ours step by step, Pillow and PyTorch beside.
+
+Every way decodes the same pictures and crops and resizes them at random to one size. Counted are
+pictures decoded, also those that are only ahead in a buffer, so that every picture is paid for.
+"""
+
+import io
+import resource
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from resflax.data.crops import random_box, random_square
+from resflax.data.feed import Order
+from resflax.data.records import Records, open_records
+from resflax.data.stream import Shuffled
+from resflax.declarations.data import Streamed
+
+Way = Callable[[int], int]
+"""Decodes at least so many pictures; returns how many it did."""
+
+_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Speed:
+    """One way, measured."""
+
+    name: str
+    per_second: tuple[float, ...]
+    """Pictures per second of wall time, of each repetition."""
+    per_cpu_second: tuple[float, ...]
+    """Pictures per second of processor time, which other programs hardly change."""
+
+    @property
+    def wall(self) -> float:
+        """Median."""
+        return statistics.median(self.per_second)
+
+    @property
+    def cpu(self) -> float:
+        """Median."""
+        return statistics.median(self.per_cpu_second)
+
+
+def measure_pictures(
+    data: Streamed, count: int, repetitions: int, tick: Callable[[], None]
+) -> list[Speed]:
+    """Times every way in turn, `repetitions` times, on `count` pictures of the training split."""
+    ways = make_ways(data, count)
+    wall: dict[str, list[float]] = {name: [] for name in ways}
+    cpu: dict[str, list[float]] = {name: [] for name in ways}
+    for _ in range(repetitions):
+        for name, way in ways.items():
+            began, used = time.perf_counter(), _cpu_seconds()
+            done = way(count)
+            wall[name].append(done / (time.perf_counter() - began))
+            cpu[name].append(done / (_cpu_seconds() - used))
+            tick()
+    return [Speed(name, tuple(wall[name]), tuple(cpu[name])) for name in ways]
+
+
+def make_ways(data: Streamed, count: int) -> dict[str, Way]:
+    """All that there are here, by name."""
+    records = open_records(data).train
+    encoded = [records[index % len(records)][0] for index in range(min(count, len(records)))]
+    ways: dict[str, Way] = {
+        "decode and crop alone": partial(_one_after_another, encoded, partial(_ours, data)),
+        "the same by Pillow": partial(_one_after_another, encoded, partial(pillow, data)),
+    }
+    for threads in (1, 2, 4):
+        ways[f"feed, {threads} thread{'s' * (threads > 1)}"] = partial(
+            _feed, data, records, threads
+        )
+    try:
+        import torch.utils.data  # noqa: F401
+    except ImportError:
+        return ways
+    for workers in (1, 2):
+        ways[f"PyTorch DataLoader, {workers} process{'es' * (workers > 1)}"] = partial(
+            _torchs, encoded, data, workers
+        )
+    return ways
+
+
+def _ours(data: Streamed, encoded: bytes, draw: np.random.Generator) -> np.ndarray:
+    return random_square(encoded, data, data.image_size, draw)
+
+
+def pillow(data: Streamed, encoded: bytes, draw: np.random.Generator) -> np.ndarray:
+    """As torchvision's RandomResizedCrop does it: Pillow's bilinear filter."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    top, left, rows, columns = random_box(image.height, image.width, draw)
+    size = (data.image_size, data.image_size)
+    box = (left, top, left + columns, top + rows)
+    return np.asarray(image.crop(box).resize(size, Image.Resampling.BILINEAR))
+
+
+def _one_after_another(
+    encoded: Sequence[bytes],
+    make: Callable[[bytes, np.random.Generator], np.ndarray],
+    count: int,
+) -> int:
+    for index in range(count):
+        make(encoded[index % len(encoded)], np.random.default_rng(index))
+    return count
+
+
+class _Counted:
+    """Records that count how often they are read."""
+
+    def __init__(self, records: Records) -> None:
+        self._records, self.reads = records, 0
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> tuple[bytes, int]:
+        self.reads += 1
+        return self._records[index]
+
+    def name(self, index: int) -> str:
+        return self._records.name(index)
+
+
+def _feed(data: Streamed, records: Records, threads: int, count: int) -> int:
+    counted = _Counted(records)
+    order = Order(len(records), _BATCH, 0)
+    row = Shuffled(counted, data, 2**31 - 1, order, 2**31 - 1)
+    batches = row.batches(0, threads, lambda pictures: pictures)
+    while counted.reads < count:
+        next(batches)
+    batches.close()
+    return counted.reads
+
+
+class _TorchSet:
+    """What PyTorch's loader takes pictures from."""
+
+    def __init__(self, encoded: Sequence[bytes], data: Streamed, count: int) -> None:
+        self.encoded, self.data, self.count = encoded, data, count
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        draw = np.random.default_rng(index)
+        return np.array(pillow(self.data, self.encoded[index % len(self.encoded)], draw))
+
+
+def _torchs(encoded: Sequence[bytes], data: Streamed, workers: int, count: int) -> int:
+    from torch.utils.data import DataLoader
+
+    found = _TorchSet(encoded, data, count)
+    loader: Any = DataLoader(found, batch_size=_BATCH, num_workers=workers)  # type: ignore[arg-type]
+    for _ in loader:
+        pass
+    return count
+
+
+def _cpu_seconds() -> float:
+    """Of this process, all of its threads, and the processes that it has ended."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
