@@ -372,7 +372,7 @@ def test_an_interrupted_run_of_every_part_ends_the_same(train, tmp_path, monkeyp
         data=Digits(),
         batch_size=64,
         steps=9,
-        augmentation=Augmentation(brightness=0.2, random_erasing=0.5, cutmix=1.0),
+        augmentation=Augmentation(random_erasing=0.5, label_smoothing=0.1),
         loss="binary_cross_entropy",
         optimizer=LAMB(learning_rate=5e-3),
         schedule=Cosine(),

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,7 @@ def test_crops_of_scaled_jpegs_are_those_of_whole_ones():
         top, left, rows, columns = random_box(400, 600, np.random.default_rng(seed))
         expected = resize(decode(encoded)[top : top + rows, left : left + columns], 32, 32)
         found = random_square(encoded, data, 32, np.random.default_rng(seed))
-        assert np.abs(found.astype(int) - expected).mean() < 2
+        assert np.abs(found.astype(int) - expected).mean() < 4  # places are rounded to an eighth
 
 
 def test_scale_crops_have_the_shorter_sides_that_are_declared():
@@ -454,6 +455,19 @@ def test_a_set_of_nothing_but_bad_pictures_ends(tmp_path: Path):
     row = training(of_folder(tmp_path, bad_pictures=2), 1)
     with pytest.raises(TrainingError, match=r"no picture.*bad_pictures allows"):
         take(row, 0, 1)
+
+
+def test_damaged_records_of_a_set_are_passed_over(prepared: Path, tmp_path: Path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    (file,) = tmp_path.rglob("*train.array_record*")
+    content = bytearray(file.read_bytes())
+    content[20_000] ^= 0x55
+    file.write_bytes(content)
+    row = training(declared(tmp_path), batch_size=23)
+    (batch,) = take(row, 0, 1)
+    assert len(batch.bad) == 1
+    assert batch.weights.all()
+    assert_equal([batch], take(row, 0, 1, threads=1))
 
 
 def test_labels_that_are_no_class_are_bad(prepared: Path):

@@ -38,7 +38,7 @@ def random_square(
     image = decode(encoded, shorter=shorter)
     if image.shape[:2] != (height, width):
         by_rows, by_columns = image.shape[0] / height, image.shape[1] / width
-        top, left = int(top * by_rows), int(left * by_columns)
+        top, left = round(top * by_rows), round(left * by_columns)
         rows = max(1, min(round(rows * by_rows), image.shape[0] - top))
         columns = max(1, min(round(columns * by_columns), image.shape[1] - left))
     return resize_fast(image[top : top + rows, left : left + columns], side, side)

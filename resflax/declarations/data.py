@@ -127,8 +127,8 @@ class Streamed(Prepared):
     """Tests: the shorter side is resized to this, and the centre cropped."""
 
     bad_pictures: int = 10
-    """Training examples that cannot be read or decoded and are passed over: others take their
-    places. One more ends the run."""
+    """Examples of a split that may be passed over because they cannot be read or decoded: in
+    training others take their places, tests leave them out. One more ends the run."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""

@@ -41,6 +41,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         keep_compiled()
         with exhaustion(UsageError):
             plan = make_plan(session.experiment, display)
+            held.callback(plan.train.close)
         interruption = Interruption()
         run = session.begin(plan, interruption)
         with interruption, exhaustion(TrainingError):

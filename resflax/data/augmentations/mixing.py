@@ -26,8 +26,8 @@ def mix(images: Array, key: Array, augmentation: Augmentation) -> tuple[Array, A
     mixup, cutmix = augmentation.mixup, augmentation.cutmix
     done_key, kind_key, weight_key, place_key = jax.random.split(key, 4)
     mixed = jax.random.uniform(done_key) < augmentation.mix_probability
-    switch = augmentation.mix_switch_probability if mixup and cutmix else bool(cutmix)
-    cutting = jax.random.uniform(kind_key) < switch
+    switch = augmentation.mix_switch_probability if mixup else 1.0
+    cutting = jax.random.uniform(kind_key) < (switch if cutmix else 0.0)
     alpha = jnp.where(cutting, cutmix or 1.0, mixup or 1.0)
     weight = jnp.where(mixed, jax.random.beta(weight_key, alpha, alpha), 1)
     cut = cutting & rectangle(height, width, weight, place_key)
