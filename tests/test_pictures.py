@@ -117,6 +117,16 @@ def test_a_scaled_jpeg_is_the_picture():
     assert np.abs(small.astype(int) - resize(decode(encoded), 40, 60)).mean() < 2
 
 
+def test_brief_pixels_are_the_same_and_their_memory_is_used_again():
+    encoded = [encode(photo(60 - 7 * seed, 80, seed=seed)) for seed in range(4)]
+    found = [decode(one, briefly=True).copy() for one in [*encoded, *encoded[::-1]]]
+    expected = [decode(one) for one in [*encoded, *encoded[::-1]]]
+    assert all(np.array_equal(a, b) for a, b in zip(found, expected, strict=True))
+    first, second = (decode(encoded[i], briefly=True) for i in (0, 1))
+    assert np.shares_memory(first, second)
+    assert not np.shares_memory(decode(encoded[0]), decode(encoded[1]))
+
+
 @pytest.mark.parametrize("kind", ["jpeg", "png"])
 def test_damaged_pictures_are_refused_in_one_line(kind: str):
     whole = encode(photo(), kind)

@@ -35,7 +35,7 @@ def random_square(
     top, left, rows, columns = random_box(height, width, draw)
     # All that is asked of the decoder is that the box itself is not enlarged.
     shorter = math.ceil(side * min(height, width) / min(rows, columns))
-    image = decode(encoded, shorter=shorter)
+    image = decode(encoded, shorter=shorter, briefly=True)
     if image.shape[:2] != (height, width):
         by_rows, by_columns = image.shape[0] / height, image.shape[1] / width
         top, left = round(top * by_rows), round(left * by_columns)
@@ -50,7 +50,8 @@ def central_square(encoded: bytes, data: Streamed, side: int) -> np.ndarray:
     At another `side` than `image_size` it shows the same part. Raises `BadPicture`.
     """
     shorter = _in_proportion(data.test_shorter_side, data, side)
-    return center_crop(resize_shorter(decode(encoded, shorter=shorter), shorter), side)
+    image = resize_shorter(decode(encoded, shorter=shorter, briefly=True), shorter)
+    return center_crop(image, side).copy()
 
 
 def _in_proportion(shorter: int, data: Streamed, side: int) -> int:
@@ -59,14 +60,14 @@ def _in_proportion(shorter: int, data: Streamed, side: int) -> int:
 
 def _scaled(encoded: bytes, shorter: int, side: int, place: np.ndarray) -> np.ndarray:
     """A crop at a random place of the picture with that shorter side."""
-    image = decode(encoded, shorter=shorter)
+    image = decode(encoded, shorter=shorter, briefly=True)
     scale = shorter / min(image.shape[:2])
     rows, columns = (max(shorter, round(length * scale)) for length in image.shape[:2])
     image = resize_fast(image, rows, columns)
     top, left = (
         int(u * (length - side + 1)) for u, length in zip(place, image.shape[:2], strict=True)
     )
-    return image[top : top + side, left : left + side]
+    return image[top : top + side, left : left + side].copy()
 
 
 def random_box(height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:

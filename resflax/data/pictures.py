@@ -6,6 +6,7 @@ All of it releases the interpreter's lock, so that threads decode side by side.
 """
 
 import io
+import threading
 
 import cv2
 import numpy as np
@@ -23,6 +24,8 @@ memory than there is."""
 
 _COLORSPACES = {1: "GRAY", 3: "RGB", 4: "RGBA"}  # simplejpeg's
 
+_of_thread = threading.local()
+
 Image.MAX_IMAGE_PIXELS = None  # checked here, without its warnings
 cv2.setNumThreads(1)  # whoever calls decides how many threads there are
 
@@ -37,7 +40,9 @@ def size(encoded: bytes) -> tuple[int, int]:
     return found[:2] if found is not None else _pillow_size(_opened(encoded))
 
 
-def decode(encoded: bytes, channels: int = 3, shorter: int | None = None) -> np.ndarray:
+def decode(
+    encoded: bytes, channels: int = 3, shorter: int | None = None, *, briefly: bool = False
+) -> np.ndarray:
     """The pixels (H, W, channels) uint8 of an encoded picture.
 
     Grayscale, CMYK, palettes and 16-bit values are converted; transparency is dropped unless
@@ -48,6 +53,8 @@ def decode(encoded: bytes, channels: int = 3, shorter: int | None = None) -> np.
       channels: 1, 3 or 4.
       shorter: a JPEG may come out at a half of its size or less (eighths), as long as its shorter
         side is at least so many pixels. That saves much of the work for large pictures.
+      briefly: the pixels may be overwritten when this thread decodes the next picture, which saves
+        the time to get new memory.
 
     Raises:
       BadPicture: if that is no picture, or it is cut off or damaged, or has more than MOST_PIXELS.
@@ -58,13 +65,25 @@ def decode(encoded: bytes, channels: int = 3, shorter: int | None = None) -> np.
         least = shorter if shorter is not None and 2 * shorter <= min(found[:2]) else 0
         try:
             pixels: np.ndarray = simplejpeg.decode_jpeg(
-                encoded, _COLORSPACES[channels], min_height=least, min_width=least
+                encoded,
+                _COLORSPACES[channels],
+                min_height=least,
+                min_width=least,
+                buffer=_memory(found[0] * found[1] * channels) if briefly else None,
             )
         except (ValueError, KeyError):
             pass  # Pillow overlooks what does no harm, such as bytes behind the end
         else:
             return pixels
     return _decode_by_pillow(encoded, channels)
+
+
+def _memory(size: int) -> np.ndarray:
+    """At least so many bytes, the same ones at each call of a thread if they suffice."""
+    kept: np.ndarray | None = getattr(_of_thread, "memory", None)
+    if kept is None or kept.size < size:
+        kept = _of_thread.memory = np.empty(size, np.uint8)
+    return kept
 
 
 def _jpeg_header(encoded: bytes) -> tuple[int, int, str] | None:

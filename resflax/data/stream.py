@@ -26,6 +26,8 @@ T = TypeVar("T")
 AHEAD = 2
 """Batches that are decoded, and as many that are on the devices, before they are asked for."""
 
+_RUN = 8  # pictures that a thread makes one after another, at most: handing over costs time
+
 
 class Pictures(NamedTuple):
     """A batch, or one example of it without the leading axis."""
@@ -154,21 +156,40 @@ def _read(
     threads: int,
     place: Callable[[Pictures], T],
 ) -> DatasetIterator[T]:
+    run = max(size for size in range(1, _RUN + 1) if batch_size % size == 0)
+    runs = batch_size // run
+
+    def pictures(number: int) -> Pictures:
+        return _stack([picture(number * run + i) for i in range(run)])
+
     options = grain.ReadOptions(
-        num_threads=threads, prefetch_buffer_size=max(threads, AHEAD * batch_size)
+        num_threads=threads, prefetch_buffer_size=max(threads, AHEAD * runs)
     )
-    examples = grain.MapDataset.range(numbers.start, numbers.stop).map(picture)
-    batches = examples.to_iter_dataset(options).batch(batch_size, batch_fn=_stack).map(place)
+    parts = grain.MapDataset.range(numbers.start // run, numbers.stop // run).map(pictures)
+    batches = parts.to_iter_dataset(options).batch(runs, batch_fn=_join).map(place)
     return iter(ThreadPrefetchIterDataset(batches, prefetch_buffer_size=AHEAD))
 
 
 def _stack(pictures: Sequence[Pictures]) -> Pictures:
-    bad: dict[int, str] = {}
-    for one in pictures:
-        bad |= one.bad
+    """Examples to a batch."""
     images = np.stack([one.images for one in pictures])
     labels = np.array([one.labels for one in pictures], np.int32)
-    return Pictures(images, labels, np.array([one.weights for one in pictures], np.float32), bad)
+    weights = np.array([one.weights for one in pictures], np.float32)
+    return Pictures(images, labels, weights, _all_bad(pictures))
+
+
+def _join(parts: Sequence[Pictures]) -> Pictures:
+    """Parts of a batch to the whole."""
+    if len(parts) == 1:
+        return parts[0]
+    images, labels, weights = (
+        np.concatenate(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True)
+    )
+    return Pictures(images, labels, weights, _all_bad(parts))
+
+
+def _all_bad(pictures: Sequence[Pictures]) -> dict[int, str]:
+    return {index: why for one in pictures for index, why in one.bad.items()}
 
 
 def _too_many(records: Records, bad: dict[int, str], data: Streamed) -> str:
