@@ -15,5 +15,5 @@ experiment = Experiment(
     schedule=Cosine(warmup_steps=50),
     log_every=50,
     evaluate_every=200,
-    checkpoint_every=200,
+    checkpoint_every=350,
 )

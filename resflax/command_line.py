@@ -71,7 +71,7 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     except BrokenPipeError:  # the reader of our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(128 + signal.SIGPIPE, "")
-    sys.exit(0)
+    _exit(0, "")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -79,6 +79,9 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 
 def _exit(code: int, text: str) -> NoReturn:
+    # The code is decided. Python gives handlers up while it ends, and a signal then would kill.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
     if text:
         print(one_line(text), file=sys.stderr)
     sys.exit(code)

@@ -120,3 +120,11 @@ def test_the_newest_few_are_kept(tmp_path):
 
 def test_nothing_saved_is_no_checkpoint(tmp_path):
     assert found(tmp_path / "checkpoints") == (None, [])
+
+
+def test_interruptions_do_not_push_out_what_a_run_would_go_back_to(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for step in (10, 20, 30, 31, 32, 33, 34):
+        checkpoints.save(step, state(step), {"seconds": 0.0}, every=10)
+    assert checkpoints.steps() == [20, 30, 32, 33, 34]
+    assert checkpoints.newest_good(print, every=10) == 30

@@ -104,8 +104,8 @@ def once(monkeypatch, owner, name, when):
 def interrupt_after_saving(monkeypatch, at):
     whole = Checkpoints.save
 
-    def save(self, step, state, notes):
-        whole(self, step, state, notes)
+    def save(self, step, *arguments, **options):
+        whole(self, step, *arguments, **options)
         if step == at:
             signal.raise_signal(signal.SIGTERM)
 

@@ -1,5 +1,6 @@
 """One process to a run folder, and what the second one is told."""
 
+import contextlib
 import errno
 import fcntl
 import json
@@ -14,7 +15,7 @@ import pytest
 from runs import ROOT, files, run, start
 
 from resflax import UsageError
-from resflax.training.lock import NAME, locked
+from resflax.training.lock import NAME, locked, locked_anew
 
 HOLD = """
 import sys, time
@@ -102,6 +103,48 @@ def test_a_second_training_is_refused_at_once_and_writes_nothing(experiment, tmp
     assert (folder / NAME).exists()
     _, err = run(experiment, "--run-dir", folder, "--seed", 5, "--steps", 100_000, code=2)
     assert "seed: 0 != 5" in err
+
+
+def test_the_second_in_a_new_folder_is_refused_while_the_first_prepares(experiment, tmp_path):
+    folder = tmp_path / "run"
+    first = start(experiment, "--run-dir", folder)
+    while first.poll() is None and not ((folder / NAME).exists() and (folder / NAME).read_text()):
+        time.sleep(0.01)
+    first.send_signal(signal.SIGSTOP)
+    _, err = run(experiment, "--run-dir", folder, code=2)
+    assert "in use by" in err
+    first.send_signal(signal.SIGCONT)
+    first.send_signal(signal.SIGTERM)
+    first.communicate(timeout=60)
+    assert first.returncode == 143
+    assert not folder.exists() or (folder / "experiment.json").exists()
+
+
+@pytest.mark.parametrize("there", ["", "new", "new/run"])
+def test_a_folder_that_comes_to_nothing_is_taken_away(tmp_path, there):
+    (tmp_path / there).mkdir(parents=True, exist_ok=True)
+    folder = tmp_path / "new" / "run"
+    with contextlib.suppress(UsageError), locked_anew(folder, print):
+        assert (folder / NAME).exists()
+        raise UsageError("unfit")
+    assert (tmp_path / there).is_dir()
+    assert not any((tmp_path / there).iterdir())
+    with locked_anew(folder, print) as stay:
+        stay()
+    with locked(folder, print):
+        assert (folder / NAME).exists()
+
+
+def test_a_lock_taken_on_a_file_that_is_gone_is_none(tmp_path, monkeypatch):
+    flock = fcntl.flock
+
+    def too_late(file, operation):
+        (tmp_path / NAME).unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", too_late)
+    with pytest.raises(UsageError, match="start again"), locked(tmp_path, print):
+        pass
 
 
 def test_a_lock_alone_does_not_make_a_folder_foreign(experiment, tmp_path):

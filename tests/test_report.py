@@ -280,6 +280,7 @@ def test_the_page_is_whole_and_needs_nothing_else(sweep, tmp_path):
     for count in ("8 runs: ", "1 unfinished", "6 finished", "1 failed"):
         assert count in text
     assert "8.75 % †" in text
+    assert "Thin: error on the training batches" in text
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
 
@@ -288,6 +289,11 @@ def test_pictures_are_svg_in_the_pages_ink(sweep):
     (picture,) = error_curves(group(collect([sweep]))).values()
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
+    assert (root.get("role"), root.get("aria-label")) == (
+        "img", "error against steps: thin train, bold test",
+    )  # fmt: skip
+    assert root.get("style", "").startswith("max-width:")
+    assert root.get("width") is root.get("height") is None
     assert "currentColor" in picture
     assert "#010203" not in picture
     assert "shortcut zero_pad" in picture  # text stays text

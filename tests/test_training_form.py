@@ -1,5 +1,9 @@
 """The form of networks that runs train: the same numbers, compiled once, kept small."""
 
+import io
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -8,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
+from rich.console import Console
 
-from resflax import SGD, DenseNet, Digits, ResNet, StepDecay
+from resflax import SGD, DenseNet, Digits, Experiment, ResNet, StepDecay
 from resflax.data.augmentation import fit_normalization
 from resflax.declarations.models import Model
 from resflax.models import build, residual
@@ -18,6 +23,9 @@ from resflax.models.layers import relu, scale_and_shift
 from resflax.models.stacking import stack, unstack
 from resflax.training.devices import Devices
 from resflax.training.optimizer import learning_rate, make_optimizer
+from resflax.training.record import Record
+from resflax.training.run_folder import RunFolder
+from resflax.training.session import train
 from resflax.training.state import initial_state, params_sha256
 from resflax.training.step import AXIS, Examples, many_steps, train_step
 
@@ -204,7 +212,9 @@ def test_steps_in_a_row_are_the_same_steps():
             state, loss = step(state, examples, chosen)
         return jax.device_get((state, loss))
 
-    step = devices.parallelize(many_steps(train_step(module, optimizer, data)), donate_state=True)
+    step: Callable[..., Any] = devices.parallelize(
+        many_steps(train_step(module, optimizer, data)), donate_state=True
+    )
     at_once, loss = run([(0, 5)])
     one_by_one, last = run([(0, 1), (1, 2), (3, 1), (4, 1)])
     assert at_once.step == 5
@@ -215,6 +225,35 @@ def test_steps_in_a_row_are_the_same_steps():
     alone, _ = run([(i, 1) for i in range(5)])
     assert_close(at_once.params, alone.params, 1e-4)
     assert optax.tree.norm(at_once.params) > 0
+
+
+def test_nothing_is_compiled_after_the_first_epoch(tmp_path, monkeypatch, caplog):
+    experiment = Experiment(
+        name="epochs",
+        model=ResNet(8),
+        data=Digits(validation=100),
+        batch_size=96,
+        epochs=3,
+        log_every=5,
+        evaluate_every=7,
+        checkpoint_every=6,
+    )
+    seen: list[tuple[int, int]] = []
+    training = Record.training
+
+    def count_and_log(self, state, step):
+        messages = [record.getMessage() for record in caplog.records]
+        seen.append((step, sum("Compiling" in message for message in messages)))
+        return training(self, state, step)
+
+    monkeypatch.setattr(Record, "training", count_and_log)
+    with jax.log_compiles():
+        train(experiment, RunFolder(tmp_path / "run"), Console(file=io.StringIO()))
+    first_epoch = 1342 // 96 + 1
+    counts = [count for step, count in seen if step > first_epoch]
+    assert counts[0] > 0
+    assert len(counts) > 4
+    assert set(counts) == {counts[0]}
 
 
 def test_an_unknown_compiler_option_is_left_out(monkeypatch):

@@ -23,6 +23,9 @@ Shortcut = Literal[
 Order = Literal["post", "bn_after_addition", "relu_before_addition", "relu_only_pre", "full_pre"]
 StrideOn = Literal["1x1", "3x3"]
 
+DEEPEST = 10_000
+"""Layers of the deepest nets that were ever trained (Xiao et al. 2018, arXiv 1806.05393)."""
+
 # He et al. 2015, Table 1; 200 layers: He et al. 2016, appendix. (block, units per stage)
 IMAGENET_RESNETS: dict[int, tuple[Block, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
@@ -173,6 +176,8 @@ class ResNet:
             block = IMAGENET_RESNETS[self.depth][0]
             if self.block not in (None, block):
                 refuse(self, "block", f"the imagenet layout of depth {self.depth} is {block}")
+        elif self.depth > DEEPEST:
+            refuse(self, "depth", f"it must be at most {DEEPEST:,}")
         elif not any(_units(self.depth, block) for block in self._possible_blocks()):
             forms = " or ".join(
                 f"{3 * _CONVS_PER_UNIT[block]}n+2 ({block} units)"
@@ -313,6 +318,8 @@ class DenseNet:
                 refuse(self, "depth", f"the imagenet layout has {known}")
             if not self.bottleneck:
                 refuse(self, "bottleneck", "the depths of the imagenet layout count bottlenecks")
+        elif self.depth > DEEPEST:
+            refuse(self, "depth", f"it must be at most {DEEPEST:,}")
         else:
             per_layer = 2 if self.bottleneck else 1
             layers, remainder = divmod(self.depth - 4, 3 * per_layer)

@@ -19,6 +19,7 @@ from resflax.models import build
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.compilation import compile_fast
 from resflax.training.run_folder import RunFolder
+from resflax.training.state import drawing
 
 Variables = dict[str, Any]
 """`params` and `batch_stats` by module path."""
@@ -74,11 +75,12 @@ def load_networks(folder: RunFolder, examples: int) -> list[Network]:
 def untrained(network: Network) -> Network:
     """The same network before the first step, drawn from the run's seed as in training."""
     key, _ = jax.random.split(jax.random.PRNGKey(network.experiment.seed))
-    image = jnp.zeros((1, *network.images.shape[1:]))
-    drawn = compile_fast(lambda key, image: network.module.init(key, image, train=False))(
-        key, image
+    image = jax.ShapeDtypeStruct((1, *network.images.shape[1:]), jnp.float32)
+    draw = drawing(
+        lambda key: network.module.lazy_init(key, image, train=False),
+        layers=len(jax.tree.leaves(network.variables["params"])) // 2,  # kernels and norms
     )
-    return dataclasses.replace(network, variables=dict(drawn), step=0)
+    return dataclasses.replace(network, variables=dict(draw(key)), step=0)
 
 
 def apply(module: nn.Module, variables: Variables, images: jax.Array, *, train: bool) -> jax.Array:

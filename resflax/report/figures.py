@@ -1,5 +1,6 @@
 """The report's pictures, as SVG that takes its ink from the page, light or dark."""
 
+import html
 import io
 import itertools
 import re
@@ -11,6 +12,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import EngFormatter
 
 from resflax.report.collect import Group
 from resflax.report.statistics import spread
@@ -64,14 +66,11 @@ def svg(figure: Figure, description: str) -> str:
     text = re.sub(r'\bid="', f'id="{prefix}', text)
     text = re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', text)
     text = text.replace("url(#", f"url(#{prefix}")
+    head, _, body = text.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
     width = figure.get_figwidth() * 72
-    text = re.sub(
-        r'<svg ([^>]*?)height="[^"]*"([^>]*?)width="[^"]*"',
-        rf'<svg \1\2role="img" aria-label="{description}" style="max-width:{width:.0f}pt"',
-        text,
-        count=1,
-    )
-    return text
+    about = f'role="img" aria-label="{html.escape(description)}" style="max-width:{width:.0f}pt"'
+    return f"{head} {about}>{body}"
 
 
 def panels(groups: Sequence[Group]) -> dict[str, list[Group]]:
@@ -158,7 +157,11 @@ def error_against_size(groups: Sequence[Group]) -> dict[str, str]:
             axis = figure.subplots()
             for i, (panel, members) in enumerate(shown.items()):
                 _size_line(axis, members, key, panel, COLORS[i % len(COLORS)])
-            axis.set(xscale="log", xlabel=name, ylabel="test error (%)")
+            low, high = axis.dataLim.intervalx
+            far = high > 3 * low > 0
+            axis.set(xscale="log" if far else "linear", xlabel=name, ylabel="test error (%)")
+            axis.xaxis.set_major_formatter(EngFormatter(sep=""))
+            axis.xaxis.set_minor_formatter(EngFormatter(sep="") if high < 30 * low else "")
             if len(shown) > 1:
                 axis.legend()
             found[name] = svg(figure, f"test error against {name}")

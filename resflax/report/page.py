@@ -65,7 +65,9 @@ figcaption { margin-top: .25rem; }
 .scripted { display: none; } .js .scripted { display: block; }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; color: #000; }
   .scripted, nav { display: none !important; } .scroll { overflow: visible; border: 0; }
+  th:first-child, td:first-child { position: static; } thead { display: table-row-group; }
   table { font-size: 7pt; } th, td { padding: 2pt 3pt; white-space: normal; }
+  figure { display: inline-block; width: 48%; margin: 0 1% 0 0; } .grid { display: block; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } }
 """
 
@@ -196,4 +198,6 @@ def _section(section: Section) -> str:
         for p in section.pictures
     )
     grid = ' class="grid"' if len(section.pictures) > 1 else ""
-    return f'<h2 id="{_anchor(section.title)}">{_e(section.title)}</h2>\n<div{grid}>{figures}</div>'
+    said = f'<p class="soft">{_e(section.explanation)}</p>\n' if section.explanation else ""
+    head = f'<h2 id="{_anchor(section.title)}">{_e(section.title)}</h2>'
+    return f"{head}\n{said}<div{grid}>{figures}</div>"

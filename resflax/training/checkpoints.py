@@ -17,7 +17,12 @@ from typing import Any, TypeVar
 
 import jax
 import orbax.checkpoint as ocp
-from orbax.checkpoint.checkpoint_managers import LatestN
+from orbax.checkpoint.checkpoint_managers import (
+    AnyPreservationPolicy,
+    CustomSteps,
+    LatestN,
+    PreservationPolicy,
+)
 
 from resflax.errors import TrainingError, UsageError
 from resflax.models.stacking import unstack
@@ -95,7 +100,7 @@ class Checkpoints:
         Raises `UsageError` if arrays of other shapes were saved.
         """
         self._check_shapes(step, like)
-        with self._manager(read_only=True) as manager:
+        with self._manager() as manager:
             saved = manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -134,14 +139,18 @@ class Checkpoints:
         metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
         return metadata.item_metadata.tree
 
-    def save(self, step: int, state: Any, notes: dict[str, Any]) -> None:
-        """Saves the state, with some JSON, and returns when it is on disk; keeps the newest few.
+    def save(self, step: int, state: Any, notes: dict[str, Any], *, every: int = 1) -> None:
+        """Saves the state, with some JSON, and returns when it is on disk.
+
+        Keeps the newest few, and of the multiples of `every` the newest two in any case.
 
         Raises `TrainingError` if it cannot be written. What is there of it then has no manifest.
         """
         folder = self.folder / str(step)
+        regular = [there for there in (*self.steps(), step) if there % every == 0]
+        keep = AnyPreservationPolicy([LatestN(KEPT), CustomSteps(regular[-2:])])
         try:
-            with _one_voice(), self._manager(read_only=False) as manager:
+            with _one_voice(), self._manager(keep) as manager:
                 manager.save(
                     step,
                     args=ocp.args.Composite(
@@ -155,15 +164,15 @@ class Checkpoints:
         except Exception as error:  # Orbax and TensorStore wrap the system's in many kinds
             raise not_written(folder, error) from error
 
-    def _manager(self, *, read_only: bool) -> ocp.CheckpointManager:
+    def _manager(self, keep: PreservationPolicy | None = None) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
                 # A save takes well under a second for these networks; nothing to overlap.
                 enable_async_checkpointing=False,
-                preservation_policy=LatestN(KEPT),
-                cleanup_tmp_directories=not read_only,
-                read_only=read_only,
+                preservation_policy=keep,
+                cleanup_tmp_directories=keep is not None,
+                read_only=keep is None,
             ),
         )
 

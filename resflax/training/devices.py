@@ -5,6 +5,7 @@ batch whose leading axis is dealt out. Both return what every device agrees on, 
 """
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any, Literal
 
 import jax
@@ -39,6 +40,26 @@ def compile_for(platform: str, lowered: Any) -> Any:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise
         return lowered.compile()
+
+
+class OnDevices:
+    """A function on all devices, compiled for every shape of its arguments that it meets."""
+
+    def __init__(self, compile_function: Callable[..., tuple[Callable[..., Any], Any]]) -> None:
+        self._compile = compile_function
+        self._programs: dict[Any, Callable[..., Any]] = {}
+
+    def __call__(self, state: Any, examples: Any, batch: Any) -> Any:
+        """Runs it."""
+        return self.prepare(state, examples, batch)(state, examples, batch)
+
+    def prepare(self, state: Any, examples: Any, batch: Any) -> Callable[..., Any]:
+        """Compiles it for arguments like these, unless it is; the state may be abstract."""
+        leaves, structure = jax.tree.flatten((examples, batch))  # a state's shapes do not change
+        shapes = structure, tuple((leaf.shape, leaf.dtype) for leaf in leaves)
+        if shapes not in self._programs:
+            self._programs[shapes], _ = self._compile(state, examples, batch)
+        return self._programs[shapes]
 
 
 class Devices:
@@ -93,17 +114,14 @@ class Devices:
     def _dealt(self) -> NamedSharding:
         return NamedSharding(self.mesh, PartitionSpec(AXIS))
 
-    def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> Callable[..., Any]:
+    def parallelize(self, replica: Callable[..., Any], *, donate_state: bool) -> OnDevices:
         """`replica(state, examples, batch share)` on all devices: `f(state, examples, batch)`.
 
         Args:
           replica: returns values that are equal on all devices; may use the axis "data".
           donate_state: whether the state passed in may be overwritten; it is gone afterwards.
         """
-        mapped = self._map(replica, donate_state)
-        return lambda state, examples, batch: mapped(
-            state, examples, jax.tree.map(self._deal, batch)
-        )
+        return OnDevices(partial(self.compile, replica, donate_state=donate_state))
 
     def compile(
         self,

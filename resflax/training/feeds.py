@@ -53,6 +53,9 @@ class TestFeed(Protocol):
     examples: int
     on_devices: Examples | None
 
+    def kind(self, batch_size: int) -> tuple[Batch, Any]:
+        """Something of the shapes, types and places of all that `batches` gives."""
+
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """Batches, and their examples' weights (batch_size,): 0 for those that do not count."""
 
@@ -175,6 +178,10 @@ class ResidentTest:
         self.examples = len(split)
         self.on_devices: Examples | None = _on_devices(devices, split)
 
+    def kind(self, batch_size: int) -> tuple[Batch, Any]:
+        """As `TestFeed` says."""
+        return evaluation_batches(self.examples, batch_size)[0]
+
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """As `TestFeed` says."""
         yield from evaluation_batches(self.examples, batch_size)
@@ -246,6 +253,12 @@ class StreamedTest:
         self.examples = len(test.records)
         self._devices, self._test, self._say = devices, test, say
 
+    def kind(self, batch_size: int) -> tuple[Batch, Any]:
+        """As `TestFeed` says."""
+        side = self._test.data.image_size
+        images = np.zeros((batch_size, side, side, CHANNELS), np.uint8)
+        return self._deal(images, np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32))
+
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """As `TestFeed` says. Raises `TrainingError` if too many pictures are bad."""
         found: dict[int, str] = {}
@@ -257,9 +270,12 @@ class StreamedTest:
         finally:
             coming.close()
 
-    def _place(self, pictures: Pictures) -> tuple[tuple[Examples, Any], dict[int, str]]:
-        images, labels, weights = self._devices.deal(pictures[:3])
-        return (Examples(images, labels), weights), pictures.bad
+    def _place(self, pictures: Pictures) -> tuple[tuple[Batch, Any], dict[int, str]]:
+        return self._deal(*pictures[:3]), pictures.bad
+
+    def _deal(self, images: np.ndarray, labels: Any, weights: Any) -> tuple[Batch, Any]:
+        *examples, counted = self._devices.deal((images, labels, weights))
+        return Examples(*examples), counted
 
 
 def note_bad(

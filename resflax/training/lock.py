@@ -50,6 +50,8 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             if error.errno not in _UNABLE:
                 raise UsageError(f"cannot lock {path}: {in_words(error)}") from None
             say(f"{folder} cannot be locked there: see that no other process runs in it")
+        if not _is_at(file.fileno(), path):  # its holder has just taken the folder away
+            raise UsageError(f"{folder} was in use until now: start again")
         with writing(path):
             file.truncate(0)
             json.dump(
@@ -62,6 +64,39 @@ def locked(folder: Path, say: Callable[[str], None]) -> Iterator[None]:
             )
             file.flush()
         yield
+
+
+@contextlib.contextmanager
+def locked_anew(folder: Path, say: Callable[[str], None]) -> Iterator[Callable[[], None]]:
+    """Makes a folder and holds its lock; gives a function to call when the folder is to stay.
+
+    Before that call, whatever ends the context takes away what was made, lock and folders.
+
+    Raises:
+      UsageError: if it cannot be made, or as `locked` does.
+    """
+    made = [path for path in (folder, *folder.absolute().parents) if not path.exists()]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make {folder}: {in_words(error)}") from None
+    stays: list[bool] = []
+    with locked(folder, say):
+        try:
+            yield lambda: stays.append(True)
+        finally:
+            if not stays:
+                (folder / NAME).unlink(missing_ok=True)
+                with contextlib.suppress(OSError):  # another has begun to use it
+                    for path in made:
+                        path.rmdir()
+
+
+def _is_at(descriptor: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _holder(text: str) -> str:

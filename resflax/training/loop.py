@@ -193,6 +193,7 @@ class Run:
                     "rollbacks": self.rollbacks,
                     "bad": self.plan.train.bad,
                 },
+                every=self.experiment.checkpoint_every,
             )
             self.saved = step
 

@@ -99,6 +99,9 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
     if needed is not None:  # the examples are there already
         kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
         memory.check_fits(needed - kept, devices.devices)
+    evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
+    for feed in display.items(list(feeds.held_out.values()), "compiling evaluation"):
+        evaluate.prepare(state, feed.on_devices, feed.kind(experiment.batch_size))
     return Plan(
         steps=steps,
         order=feeds.order,
@@ -106,7 +109,7 @@ def make_plan(experiment: Experiment, display: Display) -> Plan:
         train=train,
         held_out=feeds.held_out,
         run=run,
-        evaluate=devices.parallelize(evaluation_step(module), donate_state=False),
+        evaluate=evaluate,
         explain=partial(explain, devices, partial(loss_of, network(), experiment.data)),
         state=state,
         initial=lambda: devices.replicate(draw_once(feeds.normalization)),

@@ -14,7 +14,7 @@ from resflax.training.checkpoints import Checkpoints
 from resflax.training.compilation import keep_compiled
 from resflax.training.display import Display
 from resflax.training.interruption import Interruption
-from resflax.training.lock import locked
+from resflax.training.lock import locked, locked_anew
 from resflax.training.loop import Run
 from resflax.training.memory import exhaustion
 from resflax.training.plan import Plan, make_plan
@@ -35,10 +35,12 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
     """
     experiment = experiment.resolved()
     with Display(console) as display, contextlib.ExitStack() as held:
-        status = folder.status(experiment)
+        status, stays = folder.status(experiment), lambda: None
         if status is Status.UNFINISHED:
             held.enter_context(locked(folder.path, display.say))
-            status = folder.status(experiment)  # the process before may have ended just now
+        elif status is Status.NEW:
+            stays = held.enter_context(locked_anew(folder.path, display.say))
+        status = folder.status(experiment)  # the process before may have ended just now
         if status is Status.FINISHED:
             return _finished(folder, display)
 
@@ -50,11 +52,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
             first, origin = _first(experiment, plan, newest, display)
         if status is Status.UNFINISHED:
             _compare(experiment, plan, folder, display)
-        else:
-            folder.create()
-            held.enter_context(locked(folder.path, display.say))
-            if folder.status(experiment) is Status.FINISHED:
-                return _finished(folder, display)
+        stays()
         here = environment.describe() | {"data_sha256": plan.data_sha256} | origin
         folder.begin(experiment, here, environment.source_changes())
         with Interruption() as interruption, exhaustion(TrainingError):

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import flax.linen as nn
 import flax.struct
@@ -65,11 +65,14 @@ class TrainState(flax.struct.PyTreeNode):
 _DRAWN_TOGETHER = 800
 
 
-def drawing(draw: Callable[..., TrainState], layers: int) -> Callable[..., TrainState]:
-    """Draws the first state of a network with so many layers, in a way that starts fast."""
+Draw = TypeVar("Draw", bound=Callable[..., Any])
+
+
+def drawing(draw: Draw, layers: int) -> Draw:
+    """A function that draws weights, for a network with so many layers, made to start fast."""
     if layers > _DRAWN_TOGETHER:
         return draw
-    return compile_fast(draw)
+    return cast(Draw, compile_fast(draw))
 
 
 def initial_state(
