@@ -54,7 +54,7 @@ class TestFeed(Protocol):
     on_devices: Examples | None
 
     def kind(self, batch_size: int) -> tuple[Batch, Any]:
-        """What `batches` may give."""
+        """Something of the shapes, types and places of all that `batches` gives."""
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """Batches, and their examples' weights (batch_size,): 0 for those that do not count."""
@@ -259,11 +259,9 @@ class StreamedTest:
 
     def kind(self, batch_size: int) -> tuple[Batch, Any]:
         """As `TestFeed` says."""
-        side, count = self._test.data.image_size, batch_size
-        images = np.zeros((count, side, side, CHANNELS), np.uint8)
-        arrays = images, np.zeros(count, np.int32), np.zeros(count, np.float32)
-        images, labels, weights = self._devices.deal(arrays)
-        return Examples(images, labels), weights
+        side = self._test.data.image_size
+        images = np.zeros((batch_size, side, side, CHANNELS), np.uint8)
+        return self._deal(images, np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """As `TestFeed` says. Raises `TrainingError` if too many pictures are bad."""
@@ -276,9 +274,12 @@ class StreamedTest:
         finally:
             coming.close()
 
-    def _place(self, pictures: Pictures) -> tuple[tuple[Examples, Any], dict[int, str]]:
-        images, labels, weights = self._devices.deal(pictures[:3])
-        return (Examples(images, labels), weights), pictures.bad
+    def _place(self, pictures: Pictures) -> tuple[tuple[Batch, Any], dict[int, str]]:
+        return self._deal(*pictures[:3]), pictures.bad
+
+    def _deal(self, images: np.ndarray, labels: Any, weights: Any) -> tuple[Batch, Any]:
+        *examples, counted = self._devices.deal((images, labels, weights))
+        return Examples(*examples), counted
 
 
 def note_bad(

@@ -130,10 +130,8 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
         kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
         memory.check_fits(needed - kept, devices.devices)
     evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
-    with display.bar("compiling evaluation", len(feeds.held_out)) as bar:
-        for done, feed in enumerate(feeds.held_out.values(), start=1):
-            evaluate.prepare(state, feed.on_devices, feed.kind(experiment.batch_size))
-            bar.set(done)
+    for feed in display.items(list(feeds.held_out.values()), "compiling evaluation"):
+        evaluate.prepare(state, feed.on_devices, feed.kind(experiment.batch_size))
     return Plan(
         steps=steps,
         order=feeds.order,
