@@ -264,7 +264,7 @@ def test_pytorch_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     path.write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert 'pip install "resflax[torch]"' in refusal(path)
+    assert "pip install -e '.[torch]'" in refusal(path)
 
 
 def test_pytorch_that_cannot_read_safely_is_refused(tmp_path, monkeypatch):

@@ -59,8 +59,8 @@ def prepare_published(name: str, data_dir: Path, say: Say) -> Path:
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             f"preparing {name} needs TensorFlow (training does not): "
-            'pip install "resflax[prepare]", or prepare it on a machine that has it and copy '
-            f"the folder {data_dir / name}"
+            "pip install -e '.[prepare]', or prepare it on a machine that has it and copy the "
+            f"folder {data_dir / name}"
         )
     if name == "imagenet2012":
         _check_imagenet(data_dir)

@@ -67,7 +67,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise UsageError(
-            f'{path} needs PyTorch to be read: pip install "resflax[torch]"; or give .safetensors'
+            f"{path} needs PyTorch to be read: pip install -e '.[torch]'; or give .safetensors"
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):  # CVE-2025-32434
         raise UsageError(
