@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import flatten_dict
 
 from resflax import SGD, DenseNet, Digits, ResNet, StepDecay, UsageError
 from resflax.data.augmentation import fit_normalization
 from resflax.data.feed import evaluation_batches
 from resflax.data.source import Split
 from resflax.models import build
+from resflax.models.stacking import unstack
 from resflax.training.devices import Devices
 from resflax.training.feeds import ResidentTest
 from resflax.training.measure import measure
@@ -110,12 +112,19 @@ def test_gradients_are_the_mean_over_devices_not_their_sum(parallel):
 
     by_hand = jax.tree.map(lambda p, g: p - 0.1 * g, state.params, jax.grad(loss_of)(state.params))
 
+    moved = jax.device_get(jax.tree.map(lambda p, q: (p - q) / 0.1, state.params, by_hand))
+
     devices = Devices(parallel, jax.devices()[:8])
     synchronized = build(RESNET, 10, axis_name=AXIS, synchronized=True)
     step = devices.parallelize(train_step(synchronized, optimizer, data), donate_state=True)
     examples = Examples(*devices.replicate((split.images, split.labels)))
     stepped, _ = step(devices.replicate(state), examples, np.arange(BATCH, dtype=np.int32))
     assert_close(jax.device_get(stepped.params), by_hand, 2e-6)
+    norms = flatten_dict(unstack(stepped.totals.kernel_gradient_norms))
+    kernels = {p[:-1]: g for p, g in flatten_dict(unstack(moved)).items() if p[-1] == "kernel"}
+    assert norms.keys() == kernels.keys()
+    for path, kernel in kernels.items():
+        np.testing.assert_allclose(norms[path], np.linalg.norm(kernel), rtol=1e-3)
 
 
 @pytest.mark.parametrize("parallel", ["pmap", "shard_map"])

@@ -16,7 +16,7 @@ from resflax.data.source import Split
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
 from resflax.diagnostics.gates import gate_values
-from resflax.diagnostics.gradients import gradient_norms
+from resflax.diagnostics.gradients import gradient_norms, norms_over_training
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
 from resflax.diagnostics.network import Network, outputs, untrained
 from resflax.diagnostics.propagation import signal_propagation
@@ -106,6 +106,18 @@ def test_responses_of_the_running_order_hold_for_every_family():
     assert len(layer_responses(network(ResNet(8, shortcut="conv")))) == 7  # without the shortcuts
     assert len(layer_responses(network(DenseNet(10, 4)))) == 4  # the 3x3 ones
     assert len(layer_responses(network(ResNet(11, block="bottleneck")))) == 4
+
+
+def test_norms_over_training_are_those_of_the_log():
+    lines = [
+        {"step": 5, "split": "train", "kernel_gradient_norms": {"a": 1.0, "b": 2.0, "c": 3.0}},
+        {"step": 5, "split": "test"},
+        {"step": 9, "split": "train", "kernel_gradient_norms": {"a": 4.0, "b": None, "c": 6.0}},
+    ]
+    steps, norms = norms_over_training(lines, ["c", "b"])
+    assert steps.tolist() == [5, 9]
+    np.testing.assert_array_equal(norms, [[3, 2], [6, np.nan]])
+    assert norms_over_training(lines[1:2], ["c"])[1].shape == (0, 1)
 
 
 def test_a_gradient_norm_is_the_slope_along_the_gradient(plain):

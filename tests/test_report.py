@@ -323,7 +323,9 @@ def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tm
     file = tmp_path / "nets.py"
     file.write_text(
         "from resflax import *\n"
-        "experiment = Experiment(name='nets', model=ResNet(8), batch_size=48, steps=4)\n"
+        "experiment = Experiment(\n"
+        "    name='nets', model=ResNet(8), batch_size=48, steps=4, log_every=2\n"
+        ")\n"
         "sweep = Grid({'model': [DenseNet(10, 4), ResNet(8, shortcut='exclusive_gating')]})\n"
     )
     done = script("sweep", file, "--sweep-dir", "sweep")
@@ -337,7 +339,8 @@ def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tm
     assert len(page.ids) == len(set(page.ids))
     titles = re.findall(r"<figure><h3>([^<]+)</h3>", html)
     for title, count in {
-        "Layer responses": 2, "Gradients": 2, "Signal at initialisation": 2, "Gates": 1,
+        "Layer responses": 2, "Gradients": 2, "Gradients over training": 2,
+        "Signal at initialisation": 2, "Gates": 1,
         "Without single units": 2, "Feature reuse": 1, "First filters": 2,
         "First feature maps": 2, "Confusion": 2, "Surest mistakes": 2,
     }.items():  # fmt: skip

@@ -56,6 +56,10 @@ def test_the_log_has_every_mark_once_in_order(undisturbed):
         assert line["epoch"] == pytest.approx(line["step"] * 48 / 1342)
         assert 0 <= line["error"] <= 1
         assert line["loss"] > 0
+    norms = lines[0]["kernel_gradient_norms"]
+    units = (f"stage{stage}_unit1.conv{conv}" for stage in (1, 2, 3) for conv in (1, 2))
+    assert sorted(norms) == sorted(["stem_conv", *units, "head"])
+    assert all(0 < norm < lines[0]["gradient_norm"] for norm in norms.values())
     assert lines[0]["learning_rate"] == pytest.approx(0.1 * (1 + 1) / 2, abs=0.05)
     found = result(undisturbed)
     assert (found["test_error"], found["test_loss"]) == (lines[-1]["error"], lines[-1]["loss"])

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
@@ -12,7 +14,7 @@ from resflax.declarations.models import DenseNet
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
 from resflax.diagnostics.gates import Gate, gate_values
-from resflax.diagnostics.gradients import gradient_norms
+from resflax.diagnostics.gradients import gradient_norms, norms_over_training
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
 from resflax.diagnostics.network import Network, load_networks, untrained
 from resflax.diagnostics.propagation import signal_propagation
@@ -20,6 +22,7 @@ from resflax.diagnostics.responses import layer_responses
 from resflax.diagnostics.reuse import feature_reuse
 from resflax.report.figures import COLORS, style, svg
 from resflax.report.page import Picture, Section
+from resflax.training.metrics import read
 from resflax.training.run_folder import RunFolder
 
 EXAMPLES = 500
@@ -27,16 +30,20 @@ EXAMPLES = 500
 
 def diagnose(path: Path, title: str) -> Section:
     """All that applies to the run's network. Raises `UsageError` if it has no checkpoint."""
-    networks = load_networks(RunFolder(path), EXAMPLES)
+    folder = RunFolder(path)
+    networks, lines = load_networks(folder, EXAMPLES), read(folder.metrics)
     with style():
-        return Section(f"Diagnostics: {title}", tuple(_pictures(networks)))
+        return Section(f"Diagnostics: {title}", tuple(_pictures(networks, lines)))
 
 
-def _pictures(networks: list[Network]) -> Iterator[Picture]:
+def _pictures(networks: list[Network], lines: list[dict[str, Any]]) -> Iterator[Picture]:
     trained, first = networks[-1], untrained(networks[-1])
     responses = layer_responses(trained)
     yield _responses(list(responses.values()))
     yield _gradients([first, *networks], list(responses))
+    steps, norms = norms_over_training(lines, list(responses))
+    if len(steps) > 1:
+        yield _gradients_over_training(steps, norms)
     yield _signal(first)
     yield _dropped(trained)
     if isinstance(trained.experiment.model, DenseNet):
@@ -85,6 +92,23 @@ def _gradients(networks: list[Network], layers: list[str]) -> Picture:
         "first step and at the checkpoints that are kept."
     )
     return Picture("Gradients", svg(figure, "gradient norms by layer"), caption)
+
+
+def _gradients_over_training(steps: np.ndarray, norms: np.ndarray) -> Picture:
+    figure, axis = _by_depth()
+    axis.yaxis.set_major_locator(MaxNLocator(integer=True))
+    edges = np.concatenate([[0], steps])
+    depths = np.arange(norms.shape[1] + 1) + 0.5
+    seen = np.ma.masked_less_equal(np.ma.masked_invalid(norms.T), 0)
+    drawn = axis.pcolormesh(edges, depths, seen, norm=LogNorm(), cmap="viridis", rasterized=True)
+    figure.colorbar(drawn, label="gradient norm")
+    axis.set(xlabel="step", ylabel="3x3 layer")
+    axis.grid(visible=False)
+    caption = (
+        "The same over training: mean norm of the steps between two lines of the log, each by its "
+        "own batch."
+    )
+    return Picture("Gradients over training", svg(figure, "gradient norms over training"), caption)
 
 
 def _signal(network: Network) -> Picture:

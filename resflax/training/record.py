@@ -2,11 +2,14 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from resflax.experiment import Experiment
+from resflax.models.stacking import unstack
 from resflax.training.clock import Clock
 from resflax.training.display import Display
 from resflax.training.measure import measure
@@ -36,10 +39,11 @@ class Record:
             loss=float(totals.loss) / steps,
             error=int(totals.wrong) / (steps * self.experiment.batch_size),
             gradient_norm=_finite(float(totals.gradient_norm) / steps),
+            kernel_gradient_norms=_means(totals.kernel_gradient_norms, steps),
             **({"bad_pictures": len(self.plan.train.bad)} if self.plan.train.bad else {}),
         )
         self.clock.forget()
-        return state.replace(totals=self.plan.devices.replicate(Totals.zero()))
+        return state.replace(totals=self.plan.devices.replicate(Totals.zero(state.params)))
 
     def evaluation(
         self, state: TrainState, step: int, split: str, stop: Callable[[], bool]
@@ -64,9 +68,7 @@ class Record:
         )
         return True
 
-    def _line(
-        self, step: int, split: str, *, loss: float, error: float, **more: float | None
-    ) -> None:
+    def _line(self, step: int, split: str, *, loss: float, error: float, **more: Any) -> None:
         """One measurement, to the log and to the console."""
         speed = self.clock.rate()
         rate = self.learning_rate(step)
@@ -94,6 +96,12 @@ class Record:
         """Of the steps since the last line, for the console."""
         rate = self.clock.rate()
         return "" if rate is None else f"{rate * self.experiment.batch_size:,.0f} images/s"
+
+
+def _means(sums: Any, steps: int) -> dict[str, float | None]:
+    """By the path of a module, of stacked units each by its own."""
+    flat = flatten_dict(unstack(sums), sep=".")
+    return {path: _finite(float(total) / steps) for path, total in flat.items()}
 
 
 def _finite(number: float) -> float | None:

@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax.traverse_util import flatten_dict
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resflax.data.augmentation import Normalization
-from resflax.models.stacking import stack, unstack
+from resflax.models.stacking import is_stacked, stack, unstack
 from resflax.training.compilation import compile_fast
 
 Array = jax.Array
@@ -28,15 +28,30 @@ class Totals(flax.struct.PyTreeNode):
     """() int32: examples classified wrongly."""
     gradient_norm: Array
     """() float32: sum of the L2 norms of the steps' gradients."""
+    kernel_gradient_norms: Any
+    """Likewise of each kernel's gradient, by module path: () float32, of stacked units (n,)."""
 
     @classmethod
-    def zero(cls) -> "Totals":
-        """Nothing summed yet."""
-        return cls(  # three arrays, because a step takes each of them over
+    def zero(cls, params: Any) -> "Totals":
+        """Nothing summed yet, for a network with these parameters."""
+        norms = jax.eval_shape(kernel_norms, params)
+        return cls(  # each an array of its own, because a step takes all of them over
             loss=jnp.zeros((), jnp.float32),
             wrong=jnp.zeros((), jnp.int32),
             gradient_norm=jnp.zeros((), jnp.float32),
+            kernel_gradient_norms=jax.tree.map(lambda n: jnp.zeros(n.shape, n.dtype), norms),
         )
+
+
+def kernel_norms(tree: Any) -> dict[str, Any]:
+    """L2 norm of every kernel in a tree like the parameters; of stacked units each its own."""
+
+    def norm(path: tuple[str, ...], kernel: Array) -> Array:
+        first = 1 if is_stacked(path[0]) else 0
+        return jnp.sqrt(jnp.sum(jnp.square(kernel), range(first, kernel.ndim)))
+
+    kernels = {p: k for p, k in flatten_dict(tree).items() if p[-1] == "kernel"}
+    return unflatten_dict({path[:-1]: norm(path, kernel) for path, kernel in kernels.items()})
 
 
 class TrainState(flax.struct.PyTreeNode):
@@ -123,7 +138,7 @@ def state_of(
         opt_state=optimizer.init(params),
         average={},
         normalization=normalization,
-        totals=Totals.zero(),
+        totals=Totals.zero(params),
         failed=jnp.zeros((), bool),
     )
     return begin_average(state) if averaged else state

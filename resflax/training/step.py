@@ -16,7 +16,7 @@ from resflax.data.augmentation import example_keys, normalize, training_pictures
 from resflax.data.augmentations.mixing import mix, partners
 from resflax.declarations.data import Data
 from resflax.training.recipe import PLAIN, Recipe, losses_of
-from resflax.training.state import Totals, TrainState
+from resflax.training.state import Totals, TrainState, kernel_norms
 
 Array = jax.Array
 
@@ -249,6 +249,9 @@ def train_step(
                 loss=totals.loss + loss,
                 wrong=totals.wrong + wrong,
                 gradient_norm=totals.gradient_norm + norm,
+                kernel_gradient_norms=optax.tree.add(
+                    totals.kernel_gradient_norms, kernel_norms(gradients)
+                ),
             ),
         )
         if recipe.ema_decay is not None:
