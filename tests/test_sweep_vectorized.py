@@ -156,7 +156,9 @@ def close(found, wanted, tolerance):
     """Compares lines of a log, numbers to a tolerance."""
     assert found.keys() == wanted.keys()
     for name, value in wanted.items():
-        if isinstance(value, float):
+        if isinstance(value, dict):
+            close(found[name], value, tolerance)
+        elif isinstance(value, float):
             assert found[name] == pytest.approx(value, rel=tolerance, abs=tolerance), name
         else:
             assert found[name] == value, name
