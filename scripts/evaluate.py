@@ -54,6 +54,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     if not options.runs:
         raise UsageError("name at least one run folder: evaluate.py RUN [RUN ...]")
+    if "--scales" in arguments and not options.scales:
+        raise UsageError("--scales has no number; give shorter sides, such as --scales 224 256")
     from resflax.evaluation.evaluate import evaluate  # imports JAX: only now
     from resflax.evaluation.views import Views
     from resflax.training.display import Display

@@ -152,6 +152,7 @@ WRONG = [
     ("evaluate other", "other has no checkpoint yet"),
     ("evaluate other nowhere", "nowhere is not a run folder: there is no such folder"),
     ("evaluate other --crops 5", "invalid choice '5' for argument '--crops'"),
+    ("evaluate other --scales", "--scales has no number"),
     ("evaluate other --scales 0", "Views.scales is (0,); each must be at least 1"),
     ("evaluate other --predictions a.txt", "--predictions is a.txt; it must end in .npz or .csv"),
     ("predict", "RUN"),
