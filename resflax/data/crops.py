@@ -7,6 +7,7 @@ import numpy as np
 from resflax.data.pictures import (
     center_crop,
     decode,
+    place,
     resize_fast,
     resize_shorter,
     size,
@@ -19,18 +20,22 @@ _RATIOS = 3 / 4, 4 / 3
 
 
 def random_square(
-    encoded: bytes, data: Streamed, side: int, draw: np.random.Generator
+    encoded: bytes,
+    data: Streamed,
+    side: int,
+    draw: np.random.Generator,
+    into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A picture as `data.crop` says: (side, side, 3) uint8. Raises `BadPicture`.
+    """A picture as `data.crop` says: (side, side, 3) uint8, `into` if that is given.
 
-    What is random comes from `draw` alone.
+    What is random comes from `draw` alone. Raises `BadPicture`.
     """
     if data.crop == "center":
-        return central_square(encoded, data, side)
+        return central_square(encoded, data, side, into)
     if data.crop == "scale":
         low, high = data.shorter_side
         shorter = low + int(draw.random() * (high - low + 1))
-        return _scaled(encoded, _in_proportion(shorter, data, side), side, draw.random(2))
+        return _scaled(encoded, _in_proportion(shorter, data, side), side, draw.random(2), into)
     height, width = size(encoded)
     top, left, rows, columns = random_box(height, width, draw)
     # All that is asked of the decoder is that the box itself is not enlarged.
@@ -41,33 +46,43 @@ def random_square(
         top, left = round(top * by_rows), round(left * by_columns)
         rows = max(1, min(round(rows * by_rows), image.shape[0] - top))
         columns = max(1, min(round(columns * by_columns), image.shape[1] - left))
-    return resize_fast(image[top : top + rows, left : left + columns], side, side)
+    return resize_fast(image[top : top + rows, left : left + columns], side, side, into)
 
 
-def central_square(encoded: bytes, data: Streamed, side: int) -> np.ndarray:
+def central_square(
+    encoded: bytes, data: Streamed, side: int, into: np.ndarray | None = None
+) -> np.ndarray:
     """The centre (side, side, 3) of a picture whose shorter side is `test_shorter_side`.
 
-    At another `side` than `image_size` it shows the same part. Raises `BadPicture`.
+    At another `side` than `image_size` it shows the same part. It is `into` if that is given.
+    Raises `BadPicture`.
     """
     shorter = _in_proportion(data.test_shorter_side, data, side)
     image = resize_shorter(decode(encoded, shorter=shorter, briefly=True), shorter)
-    return center_crop(image, side).copy()
+    return _taken_out(center_crop(image, side), into)
 
 
 def _in_proportion(shorter: int, data: Streamed, side: int) -> int:
     return max(side, round(shorter * side / data.image_size))
 
 
-def _scaled(encoded: bytes, shorter: int, side: int, place: np.ndarray) -> np.ndarray:
+def _scaled(
+    encoded: bytes, shorter: int, side: int, where: np.ndarray, into: np.ndarray | None
+) -> np.ndarray:
     """A crop at a random place of the picture with that shorter side."""
     image = decode(encoded, shorter=shorter, briefly=True)
     scale = shorter / min(image.shape[:2])
     rows, columns = (max(shorter, round(length * scale)) for length in image.shape[:2])
     image = resize_fast(image, rows, columns)
     top, left = (
-        int(u * (length - side + 1)) for u, length in zip(place, image.shape[:2], strict=True)
+        int(u * (length - side + 1)) for u, length in zip(where, image.shape[:2], strict=True)
     )
-    return image[top : top + side, left : left + side].copy()
+    return _taken_out(image[top : top + side, left : left + side], into)
+
+
+def _taken_out(part: np.ndarray, into: np.ndarray | None) -> np.ndarray:
+    """A part of pixels that may be overwritten, safe from that."""
+    return part.copy() if into is None else place(part, into)
 
 
 def random_box(height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:

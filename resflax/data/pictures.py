@@ -146,16 +146,26 @@ def resize(image: np.ndarray, height: int, width: int) -> np.ndarray:
     return resized.reshape(height, width, image.shape[2])  # OpenCV drops a single channel
 
 
-def resize_fast(image: np.ndarray, height: int, width: int) -> np.ndarray:
+def resize_fast(
+    image: np.ndarray, height: int, width: int, into: np.ndarray | None = None
+) -> np.ndarray:
     """`resize`, but linear also where the picture shrinks by less than two: a third of the time.
 
-    Each new pixel then comes from the four nearest, so that a little aliases.
+    Each new pixel then comes from the four nearest, so that a little aliases. If `into`
+    (height, width, C) is given, the pixels are written there, and that is returned.
     """
     if 2 * height <= image.shape[0] or 2 * width <= image.shape[1]:
-        return resize(image, height, width)
-    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR).reshape(
-        height, width, image.shape[2]
-    )
+        return place(resize(image, height, width), into)
+    resized = cv2.resize(image, (width, height), dst=into, interpolation=cv2.INTER_LINEAR)
+    return resized.reshape(height, width, image.shape[2]) if into is None else into
+
+
+def place(image: np.ndarray, into: np.ndarray | None) -> np.ndarray:
+    """`image` itself, or `into` with its pixels."""
+    if into is None:
+        return image
+    into[...] = image
+    return into
 
 
 def resize_shorter(image: np.ndarray, size: int) -> np.ndarray:

@@ -6,9 +6,11 @@ is continued in the middle of an epoch sees what it would have seen, and no stat
 """
 
 import os
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
+from weakref import WeakValueDictionary
 
 import grain
 import numpy as np
@@ -17,6 +19,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 
 from resflax.data.crops import central_square, random_square
 from resflax.data.feed import Order
+from resflax.data.pictures import place
 from resflax.data.records import CHANNELS, Records
 from resflax.declarations.data import Streamed
 from resflax.errors import TrainingError
@@ -73,10 +76,10 @@ class Shuffled:
         sizes = self.data.training_sizes or (self.data.image_size,)
         return sizes[min(step * len(sizes) // self.steps, len(sizes) - 1)]
 
-    def picture(self, position: int) -> Pictures:
+    def picture(self, position: int, into: np.ndarray | None = None) -> Pictures:
         """The picture at a position; instead of one that is bad, that at a later one.
 
-        Raises `TrainingError` if too many in a row are bad.
+        Its pixels are `into` if that is given. Raises `TrainingError` if too many in a row are bad.
         """
         side = self.side(position // self.order.batch_size)
         bad: dict[int, str] = {}
@@ -86,25 +89,23 @@ class Shuffled:
                 encoded, label = self.records[index]
                 check_label(label, self.num_classes)
                 draw = np.random.Generator(np.random.Philox(key=(self.order.seed, other)))
-                image = random_square(encoded, self.data, side, draw)
+                image = random_square(encoded, self.data, side, draw, into)
             except Exception as error:  # of a damaged file anything may come
                 bad[index] = " ".join(str(error).split())[:200]
             else:
                 return Pictures(image, np.int32(label), np.float32(1), bad)
         raise TrainingError(_too_many(self.records, bad, self.data))
 
-    def batches(
-        self, first: int, threads: int, place: Callable[[Pictures], T]
-    ) -> DatasetIterator[T]:
-        """The batches of steps from `first` on, without end, each given to `place` in advance."""
+    def batches(self, first: int, threads: int, put: Callable[[Pictures], T]) -> DatasetIterator[T]:
+        """The batches of steps from `first` on, without end, each given to `put` in advance."""
         rows = self.share.rows(self.order.batch_size)
 
-        def picture(number: int) -> Pictures:
+        def picture(number: int, into: np.ndarray) -> Pictures:
             step, row = divmod(number, len(rows))
-            return self.picture(step * self.order.batch_size + rows[row])
+            return self.picture(step * self.order.batch_size + rows[row], into)
 
         numbers = range(first * len(rows), 2**62)
-        return _read(numbers, picture, len(rows), threads, place)
+        return _read(numbers, picture, _Arriving(len(rows), self.side), threads, put)
 
 
 @dataclass(frozen=True)
@@ -115,27 +116,31 @@ class InOrder:
     data: Streamed
     num_classes: int
 
-    def picture(self, number: int) -> Pictures:
-        """The picture of an example; a black one of weight 0 if it is bad, or there is none."""
+    def picture(self, number: int, into: np.ndarray | None = None) -> Pictures:
+        """The picture of an example; a black one of weight 0 if it is bad, or there is none.
+
+        Its pixels are `into` if that is given.
+        """
         side = self.data.image_size
         bad: dict[int, str] = {}
         if number < len(self.records):
             try:
                 encoded, label = self.records[number]
                 check_label(label, self.num_classes)
-                image = central_square(encoded, self.data, side)
+                image = central_square(encoded, self.data, side, into)
                 return Pictures(image, np.int32(label), np.float32(1), bad)
             except Exception as error:
                 bad[number] = " ".join(str(error).split())[:200]
         black = np.zeros((side, side, CHANNELS), np.uint8)
-        return Pictures(black, np.int32(0), np.float32(0), bad)
+        return Pictures(place(black, into), np.int32(0), np.float32(0), bad)
 
     def batches(
-        self, batch_size: int, threads: int, place: Callable[[Pictures], T]
+        self, batch_size: int, threads: int, put: Callable[[Pictures], T]
     ) -> DatasetIterator[T]:
         """All examples once; the last batch is filled up with black pictures of weight 0."""
         whole = -(-len(self.records) // batch_size) * batch_size
-        return _read(range(whole), self.picture, batch_size, threads, place)
+        arriving = _Arriving(batch_size, lambda _: self.data.image_size)
+        return _read(range(whole), self.picture, arriving, threads, put)
 
 
 def check_label(label: int, num_classes: int) -> None:
@@ -149,43 +154,57 @@ def default_threads() -> int:
     return 2 * len(os.sched_getaffinity(0))
 
 
+class _Arriving:
+    """The pixels of batches that threads are filling: each picture is written to its place."""
+
+    def __init__(self, batch_size: int, side: Callable[[int], int]) -> None:
+        self.batch_size, self._side = batch_size, side
+        self._lock = threading.Lock()
+        # Whoever has made or will join a part of a batch keeps it alive.
+        self._images: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()
+
+    def images(self, batch: int) -> np.ndarray:
+        """(B, side, side, 3) uint8 of a batch: the same array at each call while it is in use."""
+        with self._lock:
+            found = self._images.get(batch)
+            if found is None:
+                side = self._side(batch)
+                found = np.empty((self.batch_size, side, side, CHANNELS), np.uint8)
+                self._images[batch] = found
+            return found
+
+
 def _read(
     numbers: range,
-    picture: Callable[[int], Pictures],
-    batch_size: int,
+    picture: Callable[[int, np.ndarray], Pictures],
+    arriving: _Arriving,
     threads: int,
-    place: Callable[[Pictures], T],
+    put: Callable[[Pictures], T],
 ) -> DatasetIterator[T]:
-    run = max(size for size in range(1, _RUN + 1) if batch_size % size == 0)
-    runs = batch_size // run
+    run = max(size for size in range(1, _RUN + 1) if arriving.batch_size % size == 0)
+    runs = arriving.batch_size // run
 
-    def pictures(number: int) -> Pictures:
-        return _stack([picture(number * run + i) for i in range(run)])
+    def part(number: int) -> Pictures:
+        batch, which = divmod(number, runs)
+        images = arriving.images(batch)
+        found = [picture(number * run + i, images[which * run + i]) for i in range(run)]
+        labels = np.array([one.labels for one in found], np.int32)
+        weights = np.array([one.weights for one in found], np.float32)
+        return Pictures(images, labels, weights, _all_bad(found))
 
     options = grain.ReadOptions(
         num_threads=threads, prefetch_buffer_size=max(threads, AHEAD * runs)
     )
-    parts = grain.MapDataset.range(numbers.start // run, numbers.stop // run).map(pictures)
-    batches = parts.to_iter_dataset(options).batch(runs, batch_fn=_join).map(place)
+    parts = grain.MapDataset.range(numbers.start // run, numbers.stop // run).map(part)
+    batches = parts.to_iter_dataset(options).batch(runs, batch_fn=_join).map(put)
     return iter(ThreadPrefetchIterDataset(batches, prefetch_buffer_size=AHEAD))
 
 
-def _stack(pictures: Sequence[Pictures]) -> Pictures:
-    """Examples to a batch."""
-    images = np.stack([one.images for one in pictures])
-    labels = np.array([one.labels for one in pictures], np.int32)
-    weights = np.array([one.weights for one in pictures], np.float32)
-    return Pictures(images, labels, weights, _all_bad(pictures))
-
-
 def _join(parts: Sequence[Pictures]) -> Pictures:
-    """Parts of a batch to the whole."""
-    if len(parts) == 1:
-        return parts[0]
-    images, labels, weights = (
-        np.concatenate(arrays) for arrays in zip(*(part[:3] for part in parts), strict=True)
-    )
-    return Pictures(images, labels, weights, _all_bad(parts))
+    """Parts of a batch, which have its pixels in common, to the whole."""
+    labels = np.concatenate([part.labels for part in parts])
+    weights = np.concatenate([part.weights for part in parts])
+    return Pictures(parts[0].images, labels, weights, _all_bad(parts))
 
 
 def _all_bad(pictures: Sequence[Pictures]) -> dict[int, str]:
