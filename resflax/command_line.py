@@ -267,7 +267,8 @@ def load_file(path: Path) -> dict[str, Any]:
             ]
             where = f"{path}, line {lines[-1]}" if lines else str(path)
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-            raise UsageError(f"{where}: {kind}{error}{_advice(error)}") from None
+            said = re.sub(r"\. Did you mean '\w+'\?$", "", str(error))  # Python 3.13's own advice
+            raise UsageError(f"{where}: {kind}{said}{_advice(error)}") from None
 
 
 @contextlib.contextmanager

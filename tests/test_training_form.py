@@ -2,6 +2,7 @@
 
 import io
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -21,7 +22,7 @@ from resflax.models import build, residual
 from resflax.models.convolution import convolve
 from resflax.models.layers import relu, scale_and_shift
 from resflax.models.stacking import stack, unstack
-from resflax.training.devices import Devices
+from resflax.training.devices import Devices, compile_for
 from resflax.training.optimizer import learning_rate, make_optimizer
 from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
@@ -257,9 +258,24 @@ def test_nothing_is_compiled_after_the_first_epoch(tmp_path, monkeypatch, caplog
     assert set(counts) == {counts[0]}
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_compiler_options_leave_the_numbers_alone(precision):
+    images = normal(360, 8, 8, 1)
+    variables = build(ResNet(8), 10).init(jax.random.key(0), images, train=False)
+
+    def lowered(dtype):
+        apply = partial(build(ResNet(8), 10, dtype=dtype).apply, train=False)
+        return jax.jit(apply).lower(variables, images)
+
+    found = compile_for("cpu", lowered(precision))(variables, images)
+    expected = lowered("float32").compile()(variables, images)
+    tolerance = {"float32": 1e-5, "bfloat16": 3e-2}[precision] * float(jnp.abs(expected).max())
+    np.testing.assert_allclose(found, expected, atol=tolerance)
+
+
 def test_an_unknown_compiler_option_is_left_out(monkeypatch):
     from resflax.training import devices
 
-    monkeypatch.setitem(devices._OPTIONS, "cpu", {"xla_no_such_option": "1"})
+    monkeypatch.setattr(devices, "_LIBRARY", "xla_no_such_option")
     program = devices.compile_for("cpu", jax.jit(lambda x: x + 1).lower(jnp.zeros(3)))
     np.testing.assert_array_equal(program(jnp.zeros(3)), np.ones(3))

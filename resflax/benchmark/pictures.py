@@ -157,8 +157,8 @@ class _TorchSet:
 def _torchs(encoded: Sequence[bytes], data: Streamed, workers: int, count: int) -> int:
     from torch.utils.data import DataLoader
 
-    found = _TorchSet(encoded, data, count)
-    loader: Any = DataLoader(found, batch_size=_BATCH, num_workers=workers)  # type: ignore[arg-type]
+    found: Any = _TorchSet(encoded, data, count)
+    loader: Any = DataLoader(found, batch_size=_BATCH, num_workers=workers)
     for _ in loader:
         pass
     return count

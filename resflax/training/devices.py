@@ -18,15 +18,7 @@ from resflax.training.step import AXIS
 Parallel = Literal["pmap", "shard_map"]
 
 
-# Elementwise work and reductions in CPU kernels of a library, and lone convolutions not: ResNets
-# train 2 to 4 times as fast (benchmarks/notes.md).
-_OPTIONS = {
-    "cpu": {
-        "xla_cpu_experimental_ynn_fusion_type": (
-            "LIBRARY_FUSION_TYPE_ELTWISE,LIBRARY_FUSION_TYPE_REDUCE"
-        )
-    }
-}
+_LIBRARY = "xla_cpu_experimental_ynn_fusion_type"
 
 
 def compile_for(platform: str, lowered: Any) -> Any:
@@ -35,11 +27,23 @@ def compile_for(platform: str, lowered: Any) -> Any:
     An XLA that does not know them compiles without.
     """
     try:
-        return lowered.compile(compiler_options=_OPTIONS.get(platform))
+        return lowered.compile(compiler_options=_options(platform, lowered))
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" in str(error):
             raise
         return lowered.compile()
+
+
+def _options(platform: str, lowered: Any) -> dict[str, str] | None:
+    """On CPUs elementwise work and reductions in kernels of a library, and lone convolutions not.
+
+    ResNets train 2 to 4 times as fast by it (benchmarks/notes.md).
+    """
+    if platform != "cpu":
+        return None
+    if "bf16" in lowered.as_text():  # JAX 0.12 uses it unasked, and makes NaN of bfloat16 by it
+        return {_LIBRARY: ""}
+    return {_LIBRARY: "LIBRARY_FUSION_TYPE_ELTWISE,LIBRARY_FUSION_TYPE_REDUCE"}
 
 
 class OnDevices:
