@@ -267,8 +267,7 @@ def load_file(path: Path) -> dict[str, Any]:
             ]
             where = f"{path}, line {lines[-1]}" if lines else str(path)
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
-            said = re.sub(r"\. Did you mean '\w+'\?$", "", str(error))  # Python 3.13's own advice
-            raise UsageError(f"{where}: {kind}{said}{_advice(error)}") from None
+            raise UsageError(f"{where}: {kind}{_advised(error)}") from None
 
 
 @contextlib.contextmanager
@@ -282,12 +281,13 @@ def _own_folder_importable(path: Path) -> Iterator[None]:
         sys.path.remove(folder)
 
 
-def _advice(error: BaseException) -> str:
-    """What would be right, for a field that a declaration does not have."""
+def _advised(error: BaseException) -> str:
+    """What an error says, and what would be right for a field that a declaration does not have."""
     found = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     declaration = getattr(resflax, found[1], None) if found else None
     if found is None or not dataclasses.is_dataclass(declaration):
-        return ""
+        return str(error)
     names = [field.name for field in dataclasses.fields(declaration)]
     close = difflib.get_close_matches(found[2], names, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; it has {', '.join(names)}"
+    advice = f"did you mean {close[0]}?" if close else f"it has {', '.join(names)}"
+    return f"{found[0]}; {advice}"  # without the advice that Python 3.13 appends

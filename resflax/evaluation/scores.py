@@ -60,7 +60,7 @@ def log_probabilities(
     cut = np.zeros(count, np.int32)
 
     def add(owners: np.ndarray, scores: Array) -> None:
-        with np.errstate(invalid="ignore"):  # a NaN is told of with the loss
+        with np.errstate(invalid="ignore"):  # NaN is a result as well
             np.logaddexp.at(total, owners, np.asarray(scores)[: len(owners)])
         np.add.at(cut, owners, 1)
         tick(int(np.count_nonzero(cut)))

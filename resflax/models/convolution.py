@@ -14,7 +14,7 @@ from jax import lax
 Array = jax.Array
 
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
-_FEW = 16  # outputs: laying out a patch for so few costs as much as the products
+_FEW = 16  # outputs for which two places at once are faster (benchmarks/notes.md)
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
@@ -96,43 +96,40 @@ def _without_stride(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def _dense(x: Array, kernel: Array, pad: int) -> Array:
     """Stride 1, one group, padded on every side."""
-    return _plain(x, kernel, pad)
+    return _fastest(x, kernel, pad)
 
 
-def _plain(x: Array, kernel: Array, pad: int) -> Array:
+def _fastest(x: Array, kernel: Array, pad: int) -> Array:
     width = x.shape[2] + 2 * pad - kernel.shape[1] + 1
     if kernel.shape[3] > _FEW or width % 2:
-        return lax.conv_general_dilated(
-            x, kernel, (1, 1), ((pad, pad), (pad, pad)), dimension_numbers=_CHANNELS_LAST
-        )
-    # Two neighbours at once: a third more products, but each patch is laid out for both.
+        return _plain(x, kernel, (pad, pad))
+    # Two neighbours at once: a kernel one wider, but each patch is laid out for both.
     both = jnp.stack([jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1)], 3)
-    both = both.reshape(*both.shape[:3], -1)
-    y = lax.conv_general_dilated(
-        x, both, (1, 2), ((pad, pad), (pad, pad)), dimension_numbers=_CHANNELS_LAST
-    )
+    y = _plain(x, both.reshape(*both.shape[:3], -1), (pad, pad), step=2)
     return y.reshape(*y.shape[:2], width, -1)
 
 
+def _plain(x: Array, kernel: Array, pads: tuple[int, int], step: int = 1) -> Array:
+    """XLA's, padded above and below, left and right; `step` is from column to column."""
+    rows, columns = ((pad, pad) for pad in pads)
+    return lax.conv_general_dilated(
+        x, kernel, (1, step), (rows, columns), dimension_numbers=_CHANNELS_LAST
+    )
+
+
 def _forward(x: Array, kernel: Array, pad: int) -> tuple[Array, tuple[Array, Array]]:
-    return _plain(x, kernel, pad), (x, kernel)
+    return _fastest(x, kernel, pad), (x, kernel)
 
 
 def _backward(pad: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
     x, kernel = kept
     size, (inputs, outputs) = kernel.shape[0], kernel.shape[2:]
     turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    of_x = _plain(gradient, turned, size - 1 - pad)
+    of_x = _fastest(gradient, turned, size - 1 - pad)
     if outputs < inputs:  # as in dense layers
         return of_x, _of_kernel_by_rows(x, gradient, size, pad)
     # Channels for the batch, and the batch for channels.
-    of_kernel = lax.conv_general_dilated(
-        x.transpose(3, 1, 2, 0),
-        gradient.transpose(1, 2, 0, 3),
-        (1, 1),
-        ((pad, pad), (pad, pad)),
-        dimension_numbers=_CHANNELS_LAST,
-    )
+    of_kernel = _plain(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), (pad, pad))
     return of_x, of_kernel.transpose(1, 2, 0, 3)
 
 
@@ -148,9 +145,7 @@ def _of_kernel_by_rows(x: Array, gradient: Array, size: int, pad: int) -> Array:
     shifted = [columns[..., i : i + width] for i in reversed(range(size))]
     source = jnp.stack(shifted).reshape(size, *columns.shape[:2], batch * width)
     rows = x.transpose(1, 0, 2, 3).reshape(height, 1, batch * width, channels)
-    y = lax.conv_general_dilated(
-        source, rows, (1, 1), ((reach, reach), (0, 0)), dimension_numbers=_CHANNELS_LAST
-    )  # (columns, rows, outputs, inputs)
+    y = _plain(source, rows, (reach, 0))  # (columns, rows, outputs, inputs)
     return jnp.flip(y, 1).transpose(1, 0, 3, 2)
 
 

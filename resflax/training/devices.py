@@ -41,7 +41,7 @@ def _options(platform: str, lowered: Any) -> dict[str, str] | None:
     """
     if platform != "cpu":
         return None
-    if "bf16" in lowered.as_text():  # JAX 0.12 uses it unasked, and makes NaN of bfloat16 by it
+    if "bf16" in lowered.as_text():  # JAX 0.12 uses it unasked, with NaN in bfloat16
         return {_LIBRARY: ""}
     return {_LIBRARY: "LIBRARY_FUSION_TYPE_ELTWISE,LIBRARY_FUSION_TYPE_REDUCE"}
 
