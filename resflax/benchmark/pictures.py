@@ -9,7 +9,7 @@ import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -19,13 +19,13 @@ from PIL import Image
 from resflax.data.crops import random_box, random_square
 from resflax.data.feed import Order
 from resflax.data.records import Records, open_records
-from resflax.data.stream import Shuffled
+from resflax.data.stream import Pictures, Read, Shuffled
 from resflax.declarations.data import Streamed
 
 Way = Callable[[int], int]
 """Decodes at least so many pictures; returns how many it did."""
 
-_BATCH = 32
+_BATCH = 64
 
 
 @dataclass(frozen=True)
@@ -112,32 +112,33 @@ def _one_after_another(
     return count
 
 
-class _Counted:
-    """Records that count how often they are read."""
+@dataclass(frozen=True)
+class _Counted(Shuffled):
+    """A feed that notes what it reads and what it makes of it."""
 
-    def __init__(self, records: Records) -> None:
-        self._records, self.reads = records, 0
+    begun: list[int] = field(default_factory=list)
+    made: list[int] = field(default_factory=list)
 
-    def __len__(self) -> int:
-        return len(self._records)
+    def read(self, position: int) -> Read:
+        self.begun.append(position)
+        return super().read(position)
 
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        self.reads += 1
-        return self._records[index]
-
-    def name(self, index: int) -> str:
-        return self._records.name(index)
+    def picture(self, position: int, read: Read, into: np.ndarray | None = None) -> Pictures:
+        found = super().picture(position, read, into)
+        self.made.append(position)
+        return found
 
 
 def _feed(data: Streamed, records: Records, threads: int, count: int) -> int:
-    counted = _Counted(records)
     order = Order(len(records), _BATCH, 0)
-    row = Shuffled(counted, data, 2**31 - 1, order, 2**31 - 1)
+    row = _Counted(records, data, 2**31 - 1, order, 2**31 - 1)
     batches = row.batches(0, threads, lambda pictures: pictures)
-    while counted.reads < count:
+    while len(row.made) < count:
         next(batches)
     batches.close()
-    return counted.reads
+    while len(row.made) < len(row.begun):  # what was begun is finished, and not in another's time
+        time.sleep(0.001)
+    return len(row.made)
 
 
 class _TorchSet:

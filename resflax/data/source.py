@@ -165,7 +165,8 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
         return whole[np.arange(min(count, len(whole)))]
     opened = open_records(data)
     test = InOrder(opened.split(data, split), data, opened.num_classes)
-    found = [test.picture(number) for number in range(min(count, len(test.records)))]
+    numbers = range(min(count, len(test.records)))
+    found = [test.picture(number, test.read(number)) for number in numbers]
     good = [one for one in found if not one.bad]
     if not good:
         raise UsageError(f"none of the first {len(found)} pictures of {split} can be read")

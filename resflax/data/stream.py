@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple, Protocol, TypeVar
 from weakref import WeakValueDictionary
 
 import grain
@@ -19,6 +19,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 
 from resflax.data.crops import central_square, random_square
 from resflax.data.feed import Order
+from resflax.data.memory import Memory
 from resflax.data.pictures import place
 from resflax.data.records import CHANNELS, Records
 from resflax.declarations.data import Streamed
@@ -29,7 +30,10 @@ T = TypeVar("T")
 AHEAD = 2
 """Batches that are decoded, and as many that are on the devices, before they are asked for."""
 
-_RUN = 8  # pictures that a thread makes one after another, at most: handing over costs time
+_RUN = 32  # pictures that a thread makes one after another, at most: handing over costs time
+
+Read = tuple[bytes, int] | Exception
+"""An encoded picture and its label, or why they cannot be had."""
 
 
 class Pictures(NamedTuple):
@@ -76,8 +80,12 @@ class Shuffled:
         sizes = self.data.training_sizes or (self.data.image_size,)
         return sizes[min(step * len(sizes) // self.steps, len(sizes) - 1)]
 
-    def picture(self, position: int, into: np.ndarray | None = None) -> Pictures:
-        """The picture at a position; instead of one that is bad, that at a later one.
+    def read(self, position: int) -> Read:
+        """The example at a position."""
+        return _read(self.records, self.order.example(position))
+
+    def picture(self, position: int, read: Read, into: np.ndarray | None = None) -> Pictures:
+        """The picture of what was read at a position; if that is bad, the one at a later position.
 
         Its pixels are `into` if that is given. Raises `TrainingError` if too many in a row are bad.
         """
@@ -86,7 +94,7 @@ class Shuffled:
         for other in range(position, position + self.data.bad_pictures + 1):
             index = self.order.example(other)
             try:
-                encoded, label = self.records[index]
+                encoded, label = _good(read if other == position else self.read(other))
                 check_label(label, self.num_classes)
                 draw = np.random.Generator(np.random.Philox(key=(self.order.seed, other)))
                 image = random_square(encoded, self.data, side, draw, into)
@@ -100,12 +108,12 @@ class Shuffled:
         """The batches of steps from `first` on, without end, each given to `put` in advance."""
         rows = self.share.rows(self.order.batch_size)
 
-        def picture(number: int, into: np.ndarray) -> Pictures:
+        def position(number: int) -> int:
             step, row = divmod(number, len(rows))
-            return self.picture(step * self.order.batch_size + rows[row], into)
+            return step * self.order.batch_size + rows[row]
 
         numbers = range(first * len(rows), 2**62)
-        return _read(numbers, picture, _Arriving(len(rows), self.side), threads, put)
+        return _batches(self, numbers, position, _Arriving(len(rows), self.side), threads, put)
 
 
 @dataclass(frozen=True)
@@ -116,7 +124,11 @@ class InOrder:
     data: Streamed
     num_classes: int
 
-    def picture(self, number: int, into: np.ndarray | None = None) -> Pictures:
+    def read(self, number: int) -> Read:
+        """An example."""
+        return _read(self.records, number)
+
+    def picture(self, number: int, read: Read, into: np.ndarray | None = None) -> Pictures:
         """The picture of an example; a black one of weight 0 if it is bad, or there is none.
 
         Its pixels are `into` if that is given.
@@ -125,7 +137,7 @@ class InOrder:
         bad: dict[int, str] = {}
         if number < len(self.records):
             try:
-                encoded, label = self.records[number]
+                encoded, label = _good(read)
                 check_label(label, self.num_classes)
                 image = central_square(encoded, self.data, side, into)
                 return Pictures(image, np.int32(label), np.float32(1), bad)
@@ -140,7 +152,7 @@ class InOrder:
         """All examples once; the last batch is filled up with black pictures of weight 0."""
         whole = -(-len(self.records) // batch_size) * batch_size
         arriving = _Arriving(batch_size, lambda _: self.data.image_size)
-        return _read(range(whole), self.picture, arriving, threads, put)
+        return _batches(self, range(whole), lambda number: number, arriving, threads, put)
 
 
 def check_label(label: int, num_classes: int) -> None:
@@ -159,7 +171,7 @@ class _Arriving:
 
     def __init__(self, batch_size: int, side: Callable[[int], int]) -> None:
         self.batch_size, self._side = batch_size, side
-        self._lock = threading.Lock()
+        self._lock, self._memory = threading.Lock(), Memory()
         # Whoever has made or will join a part of a batch keeps it alive.
         self._images: WeakValueDictionary[int, np.ndarray] = WeakValueDictionary()
 
@@ -169,14 +181,38 @@ class _Arriving:
             found = self._images.get(batch)
             if found is None:
                 side = self._side(batch)
-                found = np.empty((self.batch_size, side, side, CHANNELS), np.uint8)
+                found = self._memory.array(self.batch_size, side, side, CHANNELS)
                 self._images[batch] = found
             return found
 
 
-def _read(
+class _Row(Protocol):
+    """Pictures by position. Any thread may ask for any."""
+
+    def read(self, position: int, /) -> Read:
+        """What is there, still encoded."""
+
+    def picture(self, position: int, read: Read, into: np.ndarray, /) -> Pictures:
+        """That as a picture, its pixels written to `into`."""
+
+
+def _read(records: Records, index: int) -> Read:
+    try:
+        return records[index]
+    except Exception as error:  # of a damaged file anything may come
+        return error
+
+
+def _good(read: Read) -> tuple[bytes, int]:
+    if isinstance(read, Exception):
+        raise read
+    return read
+
+
+def _batches(
+    row: _Row,
     numbers: range,
-    picture: Callable[[int, np.ndarray], Pictures],
+    position: Callable[[int], int],
     arriving: _Arriving,
     threads: int,
     put: Callable[[Pictures], T],
@@ -187,7 +223,12 @@ def _read(
     def part(number: int) -> Pictures:
         batch, which = divmod(number, runs)
         images = arriving.images(batch)
-        found = [picture(number * run + i, images[which * run + i]) for i in range(run)]
+        # All are read before the first is decoded: in turns, both find the caches cold.
+        positions = [position(number * run + i) for i in range(run)]
+        read = [row.read(at) for at in positions]
+        found = [
+            row.picture(at, read[i], images[which * run + i]) for i, at in enumerate(positions)
+        ]
         labels = np.array([one.labels for one in found], np.int32)
         weights = np.array([one.weights for one in found], np.float32)
         return Pictures(images, labels, weights, _all_bad(found))
