@@ -30,7 +30,7 @@ from resflax.data.feed import KEPT, Order
 from resflax.data.pictures import decode, resize
 from resflax.data.records import open_records
 from resflax.data.source import describe, first_pictures, training_examples
-from resflax.data.stream import InOrder, Pictures, Share, Shuffled
+from resflax.data.stream import InOrder, Pictures, Share, Shuffled, draws
 from resflax.training.devices import Devices
 from resflax.training.feeds import StreamedTest, StreamedTraining
 
@@ -125,6 +125,13 @@ def test_shares_of_hosts_are_disjoint_and_complete(prepared: Path, hosts: int):
         parts = [share[step] for share in shares]
         assert np.array_equal(np.concatenate([part.images for part in parts]), whole.images)
         assert np.array_equal(np.concatenate([part.labels for part in parts]), whole.labels)
+
+
+@given(st.integers(0, 2**63), st.integers(0, 2**63), st.integers(0, 9))
+def test_what_is_random_depends_on_seed_and_position_alone(seed: int, position: int, before: int):
+    draws(seed, position + 1).integers(0, 2**31, before, np.uint32)  # leaves half a draw behind
+    anew = np.random.Generator(np.random.Philox(key=(seed, position)))
+    assert draws(seed, position).random(7).tolist() == anew.random(7).tolist()
 
 
 def test_sizes_follow_one_another(prepared: Path):

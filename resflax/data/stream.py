@@ -32,6 +32,8 @@ AHEAD = 2
 
 _RUN = 32  # pictures that a thread makes one after another, at most: handing over costs time
 
+_of_thread = threading.local()
+
 Read = tuple[bytes, int] | Exception
 """An encoded picture and its label, or why they cannot be had."""
 
@@ -96,7 +98,7 @@ class Shuffled:
             try:
                 encoded, label = _good(read if other == position else self.read(other))
                 check_label(label, self.num_classes)
-                draw = np.random.Generator(np.random.Philox(key=(self.order.seed, other)))
+                draw = draws(self.order.seed, other)
                 image = random_square(encoded, self.data, side, draw, into)
             except Exception as error:  # of a damaged file anything may come
                 bad[index] = " ".join(str(error).split())[:200]
@@ -153,6 +155,28 @@ class InOrder:
         whole = -(-len(self.records) // batch_size) * batch_size
         arriving = _Arriving(batch_size, lambda _: self.data.image_size)
         return _batches(self, range(whole), lambda number: number, arriving, threads, put)
+
+
+def draws(seed: int, position: int) -> np.random.Generator:
+    """What is random at a position: as of a new Philox with these two as its key.
+
+    It is this thread's generator, set anew at each call: a new one would ask the system for a seed.
+    """
+    generator: np.random.Generator | None = getattr(_of_thread, "generator", None)
+    if generator is None:
+        generator = _of_thread.generator = np.random.Generator(np.random.Philox())
+    generator.bit_generator.state = {
+        "bit_generator": "Philox",
+        "state": {
+            "counter": np.zeros(4, np.uint64),
+            "key": np.array([seed, position], np.uint64),
+        },
+        "buffer": np.zeros(4, np.uint64),
+        "buffer_pos": 4,
+        "has_uint32": 0,
+        "uinteger": 0,
+    }
+    return generator
 
 
 def check_label(label: int, num_classes: int) -> None:
