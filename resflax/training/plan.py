@@ -90,6 +90,7 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
     train, steps, image_shape = feeds.train, feeds.steps, feeds.image_shape
     recipe.augmentation.check_channels(image_shape[-1])
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
+    rate(jnp.int32(0))  # compiles it now, not at the first line of the log
     optimizer = make_optimizer(experiment.optimizer, rate)
     network = partial(
         build,

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.experiment import Experiment
@@ -15,7 +16,7 @@ from resflax.training.display import Display
 from resflax.training.measure import measure
 from resflax.training.metrics import Metrics
 from resflax.training.plan import Plan
-from resflax.training.state import Totals, TrainState
+from resflax.training.state import TrainState
 
 
 class Record:
@@ -43,7 +44,8 @@ class Record:
             **({"bad_pictures": len(self.plan.train.bad)} if self.plan.train.bad else {}),
         )
         self.clock.forget()
-        return state.replace(totals=self.plan.devices.replicate(Totals.zero(state.params)))
+        none = jax.tree.map(np.zeros_like, totals)
+        return state.replace(totals=self.plan.devices.replicate(none))
 
     def evaluation(
         self, state: TrainState, step: int, split: str, stop: Callable[[], bool]
