@@ -45,6 +45,10 @@ class Options:
     """File for each example's label, first five classes and probabilities: .npz (all classes'
     probabilities) or .csv."""
 
+    hosts: str | None = None
+    """Measures on several hosts together, with the same command on each: `auto` (SLURM, Open MPI,
+    TPU pods), or ADDRESS:PORT,COUNT,NUMBER."""
+
     json: Flag = False
     """Print one JSON object and nothing else."""
 
@@ -58,11 +62,14 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError("--scales has no number; give shorter sides, such as --scales 224 256")
     from resflax.evaluation.evaluate import evaluate  # imports JAX: only now
     from resflax.evaluation.views import Views
+    from resflax.training import hosts
     from resflax.training.display import Display
     from resflax.training.run_folder import RunFolder
 
     views = Views(options.crops, options.scales, options.flip)
-    with Display(Console(stderr=options.json)) as display:
+    if options.hosts is not None:
+        hosts.join(options.hosts)
+    with Display(Console(stderr=options.json or not hosts.first())) as display:
         found = evaluate(
             [RunFolder(Path(path)) for path in options.runs],
             options.split,
@@ -71,7 +78,8 @@ def main(arguments: Sequence[str]) -> None:
             views,
             Path(options.predictions) if options.predictions is not None else None,
         )
-    print(json.dumps(found.to_json(), allow_nan=False) if options.json else _in_words(found))
+    if hosts.first():
+        print(json.dumps(found.to_json(), allow_nan=False) if options.json else _in_words(found))
 
 
 def _in_words(found: "Evaluation") -> str:

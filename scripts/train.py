@@ -6,6 +6,8 @@ usage: train.py EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
   --from RUN     repeats the experiment of a run folder instead
   --run-dir DIR  where the run is kept (default: runs/NAME-HASH)
+  --hosts HOSTS  trains on several hosts together, with the same command on each:
+                 auto (SLURM, Open MPI, TPU pods), or ADDRESS:PORT,COUNT,NUMBER
   --FIELD VALUE  replaces a field of the experiment: --seed 3 --model.depth 56
                  --optimizer.learning-rate 0.05; --steps replaces --epochs and
                  the other way round
@@ -43,6 +45,9 @@ class Options:
     run_dir: str | None = None
     """Where the run is kept. None: runs/NAME-HASH."""
 
+    hosts: str | None = None
+    """Trains on several hosts together: `auto`, or ADDRESS:PORT,COUNT,NUMBER."""
+
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Run folder whose experiment is repeated, in place of EXPERIMENT."""
 
@@ -50,6 +55,7 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Trains, and prints the result and where it lies."""
     options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
+    from resflax.training import hosts
     from resflax.training.run_folder import RunFolder, default_path, describe_result
     from resflax.training.session import train  # imports JAX: only now
 
@@ -61,8 +67,11 @@ def main(arguments: Sequence[str]) -> None:
         and path.absolute() == Path(options.from_run).absolute()
     ):
         raise UsageError(f"{path} is the run to be repeated: name another folder with --run-dir")
-    result = train(experiment, RunFolder(path), Console())
-    print(describe_result(path, result))
+    if options.hosts is not None:
+        hosts.join(options.hosts)
+    result = train(experiment, RunFolder(path), Console(quiet=not hosts.first()))
+    if hosts.first():
+        print(describe_result(path, result))
 
 
 if __name__ == "__main__":

@@ -78,9 +78,9 @@ def here(monkeypatch):
     monkeypatch.setattr(logging.root.manager, "disable", 0)
 
     def train(experiment, folder, devices=1):
-        chosen = jax.devices()[:devices]
+        chosen = jax.local_devices()[:devices]
         monkeypatch.setattr(plan, "Devices", lambda parallel: Devices(parallel, chosen))
-        monkeypatch.setattr(jax, "local_devices", lambda: chosen)
+        monkeypatch.setattr(jax, "devices", lambda: chosen)
         said = io.StringIO()
         session.train(experiment, RunFolder(folder), Console(file=said, width=500))
         return said.getvalue()

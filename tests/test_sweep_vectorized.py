@@ -112,9 +112,9 @@ def devices(monkeypatch):
     monkeypatch.setattr(environment, "source_changes", lambda: "")
 
     def take(count):
-        chosen = jax.devices()[:count]
+        chosen = jax.local_devices()[:count]
         monkeypatch.setattr(plan, "Devices", lambda parallel: Devices(parallel, chosen))
-        monkeypatch.setattr(jax, "local_devices", lambda: chosen)
+        monkeypatch.setattr(jax, "devices", lambda: chosen)
 
     take(1)
     return take

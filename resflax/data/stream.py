@@ -64,6 +64,16 @@ class Share:
         return range(self.host * size, (self.host + 1) * size)
 
 
+def rows_of(rows: range, batch_size: int) -> Callable[[int], int]:
+    """From the number of a picture among those of a host to its position among all."""
+
+    def position(number: int) -> int:
+        batch, row = divmod(number, len(rows))
+        return batch * batch_size + rows[row]
+
+    return position
+
+
 @dataclass(frozen=True)
 class Shuffled:
     """The row of training pictures."""
@@ -109,11 +119,7 @@ class Shuffled:
     def batches(self, first: int, threads: int, put: Callable[[Pictures], T]) -> DatasetIterator[T]:
         """The batches of steps from `first` on, without end, each given to `put` in advance."""
         rows = self.share.rows(self.order.batch_size)
-
-        def position(number: int) -> int:
-            step, row = divmod(number, len(rows))
-            return step * self.order.batch_size + rows[row]
-
+        position = rows_of(rows, self.order.batch_size)
         numbers = range(first * len(rows), 2**62)
         return _batches(self, numbers, position, _Arriving(len(rows), self.side), threads, put)
 
@@ -125,6 +131,7 @@ class InOrder:
     records: Records
     data: Streamed
     num_classes: int
+    share: Share = Share()
 
     def read(self, number: int) -> Read:
         """An example."""
@@ -152,9 +159,10 @@ class InOrder:
         self, batch_size: int, threads: int, put: Callable[[Pictures], T]
     ) -> DatasetIterator[T]:
         """All examples once; the last batch is filled up with black pictures of weight 0."""
-        whole = -(-len(self.records) // batch_size) * batch_size
-        arriving = _Arriving(batch_size, lambda _: self.data.image_size)
-        return _batches(self, range(whole), lambda number: number, arriving, threads, put)
+        rows = self.share.rows(batch_size)
+        numbers = range(-(-len(self.records) // batch_size) * len(rows))
+        arriving = _Arriving(len(rows), lambda _: self.data.image_size)
+        return _batches(self, numbers, rows_of(rows, batch_size), arriving, threads, put)
 
 
 def draws(seed: int, position: int) -> np.random.Generator:

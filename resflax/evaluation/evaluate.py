@@ -3,6 +3,7 @@
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from resflax.evaluation.network import load_network
 from resflax.evaluation.predictions_file import check_path, write_predictions
 from resflax.evaluation.scores import log_probabilities
 from resflax.evaluation.views import Views, cutting
+from resflax.training import hosts
 from resflax.training.compilation import keep_compiled
 from resflax.training.display import Display
 from resflax.training.run_folder import RunFolder
@@ -60,10 +62,10 @@ def evaluate(
     views: Views = Views(),  # noqa: B008 (frozen)
     predictions: Path | None = None,
 ) -> Evaluation:
-    """Measures the newest good checkpoints of runs, on all devices of this machine.
+    """Measures the newest good checkpoints of runs, on all devices.
 
-    Of several runs it measures the ensemble: their probabilities averaged (He et al. 2015, Table
-    5).
+    Each of several hosts measures its part of the examples, and all return the whole. Of several
+    runs it measures the ensemble: their probabilities averaged (He et al. 2015, Table 5).
 
     Args:
       folders: the runs'.
@@ -86,7 +88,8 @@ def evaluate(
     keep_compiled()
     num_classes = describe(declared[0]).num_classes
     examples = load_examples(declared[0], split, display)
-    labels = np.empty(len(examples), np.int32)
+    numbers = hosts.part(len(examples))
+    labels = np.empty(len(numbers), np.int32)
     total: np.ndarray | None = None
     runs = {}
     for folder, data in zip(folders, declared, strict=True):
@@ -96,17 +99,18 @@ def evaluate(
         runs[str(folder.path)] = network.step
         if views.mirrored and not data.flip:
             display.say(f"{folder.path} was not trained on mirrored pictures, as some views are")
-        cuts = _noting(labels, examples.cut(how))
-        with display.bar(f"{split} split", len(examples)) as bar:
-            found = log_probabilities(network, how, cuts, len(examples), bar.set)
+        cuts = _noting(labels, examples.cut(how, numbers))
+        with display.bar(f"{split} split", len(numbers)) as bar:
+            found = log_probabilities(network, how, cuts, len(numbers), bar.set)
         total = found if total is None else np.logaddexp(total, found)
     assert total is not None, "there is a run"
+    labels, total = hosts.joined(labels), hosts.joined(total)
     good = np.flatnonzero(labels >= 0)
     if not len(good):
         raise UsageError(f"no picture of the {split} split can be read")
     labels, averaged = labels[good], total[good] - np.float32(math.log(len(folders)))
     if predictions is not None:
-        write_predictions(predictions, good, labels, averaged)
+        hosts.by_first(partial(write_predictions, predictions, good, labels, averaged))
     bad = len(examples) - len(good)
     return Evaluation(measures(labels, averaged), split, views, runs, bad)
 

@@ -31,8 +31,8 @@ class Examples(Protocol):
     def __len__(self) -> int:
         """How many there are."""
 
-    def cut(self, cutting: Cutting) -> Iterator[Example]:
-        """All of them, once."""
+    def cut(self, cutting: Cutting, numbers: range) -> Iterator[Example]:
+        """Those of consecutive numbers, once."""
 
 
 @dataclass(frozen=True)
@@ -44,10 +44,10 @@ class Resident:
     def __len__(self) -> int:
         return len(self.split)
 
-    def cut(self, cutting: Cutting) -> Iterator[Example]:
+    def cut(self, cutting: Cutting, numbers: range) -> Iterator[Example]:
         """As `Examples` says."""
-        for label, picture in zip(self.split.labels, self.split.images, strict=True):
-            yield Example(int(label), cutting.cut(picture))
+        for number in numbers:
+            yield Example(int(self.split.labels[number]), cutting.cut(self.split.images[number]))
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Recorded:
     def __len__(self) -> int:
         return len(self.records)
 
-    def cut(self, cutting: Cutting) -> Iterator[Example]:
+    def cut(self, cutting: Cutting, numbers: range) -> Iterator[Example]:
         """As `Examples` says."""
 
         def read(index: int) -> Example | str:
@@ -76,8 +76,8 @@ class Recorded:
 
         threads = default_threads()
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        numbers = grain.MapDataset.range(len(self))
-        for index, found in enumerate(numbers.map(read).to_iter_dataset(options)):
+        found_of = grain.MapDataset.range(numbers.start, numbers.stop).map(read)
+        for index, found in zip(numbers, found_of.to_iter_dataset(options), strict=True):
             if not isinstance(found, str):
                 yield found
                 continue

@@ -1,9 +1,10 @@
-"""A run's network as its newest good checkpoint has it, on all devices of this machine."""
+"""A run's network as its newest good checkpoint has it, on all devices of this host."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from resflax.data.augmentation import no_normalization
@@ -60,7 +61,7 @@ def load_network(
     drawn = build(experiment.model, num_classes)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
-    devices = Devices(experiment.parallel)
+    devices = Devices(experiment.parallel, jax.local_devices())
     normalization = no_normalization(image_shape, experiment.data)
     averaged = experiment.ema_decay is not None
     like = devices.abstract(

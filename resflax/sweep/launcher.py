@@ -75,7 +75,8 @@ class Launcher:
         """
         with Interruption() as interruption:
             while True:
-                if interruption.signal is not None:
+                if interruption:
+                    assert interruption.signal is not None
                     self._leave(interruption.signal)
                 self._poll()
                 self._fill()

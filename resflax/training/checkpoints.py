@@ -26,6 +26,7 @@ from orbax.checkpoint.checkpoint_managers import (
 
 from resflax.errors import TrainingError, UsageError
 from resflax.models.stacking import unstack
+from resflax.training import hosts
 from resflax.training.files import not_written, write_atomically
 
 MANIFEST = "sha256.json"
@@ -76,6 +77,9 @@ class Checkpoints:
 
     def forget_after(self, step: int | None) -> None:
         """Removes unfinished checkpoints newer than `step` and puts damaged ones aside."""
+        hosts.by_first(lambda: self._forget_after(step))
+
+    def _forget_after(self, step: int | None) -> None:
         for newer in self.steps():
             if step is not None and newer <= step:
                 continue
@@ -90,6 +94,9 @@ class Checkpoints:
 
     def drop_after(self, step: int) -> None:
         """Removes all checkpoints newer than `step`."""
+        hosts.by_first(lambda: self._drop_after(step))
+
+    def _drop_after(self, step: int) -> None:
         for newer in self.steps():
             if newer > step:
                 shutil.rmtree(self.folder / str(newer))
@@ -162,8 +169,9 @@ class Checkpoints:
                     ),
                 )
                 manager.wait_until_finished()
-            hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
-            write_atomically(folder / MANIFEST, hashes)
+            if hosts.first():
+                hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
+                write_atomically(folder / MANIFEST, hashes)
         except Exception as error:  # Orbax and TensorStore wrap the system's in many kinds
             raise not_written(folder, error) from error
 

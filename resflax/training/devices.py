@@ -71,7 +71,10 @@ class Devices:
 
     def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
         self.parallel = parallel
-        self.devices = list(jax.local_devices() if devices is None else devices)
+        self.devices = list(jax.devices() if devices is None else devices)
+        self.hosts = len({device.process_index for device in self.devices})
+        if self.hosts > 1 and parallel == "pmap":
+            raise UsageError("several hosts need --parallel shard_map")
         self.mesh = Mesh(np.array(self.devices), (AXIS,))
 
     def check_batch_size(self, batch_size: int, parts: int = 1, *, pairs: bool = False) -> None:
@@ -100,7 +103,14 @@ class Devices:
         return jax.device_put(tree, self._whole)
 
     def deal(self, tree: Any) -> Any:
-        """The arrays of a tree, their leading axis dealt out to the devices, on its way there."""
+        """The arrays of a tree, their leading axis dealt out to the devices, on its way there.
+
+        Of several hosts each gives its own rows.
+        """
+        if self.hosts > 1:
+            return jax.tree.map(
+                lambda own: jax.make_array_from_process_local_data(self._dealt, own), tree
+            )
         return jax.device_put(jax.tree.map(self._deal, tree), self._dealt)
 
     def abstract(self, make: Callable[[], Any]) -> Any:
@@ -185,7 +195,11 @@ class Devices:
         return jax.jit(mapped, donate_argnums=donated)
 
     def _deal(self, array: Any) -> Any:
-        if self.parallel == "shard_map" or isinstance(array, jax.Array):  # dealt out already
+        if isinstance(array, jax.Array):  # dealt out already
+            return array
+        if self.hosts > 1:
+            return jax.make_array_from_callback(array.shape, self._dealt, lambda at: array[at])
+        if self.parallel == "shard_map":
             return array
         count = len(self.devices)
         return array.reshape(count, len(array) // count, *array.shape[1:])

@@ -25,7 +25,7 @@ def describe() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
-        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.local_devices()],
+        "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
         "git": git_state(Path(__file__)),
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
     }

@@ -9,16 +9,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import jax
 import numpy as np
 
 from resflax.data.augmentation import Normalization, fit_normalization, imagenet_normalization
 from resflax.data.feed import Order, evaluation_batches
 from resflax.data.records import CHANNELS, Opened, Records, SplitName, open_records
 from resflax.data.source import Dataset, Split, load, load_split
-from resflax.data.stream import InOrder, Pictures, Shuffled, default_threads
+from resflax.data.stream import InOrder, Pictures, Share, Shuffled, default_threads
 from resflax.declarations.data import Data, Streamed
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
+from resflax.training import hosts
 from resflax.training.devices import Devices
 from resflax.training.display import Display
 from resflax.training.step import Batch, Examples
@@ -42,6 +44,9 @@ class TrainingFeed(Protocol):
 
     def batches(self, first: int, count: int) -> Any:
         """What a call of `count` steps from `first` on takes."""
+
+    def agree(self) -> None:
+        """Makes `bad` the same on all hosts. Raises `TrainingError` if there are too many now."""
 
     def close(self) -> None:
         """Ends what goes on in the background."""
@@ -106,7 +111,7 @@ def open_test_feed(data: Data, split: SplitName, devices: Devices, display: Disp
     if not isinstance(data, Streamed):
         return ResidentTest(devices, load_split(data, split, display.items))
     opened = open_records(data)
-    test = InOrder(opened.split(data, split), data, opened.num_classes)
+    test = InOrder(opened.split(data, split), data, opened.num_classes, _share(devices))
     return StreamedTest(devices, test, display.say)
 
 
@@ -115,14 +120,17 @@ def _streamed(
 ) -> Feeds:
     order = Order(len(opened.train), experiment.batch_size, experiment.seed)
     steps = _steps(experiment, order)
-    training = Shuffled(opened.train, data, opened.num_classes, order, steps)
+    share = _share(devices)
+    training = Shuffled(opened.train, data, opened.num_classes, order, steps, share)
     tests = [("test", opened.test)]
     if opened.validation is not None:
         tests = [("validation", opened.validation), *tests]
     return Feeds(
         StreamedTraining(devices, training, display.say),
         {
-            name: StreamedTest(devices, InOrder(records, data, opened.num_classes), display.say)
+            name: StreamedTest(
+                devices, InOrder(records, data, opened.num_classes, share), display.say
+            )
             for name, records in tests
         },
         order,
@@ -132,6 +140,10 @@ def _streamed(
         imagenet_normalization(),
         opened.sha256,
     )
+
+
+def _share(devices: Devices) -> Share:
+    return Share(jax.process_index(), devices.hosts) if devices.hosts > 1 else Share()
 
 
 def _steps(experiment: Experiment, order: Order) -> int:
@@ -170,6 +182,9 @@ class ResidentTraining:
         for i in range(count):
             found[:, i] = self.batch(first + i)
         return found
+
+    def agree(self) -> None:
+        """None is bad."""
 
     def close(self) -> None:
         """There is nothing to end."""
@@ -213,7 +228,8 @@ class StreamedTraining:
     def kinds(self) -> list[Any]:
         """As `TrainingFeed` says."""
         training = self._training
-        count, sides = training.order.batch_size, {training.data.image_size}
+        count = len(training.share.rows(training.order.batch_size))
+        sides = {training.data.image_size}
         sides = set(training.data.training_sizes) or sides
         return [
             self._deal(np.zeros((count, side, side, CHANNELS), np.uint8), np.zeros(count, np.int32))
@@ -228,12 +244,19 @@ class StreamedTraining:
         self._next = -1  # if this fails, the next call begins anew
         examples, bad = next(self._coming)
         self._next = step + 1
-        note_bad(self.bad, bad, self._training.records, self._training.data, self._say)
+        self._note(bad)
         return examples
 
     def batches(self, first: int, count: int) -> Any:
         """As `TrainingFeed` says; `count` is 1."""
         return self.batch(first)
+
+    def agree(self) -> None:
+        """As `TrainingFeed` says."""
+        self._note(hosts.united(self.bad))
+
+    def _note(self, bad: dict[int, str]) -> None:
+        note_bad(self.bad, bad, self._training.records, self._training.data, self._say)
 
     def close(self) -> None:
         """As `TrainingFeed` says."""
@@ -260,17 +283,20 @@ class StreamedTest:
     def kind(self, batch_size: int) -> tuple[Batch, Any]:
         """As `TestFeed` says."""
         side = self._test.data.image_size
-        images = np.zeros((batch_size, side, side, CHANNELS), np.uint8)
-        return self._deal(images, np.zeros(batch_size, np.int32), np.zeros(batch_size, np.float32))
+        count = len(self._test.share.rows(batch_size))
+        images = np.zeros((count, side, side, CHANNELS), np.uint8)
+        return self._deal(images, np.zeros(count, np.int32), np.zeros(count, np.float32))
 
     def batches(self, batch_size: int) -> Iterator[tuple[Batch, Any]]:
         """As `TestFeed` says. Raises `TrainingError` if too many pictures are bad."""
         found: dict[int, str] = {}
+        about = self._test.records, self._test.data, self._say
         coming = self._test.batches(batch_size, default_threads(), self._place)
         try:
             for batch, bad in coming:
-                note_bad(found, bad, self._test.records, self._test.data, self._say)
+                note_bad(found, bad, *about)
                 yield batch
+            note_bad(found, hosts.united(found), *about)
         finally:
             coming.close()
 

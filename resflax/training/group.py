@@ -176,7 +176,8 @@ class Group:
             step = min(member.step for member in running)
             now = [member for member in running if member.step == step]
             self._mark(now, step)
-            if self.interruption.signal is not None:
+            if self.interruption:
+                assert self.interruption.signal is not None
                 self._leave(self.interruption.signal)
             self._advance([member for member in now if not member.ended], step)
 

@@ -1,6 +1,7 @@
 """Signals that ask for an end, as a question the loop asks when it is ready for the answer."""
 
 import signal
+from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -14,12 +15,17 @@ class Interruption:
     nothing is noted.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, agree: Callable[[int], int] = lambda number: number) -> None:
+        """`agree` makes one number of those of several hosts; 0 is none."""
+        self._agree = agree
         self.signal: int | None = None
+        """The one that came, known once it was asked whether one did."""
+        self._noted = 0
         self._before: dict[int, Any] = {}
 
     def __bool__(self) -> bool:
-        """Whether a signal has come."""
+        """Whether a signal has come, to any of the hosts. All ask at the same places."""
+        self.signal = self.signal or self._agree(self._noted) or None
         return self.signal is not None
 
     def __enter__(self) -> "Interruption":
@@ -40,6 +46,6 @@ class Interruption:
             signal.signal(number, handler)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.signal is not None and number == signal.SIGINT:
+        if self._noted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.signal = number
+        self._noted = number

@@ -12,10 +12,10 @@ import jax
 
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
+from resflax.training import hosts
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.clock import Clock
 from resflax.training.display import Bar, Display
-from resflax.training.files import writing
 from resflax.training.interruption import Interruption
 from resflax.training.metrics import Metrics
 from resflax.training.plan import Plan
@@ -72,7 +72,8 @@ class Run:
                 state, complete = self.mark(state, step)
                 if complete and step == self.plan.steps:
                     return state
-                if self.interruption.signal is not None:
+                if self.interruption:
+                    assert self.interruption.signal is not None
                     self.save(state, step)
                     raise Interrupted(
                         self.interruption.signal,
@@ -132,8 +133,11 @@ class Run:
 
     def steps_at_once(self) -> int:
         """As many as take a quarter of a second, so that signals do not wait."""
+        most = self.plan.train.steps_at_once
+        if hosts.several():  # their clocks differ
+            return most
         rate = self.clock.rate()
-        return 1 if rate is None else min(max(int(rate / 4), 1), self.plan.train.steps_at_once)
+        return 1 if rate is None else min(max(int(rate / 4), 1), most)
 
     def go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
@@ -180,6 +184,7 @@ class Run:
         experiment, final = self.experiment, step == self.plan.steps
         if step == 0:
             return state, True
+        self.plan.train.agree()
         if final or step % experiment.log_every == 0:
             state = self.record.training(state, step)
         if final and experiment.precise_batch_norm:
@@ -244,6 +249,5 @@ class Run:
         }
         if self.experiment.on_nonfinite == "rollback":
             result["rollbacks"] = self.rollbacks
-        with writing(self.folder.result):
-            self.folder.finish(result)
+        hosts.by_first(lambda: self.folder.finish(result))
         return result

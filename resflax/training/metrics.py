@@ -4,11 +4,12 @@ import json
 from pathlib import Path
 from typing import Any
 
+from resflax.training import hosts
 from resflax.training.files import write_atomically, writing
 
 
 class Metrics:
-    """The measurements of one run, in memory and on disk.
+    """The measurements of one run, in memory and, by the first host, on disk.
 
     Every line has `step`, `epoch`, `split` (`train`, `validation` or `test`), `loss` (nats),
     `error` (a fraction), `learning_rate` and `images_per_second`; see `training.record` for the
@@ -17,11 +18,14 @@ class Metrics:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.lines: list[dict[str, Any]] = read(path)
+        self.lines: list[dict[str, Any]] = hosts.by_first(lambda: read(path))
 
     def rewind(self, step: int) -> None:
         """Drops what was measured after `step`, and a line that was cut off while written."""
         self.lines = [line for line in self.lines if line["step"] <= step]
+        hosts.by_first(self._rewrite)
+
+    def _rewrite(self) -> None:
         with writing(self.path):
             write_atomically(self.path, "".join(map(_dump, self.lines)))
 
@@ -30,8 +34,9 @@ class Metrics:
 
         Raises `TrainingError` if it cannot be written.
         """
-        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(_dump(line))
+        if hosts.first():
+            with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+                file.write(_dump(line))
         self.lines.append(line)
 
     def has(self, step: int, split: str) -> bool:

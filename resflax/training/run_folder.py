@@ -12,7 +12,7 @@ from typing import Any
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json
 from resflax.training import lock
-from resflax.training.files import in_words, write_atomically
+from resflax.training.files import in_words, write_atomically, writing
 
 _FREE = ("parallel",)
 """Fields that a continued run may change: the numbers stay the same."""
@@ -155,8 +155,9 @@ class RunFolder:
             ) from None
 
     def finish(self, result: dict[str, Any]) -> None:
-        """Writes the result: the run is done."""
-        _write(self.result, result)
+        """Writes the result: the run is done. Raises `TrainingError` if it cannot be written."""
+        with writing(self.result):
+            _write(self.result, result)
 
 
 def _free(experiment: Experiment) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """A session of a run: one process in its folder, from what is there to the end or a signal."""
 
 import contextlib
+import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
@@ -9,8 +10,8 @@ from typing import Any
 from rich.console import Console
 
 from resflax.errors import TrainingError, UsageError
-from resflax.experiment import Experiment
-from resflax.training import environment
+from resflax.experiment import Experiment, to_json
+from resflax.training import environment, hosts
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.compilation import keep_compiled
 from resflax.training.display import Display
@@ -42,7 +43,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         with exhaustion(UsageError):
             plan = make_plan(session.experiment, display)
             held.callback(plan.train.close)
-        interruption = Interruption()
+        interruption = Interruption(hosts.highest)
         run = session.begin(plan, interruption)
         with interruption, exhaustion(TrainingError):
             return run.finish(run.go())
@@ -68,6 +69,13 @@ class Session:
 
     def open(self) -> bool:
         """Looks at the folder; False if it holds the run, finished. Writes nothing but a lock."""
+        hosts.check_same(json.dumps(to_json(self.experiment)))
+        status, self._newest = hosts.by_first(self._look)
+        self.status = Status[status]
+        return self.status is not Status.FINISHED
+
+    def _look(self) -> tuple[str, int | None]:
+        """The name of the folder's status, and the newest good checkpoint."""
         self.status = self.folder.status(self.experiment)
         path, say = self.folder.path, self.display.say
         if self.status is Status.UNFINISHED:
@@ -76,9 +84,10 @@ class Session:
             self._stays = self._held.enter_context(locked_anew(path, say))
         # The process before may have ended just now.
         self.status = self.folder.status(self.experiment)
+        newest = None
         if self.status is not Status.FINISHED:
-            self._newest = Checkpoints(self.folder.checkpoints).newest_good(say)
-        return self.status is not Status.FINISHED
+            newest = Checkpoints(self.folder.checkpoints).newest_good(say)
+        return self.status.name, newest
 
     def begin(
         self,
@@ -99,7 +108,8 @@ class Session:
             _compare(self.experiment, plan, self.folder, self.display)
         self._stays()
         here = environment.describe() | {"data_sha256": plan.data_sha256} | origin | dict(notes)
-        self.folder.begin(self.experiment, here, environment.source_changes())
+        changes = environment.source_changes()
+        hosts.by_first(lambda: self.folder.begin(self.experiment, here, changes))
         return Run(
             self.experiment, plan, first, self._newest, self.folder, self.display, interruption
         )

@@ -1,0 +1,200 @@
+"""Several hosts that train together, here processes of one machine that know of each other."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from runs import metrics, result, run, start
+from test_pictures import encode, photo
+
+EXPERIMENT = """
+from resflax import *
+
+experiment = Experiment(
+    name="hosts",
+    model=ResNet(8),
+    data=Digits(),
+    batch_size=48,
+    steps=20,
+    schedule=Cosine(warmup_steps=3),
+    log_every=4,
+    evaluate_every=10,
+    checkpoint_every=7,
+    precise_batch_norm=2,
+    parallel="shard_map",
+)
+"""
+
+SLOW = """
+import time
+from resflax.training import loop
+advance = loop.Run._advance
+def slow(self, *args):
+    time.sleep(0.2)
+    return advance(self, *args)
+loop.Run._advance = slow
+"""
+
+
+@pytest.fixture(scope="module")
+def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("experiment") / "hosts.py"
+    path.write_text(EXPERIMENT)
+    return path
+
+
+def start_two(
+    *arguments: object, own: tuple[tuple[object, ...], ...] = ((), ()), **options: Any
+) -> list[subprocess.Popen[str]]:
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    return [
+        start(*arguments, *own[n], "--hosts", f"localhost:{port},2,{n}", devices=2, **options)
+        for n in (0, 1)
+    ]
+
+
+def end(hosts: list[subprocess.Popen[str]], code: int) -> list[tuple[str, str]]:
+    found = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [code, code], found
+    return [(_without_gloo(out), _without_gloo(err)) for out, err in found]
+
+
+def _without_gloo(text: str) -> str:  # the library that carries sums between CPUs is talkative
+    return "".join(line for line in text.splitlines(True) if "[Gloo]" not in line)
+
+
+def assert_close(folder: Path, other: Path) -> None:
+    """The same measurements, up to the order in which numbers are added."""
+    lines, others = metrics(folder), metrics(other)
+    assert [(line["step"], line["split"]) for line in lines] == [
+        (line["step"], line["split"]) for line in others
+    ]
+    for line, there in zip(lines, others, strict=True):
+        assert np.isclose(line["loss"], there["loss"], rtol=2e-3), (line, there)
+        assert abs(line["error"] - there["error"]) < 0.02, (line, there)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("hosts") / "run"
+    (first, err), (second, err_of_second) = end(start_two(experiment, "--run-dir", folder), 0)
+    assert "step 20/20" in first
+    assert (second, err, err_of_second) == ("", "", "")
+    return folder
+
+
+def test_two_hosts_train_as_one_host_with_their_devices(
+    experiment: Path, undisturbed: Path, tmp_path: Path
+):
+    run(experiment, "--run-dir", tmp_path / "alone", devices=4)
+    assert_close(undisturbed, tmp_path / "alone")
+    assert len(json.loads((undisturbed / "environment.json").read_text())["devices"]) == 4
+    (out, _), (nothing, _) = end(start_two(experiment, "--run-dir", undisturbed), 0)
+    assert "finished: nothing to do" in out
+    assert nothing == ""
+
+
+def test_a_signal_to_one_host_ends_both_and_both_continue(
+    experiment: Path, undisturbed: Path, tmp_path: Path
+):
+    folder = tmp_path / "run"
+    hosts = start_two(experiment, "--run-dir", folder, patch=SLOW)
+    _wait_for(folder / "metrics.jsonl")
+    hosts[1].send_signal(signal.SIGTERM)
+    (_, err), _ = end(hosts, 128 + signal.SIGTERM)
+    assert "and saved; the same command continues" in err
+    assert not (folder / "result.json").exists()
+    end(start_two(experiment, "--run-dir", folder), 0)
+    assert metrics(folder) == metrics(undisturbed)
+    assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
+
+
+def test_hosts_that_are_killed_continue(experiment: Path, undisturbed: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    hosts = start_two(experiment, "--run-dir", folder, patch=SLOW)
+    _wait_for(folder / "checkpoints" / "7" / "sha256.json")
+    for host in hosts:
+        os.kill(host.pid, signal.SIGKILL)
+    end(hosts, -signal.SIGKILL)
+    (out, _), _ = end(start_two(experiment, "--run-dir", folder), 0)
+    assert "continuing from step " in out
+    assert metrics(folder) == metrics(undisturbed)
+    assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
+
+
+def _wait_for(file: Path) -> None:
+    for _ in range(1200):
+        if file.exists() and file.read_text().count("\n"):
+            return
+        time.sleep(0.1)
+    raise AssertionError(f"{file} was never written")
+
+
+STREAMED = EXPERIMENT.replace("data=Digits(),", "data=ImageFolder(image_size=16, bad_pictures=3),")
+
+
+def test_hosts_read_their_own_pictures_of_a_stream(tmp_path: Path):
+    data = tmp_path / "pictures"
+    for split, count in (("train", 30), ("val", 9)):
+        for label in ("cat", "dog"):
+            (data / split / label).mkdir(parents=True)
+            for number in range(count):
+                picture = encode(photo(24, 30, seed=number + 100 * len(label) + ord(label[0])))
+                (data / split / label / f"{number}.jpg").write_bytes(picture)
+    for number in (3, 17):
+        (data / "train" / "cat" / f"{number}.jpg").write_bytes(b"no picture")
+    path = tmp_path / "streamed.py"
+    path.write_text(STREAMED)
+    named = (path, "--data.data-dir", data, "--batch-size", 12)
+    alone, together = tmp_path / "alone", tmp_path / "together"
+    run(*named, "--run-dir", alone, devices=4)
+    (out, _), _ = end(start_two(*named, "--run-dir", together), 0)
+    assert_close(together, alone)
+    # Each host meets its own bad pictures, and the first one names those of both.
+    assert out.count("passed over") == 2
+    for folder in (alone, together):
+        training = [line for line in metrics(folder) if line["split"] == "train"]
+        assert training[-1]["bad_pictures"] == 2
+
+
+def test_hosts_measure_their_parts_of_a_split(undisturbed: Path, tmp_path: Path):
+    asked = (undisturbed, "--crops", "10", "--json", "--predictions")
+    alone, _ = run(*asked, tmp_path / "alone.npz", script="evaluate")
+    (out, _), (nothing, _) = end(start_two(*asked, tmp_path / "together.npz", script="evaluate"), 0)
+    assert nothing == ""
+    one, two = json.loads(alone), json.loads(out)
+    assert one.keys() == two.keys()
+    assert np.isclose(one["loss"], two["loss"], rtol=1e-5)
+    assert one["top1_error"] == two["top1_error"]
+    with np.load(tmp_path / "alone.npz") as a, np.load(tmp_path / "together.npz") as b:
+        assert a.keys() == b.keys()
+        for name in a:
+            assert np.allclose(a[name], b[name], atol=1e-5), name
+
+
+def test_what_cannot_be_is_said_in_one_line(experiment: Path, tmp_path: Path):
+    folder = tmp_path / "run"
+    for _, err in end(start_two(experiment, "--run-dir", folder, "--parallel", "pmap"), 2):
+        assert err == "error: several hosts need --parallel shard_map\n"
+    for _, err in end(start_two(experiment, "--run-dir", folder, own=((), ("--seed", 1))), 2):
+        assert err == "error: the hosts were given different experiments, files or fields\n"
+    assert not folder.exists()
+    for wrong in ("node1", "node1:1,2", "node1:1,2,2", "node1:1,two,0", ":1,2,0"):
+        _, err = run(experiment, "--run-dir", folder, "--hosts", wrong, code=2)
+        assert "must be auto, or ADDRESS:PORT,COUNT,NUMBER" in err
+    _, err = run(experiment, "--run-dir", folder, "--hosts", "auto", code=2)
+    assert "the other hosts were not found" in err
+    assert not folder.exists()
+    folder.mkdir()
+    (folder / "foreign").write_text("")
+    for _, err in end(start_two(experiment, "--run-dir", folder), 2):
+        assert "is not a run folder (it has foreign" in err
