@@ -111,7 +111,7 @@ def test_digits_are_those_of_scikit_learn_every_fifth_of_a_class_for_testing():
     assert found.num_classes == 10
     assert found.validation is None
     assert (found.train.images.dtype, found.train.labels.dtype) == (np.uint8, np.int32)
-    assert np.bincount(found.test.labels, minlength=10).min() >= 34  # of about 180 each
+    assert min(np.bincount(found.test.labels, minlength=10)) >= 34  # of about 180 each
 
 
 def test_digits_are_prepared_once_and_whole(tmp_path: Path):

@@ -66,12 +66,17 @@ class OnDevices:
         return self._programs[shapes]
 
 
+def _place(device: jax.Device) -> tuple[int, int]:
+    """Those of a host are neighbours, so that its rows of a batch are."""
+    return device.process_index, device.id
+
+
 class Devices:
     """The devices of a run, in a row called "data"."""
 
     def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
         self.parallel = parallel
-        self.devices = list(jax.devices() if devices is None else devices)
+        self.devices = sorted(jax.devices(), key=_place) if devices is None else list(devices)
         self.hosts = len({device.process_index for device in self.devices})
         if self.hosts > 1 and parallel == "pmap":
             raise UsageError("several hosts need --parallel shard_map")

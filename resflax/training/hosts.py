@@ -88,11 +88,12 @@ def by_first(make: Callable[[], T]) -> T:
         if kind == "value":
             made: T = found
             return made
-        raise {"UsageError": UsageError, "TrainingError": TrainingError}[kind](found)
+        raise UsageError(found) if kind == "UsageError" else TrainingError(found)
     try:
         value = make()
     except (UsageError, TrainingError) as error:
-        _broadcast(json.dumps([type(error).__name__, str(error)]).encode())
+        kind = "UsageError" if isinstance(error, UsageError) else "TrainingError"
+        _broadcast(json.dumps([kind, str(error)]).encode())
         raise
     _broadcast(json.dumps(["value", value]).encode())
     return value

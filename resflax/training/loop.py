@@ -6,6 +6,7 @@ and continued from a checkpoint does and writes the same as one that was not.
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -152,7 +153,8 @@ class Run:
             raise TrainingError(f"{fault}; {newest}")
         # Where a run was interrupted must not decide where it goes back to.
         every = self.experiment.checkpoint_every
-        to = self.checkpoints.newest_good(self.display.say, every=every) or 0
+        good = partial(self.checkpoints.newest_good, self.display.say, every=every)
+        to = hosts.by_first(good) or 0
         times = 1
         for rollback in reversed(self.rollbacks):
             if rollback["to"] != to:
