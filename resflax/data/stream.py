@@ -20,7 +20,7 @@ from grain.experimental import ThreadPrefetchIterDataset
 from resflax.data.crops import central_square, random_square
 from resflax.data.feed import Order
 from resflax.data.memory import Memory
-from resflax.data.pictures import place
+from resflax.data.pictures import BadPicture, place
 from resflax.data.records import CHANNELS, Records
 from resflax.declarations.data import Streamed
 from resflax.errors import TrainingError
@@ -34,7 +34,7 @@ _RUN = 32  # pictures that a thread makes one after another, at most: handing ov
 
 _of_thread = threading.local()
 
-Read = tuple[bytes, int] | Exception
+Read = tuple[bytes, int] | str
 """An encoded picture and its label, or why they cannot be had."""
 
 
@@ -106,12 +106,12 @@ class Shuffled:
         for other in range(position, position + self.data.bad_pictures + 1):
             index = self.order.example(other)
             try:
-                encoded, label = _good(read if other == position else self.read(other))
+                encoded, label = _good(read if other == position else _read(self.records, index))
                 check_label(label, self.num_classes)
                 draw = draws(self.order.seed, other)
                 image = random_square(encoded, self.data, side, draw, into)
             except Exception as error:  # of a damaged file anything may come
-                bad[index] = " ".join(str(error).split())[:200]
+                bad[index] = _in_words(error)
             else:
                 return Pictures(image, np.int32(label), np.float32(1), bad)
         raise TrainingError(_too_many(self.records, bad, self.data))
@@ -151,7 +151,7 @@ class InOrder:
                 image = central_square(encoded, self.data, side, into)
                 return Pictures(image, np.int32(label), np.float32(1), bad)
             except Exception as error:
-                bad[number] = " ".join(str(error).split())[:200]
+                bad[number] = _in_words(error)
         black = np.zeros((side, side, CHANNELS), np.uint8)
         return Pictures(place(black, into), np.int32(0), np.float32(0), bad)
 
@@ -232,13 +232,17 @@ def _read(records: Records, index: int) -> Read:
     try:
         return records[index]
     except Exception as error:  # of a damaged file anything may come
-        return error
+        return _in_words(error)  # the error itself would keep frames, and these a batch, alive
 
 
 def _good(read: Read) -> tuple[bytes, int]:
-    if isinstance(read, Exception):
-        raise read
+    if isinstance(read, str):
+        raise BadPicture(read)
     return read
+
+
+def _in_words(error: Exception) -> str:
+    return " ".join(str(error).split())[:200]
 
 
 def _batches(
@@ -249,7 +253,8 @@ def _batches(
     threads: int,
     put: Callable[[Pictures], T],
 ) -> DatasetIterator[T]:
-    run = max(size for size in range(1, _RUN + 1) if arriving.batch_size % size == 0)
+    most = min(_RUN, max(AHEAD * arriving.batch_size // threads, 1))  # every thread has a part
+    run = max(size for size in range(1, most + 1) if arriving.batch_size % size == 0)
     runs = arriving.batch_size // run
 
     def part(number: int) -> Pictures:

@@ -158,13 +158,14 @@ class Checkpoints:
         folder = self.folder / str(step)
         regular = [there for there in (*self.steps(), step) if there % every == 0]
         keep = AnyPreservationPolicy([LatestN(KEPT), CustomSteps(regular[-2:])])
+        # From the host: half the time that Orbax takes for arrays on devices.
+        state = jax.device_get(state)
         try:
             with _one_voice(), self._manager(keep) as manager:
                 manager.save(
                     step,
                     args=ocp.args.Composite(
-                        # From the host: half the time that Orbax takes for arrays on devices.
-                        state=ocp.args.StandardSave(jax.device_get(state)),
+                        state=ocp.args.StandardSave(state),
                         notes=ocp.args.JsonSave(notes),
                     ),
                 )
