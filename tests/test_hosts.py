@@ -185,12 +185,54 @@ def test_hosts_measure_their_parts_of_a_split(undisturbed: Path, tmp_path: Path)
             assert np.allclose(a[name], b[name], atol=1e-5), name
 
 
+def test_two_hosts_begin_with_the_weights_of_another_run(
+    experiment: Path, undisturbed: Path, tmp_path: Path
+):
+    named = (experiment, "--initialize-from", undisturbed, "--steps", 4)
+    (out, _), _ = end(start_two(*named, "--run-dir", tmp_path / "two"), 0)
+    assert "starting with the weights" in out
+    run(*named, "--run-dir", tmp_path / "alone", devices=4)
+    assert_close(tmp_path / "two", tmp_path / "alone")
+
+
+def test_a_failure_of_one_host_ends_all_soon(experiment: Path, tmp_path: Path):
+    # Only one of them finds its memory too small.
+    patch = """
+import jax
+from resflax.errors import UsageError
+from resflax.training import memory
+def fails(*args):
+    if jax.process_index() == 1:
+        raise UsageError("too large for the second host")
+memory.check_fits = fails
+"""
+    began = time.monotonic()
+    hosts = start_two(experiment, "--run-dir", tmp_path / "run", patch=patch)
+    for _, err in end(hosts, 2):
+        assert err == "error: too large for the second host\n"
+    assert time.monotonic() - began < 60
+    assert not (tmp_path / "run").exists()
+
+
+def test_sigterm_ends_a_host_that_is_not_training(experiment: Path, tmp_path: Path):
+    patch = """
+import os, signal
+from resflax.training import session
+def stopped(*args):
+    os.kill(os.getpid(), signal.SIGTERM)
+    raise AssertionError("SIGTERM was lost")
+session.make_plan = stopped
+"""
+    hosts = start_two(experiment, "--run-dir", tmp_path / "run", patch=patch)
+    end(hosts, 128 + signal.SIGTERM)
+
+
 def test_what_cannot_be_is_said_in_one_line(experiment: Path, tmp_path: Path):
     folder = tmp_path / "run"
     for _, err in end(start_two(experiment, "--run-dir", folder, "--parallel", "pmap"), 2):
         assert err == "error: several hosts need --parallel shard_map\n"
     for _, err in end(start_two(experiment, "--run-dir", folder, own=((), ("--seed", 1))), 2):
-        assert err == "error: the hosts were given different experiments, files or fields\n"
+        assert err == "error: the hosts have different experiments; all need the same\n"
     assert not folder.exists()
     for wrong in ("node1", "node1:1,2", "node1:1,2,2", "node1:1,two,0", ":1,2,0"):
         _, err = run(experiment, "--run-dir", folder, "--hosts", wrong, code=2)

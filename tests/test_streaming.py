@@ -24,6 +24,7 @@ from resflax import (
     TrainingError,
     UsageError,
 )
+from resflax.benchmark.pictures import make_ways
 from resflax.data import feed
 from resflax.data.crops import central_square, random_box, random_square
 from resflax.data.feed import KEPT, Order
@@ -425,6 +426,12 @@ def test_bad_pictures_are_replaced_the_same_everywhere(damaged: Path):
     assert names == {"04.jpg", "11.jpg"}
     assert sum(len(batch.bad) for batch in whole) >= 4  # in each of two epochs
     assert all(batch.weights.all() for batch in whole)
+
+
+def test_the_benchmark_of_pictures_ends_where_some_are_bad(damaged: Path):
+    ways = make_ways(of_folder(damaged), 20)
+    assert ways["feed, 1 thread"](100) >= 100
+    assert ways["feed, 4 threads"](100) >= 100
 
 
 def test_bad_pictures_are_counted_said_and_limited(damaged: Path):

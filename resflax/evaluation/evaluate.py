@@ -83,8 +83,10 @@ def evaluate(
     """
     declared = [moved(folder.read_experiment().data, data_dir) for folder in folders]
     _check_same(folders, declared)
+    asked = (*(str(folder.path) for folder in folders), split, data_dir, views, predictions)
+    hosts.check_same("arguments", repr(asked))
     if predictions is not None:
-        check_path(predictions)
+        hosts.by_first(partial(check_path, predictions))
     keep_compiled()
     num_classes = describe(declared[0]).num_classes
     examples = load_examples(declared[0], split, display)

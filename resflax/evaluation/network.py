@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import flax.linen as nn
 import jax
@@ -11,6 +12,7 @@ from resflax.data.augmentation import no_normalization
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
+from resflax.training import hosts
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.optimizer import learning_rate, make_optimizer
@@ -55,7 +57,7 @@ def load_network(
     """
     experiment = folder.read_experiment()
     checkpoints = Checkpoints(folder.checkpoints)
-    step = checkpoints.newest_good(say)
+    step = hosts.by_first(partial(checkpoints.newest_good, say))
     if step is None:
         raise UsageError(f"{folder.path} has no checkpoint yet")
     drawn = build(experiment.model, num_classes)

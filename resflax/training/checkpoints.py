@@ -27,7 +27,7 @@ from orbax.checkpoint.checkpoint_managers import (
 from resflax.errors import TrainingError, UsageError
 from resflax.models.stacking import unstack
 from resflax.training import hosts
-from resflax.training.files import not_written, write_atomically
+from resflax.training.files import not_written, write_atomically, writing
 
 MANIFEST = "sha256.json"
 KEPT = 3
@@ -170,11 +170,9 @@ class Checkpoints:
                     ),
                 )
                 manager.wait_until_finished()
-            if hosts.first():
-                hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
-                write_atomically(folder / MANIFEST, hashes)
         except Exception as error:  # Orbax and TensorStore wrap the system's in many kinds
             raise not_written(folder, error) from error
+        hosts.by_first(lambda: _seal(folder))
 
     def _manager(self, keep: PreservationPolicy | None = None) -> ocp.CheckpointManager:
         return ocp.CheckpointManager(
@@ -208,6 +206,13 @@ def _one_voice() -> Iterator[None]:
     yield
     threading.excepthook, sys.unraisablehook, disabled = before
     logging.disable(disabled)
+
+
+def _seal(folder: Path) -> None:
+    """Writes the manifest of what is there."""
+    with writing(folder):
+        hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
+        write_atomically(folder / MANIFEST, hashes)
 
 
 def verify(folder: Path) -> str | None:

@@ -77,6 +77,7 @@ class Devices:
     def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
         self.parallel = parallel
         self.devices = sorted(jax.devices(), key=_place) if devices is None else list(devices)
+        self.of_host = [d for d in self.devices if d.process_index == jax.process_index()]
         self.hosts = len({device.process_index for device in self.devices})
         if self.hosts > 1 and parallel == "pmap":
             raise UsageError("several hosts need --parallel shard_map")
@@ -116,7 +117,7 @@ class Devices:
             return jax.tree.map(
                 lambda own: jax.make_array_from_process_local_data(self._dealt, own), tree
             )
-        return jax.device_put(jax.tree.map(self._deal, tree), self._dealt)
+        return jax.device_put(jax.tree.map(self._whole_batch, tree), self._dealt)
 
     def abstract(self, make: Callable[[], Any]) -> Any:
         """Shapes, types and devices of what `replicate(make())` would give, without making it."""
@@ -167,11 +168,11 @@ class Devices:
         The state may be abstract. Unless `tuned`, XLA's own options are taken.
         """
         mapped = self._map(replica, donate_state)
-        lowered = mapped.lower(state, examples, jax.tree.map(self._deal, batch))
+        lowered = mapped.lower(state, examples, jax.tree.map(self._whole_batch, batch))
         program = compile_for(self.platform, lowered) if tuned else lowered.compile()
         return (
             lambda state, examples, batch: program(
-                state, examples, jax.tree.map(self._deal, batch)
+                state, examples, jax.tree.map(self._whole_batch, batch)
             ),
             program,
         )
@@ -199,7 +200,8 @@ class Devices:
         )
         return jax.jit(mapped, donate_argnums=donated)
 
-    def _deal(self, array: Any) -> Any:
+    def _whole_batch(self, array: Any) -> Any:
+        """A batch that every host has whole, as programs take it."""
         if isinstance(array, jax.Array):  # dealt out already
             return array
         if self.hosts > 1:

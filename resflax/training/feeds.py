@@ -7,6 +7,7 @@ of streamed data nothing, and pictures. The loop cannot tell which it has.
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import jax
@@ -88,8 +89,12 @@ def open_feeds(experiment: Experiment, devices: Devices, display: Display) -> Fe
     """Reads the data, or opens it to be read. Raises `UsageError` if it is unfit."""
     data = experiment.data
     if isinstance(data, Streamed):
-        return _streamed(experiment, data, open_records(data), devices, display)
-    dataset = load(data, display.items)
+        opened = hosts.by_all(partial(open_records, data))
+        hosts.check_same("pictures", opened.sha256)
+        return _streamed(experiment, data, opened, devices, display)
+    dataset = hosts.by_all(partial(load, data, display.items))
+    sha256 = _sha256(dataset)
+    hosts.check_same("pictures or labels", sha256)
     order = Order(len(dataset.train), experiment.batch_size, experiment.seed)
     held_out: dict[str, TestFeed] = {
         name: ResidentTest(devices, split) for name, split in _held_out(dataset)
@@ -102,7 +107,7 @@ def open_feeds(experiment: Experiment, devices: Devices, display: Display) -> Fe
         dataset.num_classes,
         dataset.image_shape,
         fit_normalization(dataset.train.images, data),
-        _sha256(dataset),
+        sha256,
     )
 
 
@@ -254,6 +259,7 @@ class StreamedTraining:
     def agree(self) -> None:
         """As `TrainingFeed` says."""
         self._note(hosts.united(self.bad))
+        limit_bad(self.bad, self._training.data)
 
     def _note(self, bad: dict[int, str]) -> None:
         note_bad(self.bad, bad, self._training.records, self._training.data, self._say)
@@ -297,6 +303,7 @@ class StreamedTest:
                 note_bad(found, bad, *about)
                 yield batch
             note_bad(found, hosts.united(found), *about)
+            limit_bad(found, self._test.data)
         finally:
             coming.close()
 
@@ -317,17 +324,26 @@ def note_bad(
 ) -> None:
     """Adds bad examples to those that are known, and says so.
 
-    Raises `TrainingError` if there are more than `data.bad_pictures` now.
+    Raises `TrainingError` if there are more than `data.bad_pictures` now; where there are several
+    hosts, `limit_bad` does so on all together.
     """
     for index in found.keys() - known.keys():
         known[index] = found[index]
         text = f"{records.name(index)}: {found[index]}"
-        if len(known) > data.bad_pictures:
+        if len(known) > data.bad_pictures and not hosts.several():
             raise TrainingError(
                 f"{text}; that is bad picture number {len(known)}, and data.bad_pictures allows "
                 f"{data.bad_pictures}"
             )
         say(f"{text}; passed over ({len(known)} of at most {data.bad_pictures})")
+
+
+def limit_bad(known: dict[int, str], data: Streamed) -> None:
+    """Raises `TrainingError` if more examples are bad than `data.bad_pictures`."""
+    if len(known) > data.bad_pictures:
+        raise TrainingError(
+            f"{len(known)} bad pictures, and data.bad_pictures allows {data.bad_pictures}"
+        )
 
 
 def _held_out(dataset: Dataset) -> list[tuple[str, Split]]:

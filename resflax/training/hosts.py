@@ -4,10 +4,9 @@ All of them take the same decisions, so whatever decides must be the same on all
 one finds in the run's folder, and whether a signal came to any. Alone, a host asks nobody.
 """
 
-import hashlib
 import json
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import numpy as np
@@ -19,23 +18,34 @@ T = TypeVar("T")
 
 AUTO = "auto"
 
+_SHUTDOWN = 20  # seconds that a host that failed waits for the others
+
 
 def join(hosts: str) -> None:
     """Makes this process one of several hosts.
 
     Args:
-      hosts: `auto` where SLURM, Open MPI or a TPU pod tells JAX who the others are; else
-        ADDRESS:PORT,COUNT,NUMBER: of the first host, how many there are, and which this one is.
+      hosts: `auto` where SLURM or Open MPI (a process for each GPU) or a TPU pod tells JAX who the
+        others are; else ADDRESS:PORT,COUNT,NUMBER: of the first host, how many there are, and which
+        this one is.
 
     Raises:
       UsageError: if that is not understood, or the others are not found.
     """
     try:
+        jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from us
         if hosts == AUTO:
-            jax.distributed.initialize()
+            jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
         else:
             address, count, number = _parse(hosts)
-            jax.distributed.initialize(address, count, number)
+            jax.distributed.initialize(
+                address,
+                count,
+                number,
+                # Else SLURM's presence alone would leave this process one of its devices.
+                cluster_detection_method="deactivate",
+                shutdown_timeout_seconds=_SHUTDOWN,
+            )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"--hosts {hosts}: the other hosts were not found: {reason}") from None
@@ -64,12 +74,10 @@ def first() -> bool:
     return not several() or jax.process_index() == 0
 
 
-def check_same(value: str) -> None:
-    """Raises `UsageError` on all hosts unless they were all given the same."""
-    if several():
-        own = np.frombuffer(hashlib.sha256(value.encode()).digest(), np.uint8)
-        if (_gather(own) != own).any():
-            raise UsageError("the hosts were given different experiments, files or fields")
+def check_same(what: str, value: str) -> None:
+    """Raises `UsageError` on all hosts unless they all have the same of `what`."""
+    if len(set(_texts(value))) > 1:
+        raise UsageError(f"the hosts have different {what}; all need the same")
 
 
 def by_first(make: Callable[[], T]) -> T:
@@ -81,21 +89,37 @@ def by_first(make: Callable[[], T]) -> T:
     Raises:
       UsageError, TrainingError: on all hosts, if it does so on the first.
     """
+    value: list[T] = []
+
+    def make_here() -> None:
+        if first():
+            value.append(make())
+
+    by_all(make_here)
+    found: T = value[0] if not several() else json.loads(_texts(json.dumps(value))[0])[0]
+    return found
+
+
+def by_all(make: Callable[[], T]) -> T:
+    """What each host makes for itself.
+
+    Args:
+      make: asks no other host.
+
+    Raises:
+      UsageError, TrainingError: on all hosts, if it does so on any.
+    """
     if not several():
         return make()
-    if not first():
-        kind, found = json.loads(_broadcast(b""))
-        if kind == "value":
-            made: T = found
-            return made
-        raise UsageError(found) if kind == "UsageError" else TrainingError(found)
     try:
         value = make()
-    except (UsageError, TrainingError) as error:
+    except BaseException as error:  # whatever it is, the others must not wait
         kind = "UsageError" if isinstance(error, UsageError) else "TrainingError"
-        _broadcast(json.dumps([kind, str(error)]).encode())
+        _texts(json.dumps([kind, str(error) or type(error).__name__]))
         raise
-    _broadcast(json.dumps(["value", value]).encode())
+    for text in filter(None, _texts("")):
+        kind, said = json.loads(text)
+        raise UsageError(said) if kind == "UsageError" else TrainingError(said)
     return value
 
 
@@ -108,11 +132,7 @@ def united(own: dict[int, str]) -> dict[int, str]:
     """All that any host has."""
     if not several():
         return own
-    text = np.frombuffer(json.dumps(list(own.items())).encode(), np.uint8)
-    longest = highest(len(text))
-    padded = np.full(longest, ord(" "), np.uint8)
-    padded[: len(text)] = text
-    parts = [json.loads(found.tobytes()) for found in _gather(padded)]
+    parts = map(json.loads, _texts(json.dumps(list(own.items()))))
     return {index: why for part in parts for index, why in part}
 
 
@@ -141,10 +161,11 @@ def _gather(array: np.ndarray) -> np.ndarray:
     return np.asarray(found).reshape(jax.process_count(), *array.shape)
 
 
-def _broadcast(content: bytes) -> bytes:
-    """The first host's bytes, on all hosts."""
-    length = highest(len(content))  # the others have none
-    padded = np.zeros(length, np.uint8)
-    padded[: len(content)] = np.frombuffer(content, np.uint8)
-    found: Any = multihost_utils.broadcast_one_to_all(padded)
-    return np.asarray(found, np.uint8).tobytes()
+def _texts(own: str) -> list[str]:
+    """The texts of all hosts, in their order."""
+    if not several():
+        return [own]
+    content = np.frombuffer(own.encode(), np.uint8)
+    padded = np.zeros(highest(len(content)) + 1, np.uint8)
+    padded[: len(content)] = content
+    return [found.tobytes().rstrip(b"\0").decode() for found in _gather(padded)]

@@ -106,7 +106,8 @@ class Run:
         before: jax.Array | None = None
         loss: jax.Array | None = None
         self.clock.resume()
-        while step < until and not self.interruption:
+        # Several hosts would have to ask each other before every call: they ask at marks.
+        while step < until and (hosts.several() or not self.interruption):
             before = loss
             count = min(until - step, self.steps_at_once())
             batches = self.plan.train.batches(step + self.skipped, count)
@@ -133,7 +134,7 @@ class Run:
         return self.plan.train.batch(step + self.skipped)
 
     def steps_at_once(self) -> int:
-        """As many as take a quarter of a second, so that signals do not wait."""
+        """As many as take a quarter of a second, so that signals do not wait, on a single host."""
         most = self.plan.train.steps_at_once
         if hosts.several():  # their clocks differ
             return most
@@ -172,7 +173,7 @@ class Run:
         rollbacks = [*self.rollbacks, {"at": step, "to": to, "learning_rate": rate}]
         self.checkpoints.drop_after(to)
         self.metrics.rewind(to)
-        saved = to in self.checkpoints.steps()
+        saved = hosts.by_first(lambda: to in self.checkpoints.steps())
         state = self._restore(to) if saved else self.first()
         self.saved, self.skipped, self.rollbacks = to if saved else None, skipped, rollbacks
         self.clock.forget()

@@ -34,10 +34,12 @@ class Metrics:
 
         Raises `TrainingError` if it cannot be written.
         """
-        if hosts.first():
-            with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
-                file.write(_dump(line))
+        hosts.by_first(lambda: self._write(_dump(line)))
         self.lines.append(line)
+
+    def _write(self, text: str) -> None:
+        with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
+            file.write(text)
 
     def has(self, step: int, split: str) -> bool:
         """Whether there is a line for that step and split."""

@@ -14,7 +14,7 @@ from resflax.data.feed import Order
 from resflax.experiment import Experiment
 from resflax.models import build
 from resflax.models.summary import Summary, summarize
-from resflax.training import memory
+from resflax.training import hosts, memory
 from resflax.training.devices import Devices
 from resflax.training.display import Display
 from resflax.training.feeds import TestFeed, TrainingFeed, open_feeds
@@ -70,7 +70,7 @@ class Plan:
 
 
 def make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment] = ()) -> Plan:
-    """Opens the data, builds the network and compiles its step, on all devices of this machine.
+    """Opens the data, builds the network and compiles its step, on all devices.
 
     Args:
       experiment: the run's.
@@ -129,7 +129,7 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
         run, needed = _compile(devices, step, state, train, display)
     if needed is not None:  # the examples are there already
         kept = sum(array.nbytes for array in jax.tree.leaves(train.on_devices))
-        memory.check_fits(needed - kept, devices.devices)
+        hosts.by_all(partial(memory.check_fits, needed - kept, devices.of_host))
     evaluate = devices.parallelize(evaluation_step(module), donate_state=False)
     for feed in display.items(list(feeds.held_out.values()), "compiling evaluation"):
         evaluate.prepare(state, feed.on_devices, feed.kind(experiment.batch_size))

@@ -3,6 +3,7 @@
 import contextlib
 import json
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -69,7 +70,7 @@ class Session:
 
     def open(self) -> bool:
         """Looks at the folder; False if it holds the run, finished. Writes nothing but a lock."""
-        hosts.check_same(json.dumps(to_json(self.experiment)))
+        hosts.check_same("experiments", json.dumps(to_json(self.experiment)))
         status, self._newest = hosts.by_first(self._look)
         self.status = Status[status]
         return self.status is not Status.FINISHED
@@ -105,11 +106,12 @@ class Session:
         with exhaustion(UsageError):
             first, origin = _first(self.experiment, plan, self._newest, self.display)
         if self.status is Status.UNFINISHED:
-            _compare(self.experiment, plan, self.folder, self.display)
+            hosts.by_first(partial(_compare, self.experiment, plan, self.folder, self.display))
         self._stays()
         here = environment.describe() | {"data_sha256": plan.data_sha256} | origin | dict(notes)
         changes = environment.source_changes()
         hosts.by_first(lambda: self.folder.begin(self.experiment, here, changes))
+        hosts.by_all(self.folder.read_experiment)  # the others see the folder too
         return Run(
             self.experiment, plan, first, self._newest, self.folder, self.display, interruption
         )

@@ -2,16 +2,19 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.data.augmentation import Normalization
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences
 from resflax.models.stacking import stack
+from resflax.training import hosts
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import TrainState, begin_average, params_sha256
@@ -51,7 +54,7 @@ def start_from(
     if found:
         raise UsageError(f"{path} has another network (there != here): {'; '.join(found)}")
     checkpoints = Checkpoints(folder.checkpoints)
-    step = checkpoints.newest_good(say)
+    step = hosts.by_first(partial(checkpoints.newest_good, say))
     if step is None:
         raise UsageError(f"{path} has no checkpoint to start from")
 
@@ -70,7 +73,9 @@ def start_from(
         "normalization": drawn.normalization._asdict(),
     }
     _check_shapes(path, there, here)
-    placed = jax.tree.map(lambda new, old: jax.device_put(new, old.sharding), there, here)
+    placed = jax.tree.map(
+        lambda new, old: jax.device_put(np.asarray(new), old.sharding), there, here
+    )
     normalization = Normalization(**placed.pop("normalization"))
     state = drawn.replace(**placed, normalization=normalization)
     return begin_average(state) if drawn.average else state, origin
