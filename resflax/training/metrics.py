@@ -34,12 +34,12 @@ class Metrics:
 
         Raises `TrainingError` if it cannot be written.
         """
-        hosts.by_first(lambda: self._write(_dump(line)))
+        hosts.by_first(lambda: self._write(line))
         self.lines.append(line)
 
-    def _write(self, text: str) -> None:
+    def _write(self, line: dict[str, Any]) -> None:
         with writing(self.path), open(self.path, "a", encoding="utf-8") as file:
-            file.write(text)
+            file.write(_dump(line))
 
     def has(self, step: int, split: str) -> bool:
         """Whether there is a line for that step and split."""
