@@ -46,8 +46,8 @@ class Options:
     probabilities) or .csv."""
 
     hosts: str | None = None
-    """Measures on several hosts together, with the same command on each: `auto` (SLURM, Open MPI,
-    TPU pods), or ADDRESS:PORT,COUNT,NUMBER."""
+    """Measures on several hosts together, with the same command on each:
+    ADDRESS:PORT,COUNT,NUMBER, or `auto` (TPU pods; SLURM and Open MPI, a task for each GPU)."""
 
     json: Flag = False
     """Print one JSON object and nothing else."""

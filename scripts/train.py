@@ -7,7 +7,8 @@ usage: train.py EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
   --from RUN     repeats the experiment of a run folder instead
   --run-dir DIR  where the run is kept (default: runs/NAME-HASH)
   --hosts HOSTS  trains on several hosts together, with the same command on each:
-                 auto (SLURM, Open MPI, TPU pods), or ADDRESS:PORT,COUNT,NUMBER
+                 ADDRESS:PORT,COUNT,NUMBER, or auto (TPU pods; SLURM and Open MPI
+                 with a task for each GPU)
   --FIELD VALUE  replaces a field of the experiment: --seed 3 --model.depth 56
                  --optimizer.learning-rate 0.05; --steps replaces --epochs and
                  the other way round
@@ -46,7 +47,7 @@ class Options:
     """Where the run is kept. None: runs/NAME-HASH."""
 
     hosts: str | None = None
-    """Trains on several hosts together: `auto`, or ADDRESS:PORT,COUNT,NUMBER."""
+    """Trains on several hosts together: ADDRESS:PORT,COUNT,NUMBER, or `auto`."""
 
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Run folder whose experiment is repeated, in place of EXPERIMENT."""

@@ -32,20 +32,17 @@ def join(hosts: str) -> None:
     Raises:
       UsageError: if that is not understood, or the others are not found.
     """
+    address, count, number = _parse(hosts) if hosts != AUTO else (None, None, None)
+    jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from us
     try:
-        jax.config.update("jax_enable_preemption_service", False)  # it would keep SIGTERM from us
-        if hosts == AUTO:
-            jax.distributed.initialize(shutdown_timeout_seconds=_SHUTDOWN)
-        else:
-            address, count, number = _parse(hosts)
-            jax.distributed.initialize(
-                address,
-                count,
-                number,
-                # Else SLURM's presence alone would leave this process one of its devices.
-                cluster_detection_method="deactivate",
-                shutdown_timeout_seconds=_SHUTDOWN,
-            )
+        jax.distributed.initialize(
+            address,
+            count,
+            number,
+            # Else SLURM's presence alone would leave this process one of its devices.
+            cluster_detection_method=None if hosts == AUTO else "deactivate",
+            shutdown_timeout_seconds=_SHUTDOWN,
+        )
     except (RuntimeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UsageError(f"--hosts {hosts}: the other hosts were not found: {reason}") from None
