@@ -12,7 +12,7 @@ from resflax.benchmark.ceilings import Ceilings
 from resflax.benchmark.contender import Case, Contender
 from resflax.models.summary import summarize
 
-_SAMPLE_SECONDS = 0.1
+_SAMPLE_SECONDS = 2.0  # as long as a call of the training loop
 
 
 @dataclass(frozen=True)

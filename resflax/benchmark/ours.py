@@ -43,7 +43,8 @@ def around(name: str, module: nn.Module, drawn: nn.Module, case: Case, *, tuned:
       module: what is trained; its variables are those of `drawn`, or these stacked.
       drawn: has the initial variables.
       case: what it is fed.
-      tuned: whether compiled with the options of our runs, or with XLA's defaults.
+      tuned: whether as in our runs, which do many steps in a call and have options for the
+        compiler; or one by one, with XLA's defaults.
     """
     layers = len(summarize(case.model, case.num_classes, case.image_shape).rows)
     start = time.perf_counter()
@@ -62,7 +63,7 @@ def around(name: str, module: nn.Module, drawn: nn.Module, case: Case, *, tuned:
     examples = Examples(*devices.replicate((images, labels)))
     # No augmentation: PyTorch's peers have none.
     step = train_step(module, optimizer, CIFAR10(crop_padding=0, flip=False))
-    at_once = devices.steps_at_once
+    at_once = devices.steps_at_once if tuned else 1
     taken = np.arange(case.batch_size * at_once, dtype=np.int32) % count
     batches = taken.reshape(at_once, case.batch_size).T
     run, program = devices.compile(

@@ -29,8 +29,8 @@ def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array
     Returns:
       (B, ceil(H / stride), ceil(W / stride), C') of the same dtype.
     """
-    if jax.default_backend() == "cpu" and groups == 1:
-        return _on_cpu(x, kernel, stride)
+    if jax.default_backend() == "cpu":
+        return _on_cpu(x, kernel, stride, groups)
     pad = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,
@@ -42,15 +42,17 @@ def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array
     )
 
 
-def _on_cpu(x: Array, kernel: Array, stride: int) -> Array:
+def _on_cpu(x: Array, kernel: Array, stride: int, groups: int) -> Array:
     size = kernel.shape[0]
     if size == 1:
-        return jnp.einsum("bhwi,io->bhwo", x[:, ::stride, ::stride], kernel[0, 0])
+        x, stride = x[:, ::stride, ::stride], 1
+    if size == 1 and groups == 1:
+        return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     if stride > 1:
-        return _dense(*_without_stride(x, kernel, stride), 0)
-    if max(x.shape[1:3]) <= size // 2 + 1:
+        return _dense(*_without_stride(x, kernel, stride, groups), 0, groups)
+    if max(x.shape[1:3]) <= size // 2 + 1 and groups == 1:
         return _product(x, kernel)
-    return _dense(x, kernel, size // 2)
+    return _dense(x, kernel, size // 2, groups)
 
 
 def _product(x: Array, kernel: Array) -> Array:
@@ -72,10 +74,10 @@ def _product(x: Array, kernel: Array) -> Array:
     return (x.reshape(batch, -1) @ matrix).reshape(batch, height, width, -1)
 
 
-def _without_stride(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]:
+def _without_stride(x: Array, kernel: Array, stride: int, groups: int) -> tuple[Array, Array]:
     """Images and kernel whose convolution, with neither stride nor padding, is the one asked for.
 
-    Squares of stride x stride places become one place with all their channels.
+    Squares of stride x stride places become one place with all their channels, group by group.
     """
     size, pad = kernel.shape[0], kernel.shape[0] // 2
     reach = -(-size // stride)  # of the new kernel
@@ -89,47 +91,57 @@ def _without_stride(x: Array, kernel: Array, stride: int) -> tuple[Array, Array]
     ends = (rows * stride - pad - height, columns * stride - pad - width)
     edges = ((0, 0, 0), (pad, ends[0], 0), (pad, ends[1], 0), (0, 0, 0))
     x = lax.pad(x, jnp.zeros((), x.dtype), edges)
-    x = x.reshape(batch, rows, stride, columns, stride, channels)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, rows, columns, -1), kernel
+    x = x.reshape(batch, rows, stride, columns, stride, groups, channels // groups)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6).reshape(batch, rows, columns, -1), kernel
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
-def _dense(x: Array, kernel: Array, pad: int) -> Array:
-    """Stride 1, one group, padded on every side."""
-    return _fastest(x, kernel, pad)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _dense(x: Array, kernel: Array, pad: int, groups: int) -> Array:
+    """Stride 1, padded on every side."""
+    return _fastest(x, kernel, pad, groups)
 
 
-def _fastest(x: Array, kernel: Array, pad: int) -> Array:
+def _fastest(x: Array, kernel: Array, pad: int, groups: int) -> Array:
     width = x.shape[2] + 2 * pad - kernel.shape[1] + 1
-    if kernel.shape[3] > _FEW or width % 2:
-        return _plain(x, kernel, (pad, pad))
+    if kernel.shape[3] > _FEW or width % 2 or groups > 1:
+        return _plain(x, kernel, (pad, pad), groups)
     # Two neighbours at once: a kernel one wider, but each patch is laid out for both.
     both = jnp.stack([jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1)], 3)
     y = _plain(x, both.reshape(*both.shape[:3], -1), (pad, pad), step=2)
     return y.reshape(*y.shape[:2], width, -1)
 
 
-def _plain(x: Array, kernel: Array, pads: tuple[int, int], step: int = 1) -> Array:
+def _plain(x: Array, kernel: Array, pads: tuple[int, int], groups: int = 1, step: int = 1) -> Array:
     """XLA's, padded above and below, left and right; `step` is from column to column."""
-    rows, columns = ((pad, pad) for pad in pads)
     return lax.conv_general_dilated(
-        x, kernel, (1, step), (rows, columns), dimension_numbers=_CHANNELS_LAST
+        x,
+        kernel,
+        window_strides=(1, step),
+        padding=[(pad, pad) for pad in pads],
+        dimension_numbers=_CHANNELS_LAST,
+        feature_group_count=groups,
     )
 
 
-def _forward(x: Array, kernel: Array, pad: int) -> tuple[Array, tuple[Array, Array]]:
-    return _fastest(x, kernel, pad), (x, kernel)
+def _forward(x: Array, kernel: Array, pad: int, groups: int) -> tuple[Array, tuple[Array, Array]]:
+    return _fastest(x, kernel, pad, groups), (x, kernel)
 
 
-def _backward(pad: int, kept: tuple[Array, Array], gradient: Array) -> tuple[Array, Array]:
+def _backward(
+    pad: int, groups: int, kept: tuple[Array, Array], gradient: Array
+) -> tuple[Array, Array]:
     x, kernel = kept
-    size, (inputs, outputs) = kernel.shape[0], kernel.shape[2:]
-    turned = jnp.flip(kernel, (0, 1)).swapaxes(2, 3)
-    of_x = _fastest(gradient, turned, size - 1 - pad)
-    if outputs < inputs:  # as in dense layers
+    size, (inputs, outputs) = kernel.shape[0], kernel.shape[2:]  # of a group, of all
+    turned = jnp.flip(kernel, (0, 1)).reshape(size, size, inputs, groups, outputs // groups)
+    turned = turned.transpose(0, 1, 4, 3, 2).reshape(size, size, outputs // groups, -1)
+    of_x = _fastest(gradient, turned, size - 1 - pad, groups)
+    if groups == 1 and outputs < inputs:  # as in dense layers
         return of_x, _of_kernel_by_rows(x, gradient, size, pad)
     # Channels for the batch, and the batch for channels.
-    of_kernel = _plain(x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3), (pad, pad))
+    batch, height, width, _ = x.shape
+    images = x.reshape(batch, height, width, groups, inputs).transpose(4, 1, 2, 3, 0)
+    images = images.reshape(inputs, height, width, groups * batch)
+    of_kernel = _plain(images, gradient.transpose(1, 2, 0, 3), (pad, pad), groups)
     return of_x, of_kernel.transpose(1, 2, 0, 3)
 
 

@@ -74,6 +74,10 @@ def _place(device: jax.Device) -> tuple[int, int]:
 class Devices:
     """The devices of a run, in a row called "data"."""
 
+    steps_at_once = 64
+    """Steps that one call may do. Memory is got from the system anew for every call, which on CPUs
+    is a sixth of the time of a step by itself (benchmarks/notes.md)."""
+
     def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
         self.parallel = parallel
         self.devices = sorted(jax.devices(), key=_place) if devices is None else list(devices)
@@ -125,11 +129,6 @@ class Devices:
             lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=self._whole),
             jax.eval_shape(make),
         )
-
-    @property
-    def steps_at_once(self) -> int:
-        """Steps that one call may do: on CPUs one, since steps are long and loops slow there."""
-        return 1 if self.platform == "cpu" else 64
 
     @property
     def platform(self) -> str:

@@ -28,6 +28,7 @@ from resflax.training.step import Batch
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
+_CALL_SECONDS = 2.0
 
 
 class Run:
@@ -134,12 +135,12 @@ class Run:
         return self.plan.train.batch(step + self.skipped)
 
     def steps_at_once(self) -> int:
-        """As many as take a quarter of a second, so that signals do not wait, on a single host."""
+        """As many as take two seconds, so that signals do not wait long, on a single host."""
         most = self.plan.train.steps_at_once
         if hosts.several():  # their clocks differ
             return most
         rate = self.clock.rate()
-        return 1 if rate is None else min(max(int(rate / 4), 1), most)
+        return 1 if rate is None else min(max(round(rate * _CALL_SECONDS), 1), most)
 
     def go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
