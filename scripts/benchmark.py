@@ -94,7 +94,7 @@ def main(arguments: Sequence[str]) -> None:
         print(text)
         return
     console = Console()
-    console.width = max(console.width, 110)  # whole columns also in a file
+    console.width = max(console.width, 140)  # whole columns also in a file
     console.print(table(results))
     if options.output is not None:
         write_atomically(options.output, text + "\n")
