@@ -162,7 +162,7 @@ def _of_kernel(x: Array, gradient: Array, size: int, stride: int, groups: int) -
     images = images.reshape(channels // groups, height, width, groups * batch)
     pad = size // 2
     rows, columns = (
-        (pad, size - 1 + (of_gradient - 1) * stride + 1 - of_x - pad)
+        (pad, size + (of_gradient - 1) * stride - of_x - pad)
         for of_x, of_gradient in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
     )
     kernel = gradient.transpose(1, 2, 0, 3)

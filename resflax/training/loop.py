@@ -116,7 +116,7 @@ class Run:
             step += count
             self.clock.steps += count
             # The host stays one call ahead: enough to keep the devices busy, and a signal is
-            # answered after one call.
+            # answered after two calls at most.
             if before is not None and not math.isfinite(before):
                 break
             bar.set(step, note=self.record.speed())
