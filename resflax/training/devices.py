@@ -76,7 +76,7 @@ class Devices:
 
     steps_at_once = 64
     """Steps that one call may do. Memory is got from the system anew for every call, which on CPUs
-    is a sixth of the time of a step by itself (benchmarks/notes.md)."""
+    takes up to a sixth of the time of a step by itself (benchmarks/notes.md)."""
 
     def __init__(self, parallel: Parallel, devices: Sequence[jax.Device] | None = None) -> None:
         self.parallel = parallel

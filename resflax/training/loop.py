@@ -28,7 +28,7 @@ from resflax.training.step import Batch
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
-_CALL_SECONDS = 2.0
+_CALL_SECONDS = 2.0  # of several steps; one may take longer
 
 
 class Run:
