@@ -11,8 +11,7 @@ from rich.table import Table
 from resflax.benchmark.ceilings import Ceilings
 from resflax.benchmark.contender import Case, Contender
 from resflax.models.summary import summarize
-
-_SAMPLE_SECONDS = 2.0  # as long as a call of the training loop
+from resflax.training.loop import CALL_SECONDS
 
 
 @dataclass(frozen=True)
@@ -47,7 +46,8 @@ def time_in_turn(
     repetitions: int,
     tick: Callable[[], None],
 ) -> list[Result]:
-    """Times every contender `repetitions` times, one after the other.
+    """Times every contender `repetitions` times, one after the other, for as long as a call in
+    training takes.
 
     `tick` is called after each of them.
     """
@@ -56,7 +56,7 @@ def time_in_turn(
         contender.steps(1)
         start = time.perf_counter()
         contender.steps(1)
-        counts[contender.name] = max(1, round(_SAMPLE_SECONDS / (time.perf_counter() - start)))
+        counts[contender.name] = max(1, round(CALL_SECONDS / (time.perf_counter() - start)))
     times: dict[str, list[float]] = {contender.name: [] for contender in contenders}
     for _ in range(repetitions):
         for contender in contenders:

@@ -28,7 +28,8 @@ from resflax.training.step import Batch
 
 ROLLBACKS = 3
 """Times that a run goes back to the same step before it gives up."""
-_CALL_SECONDS = 2.0  # of several steps; one may take longer
+CALL_SECONDS = 2.0
+"""That the steps of one call take together; a single one may take longer."""
 
 
 class Run:
@@ -140,7 +141,7 @@ class Run:
         if hosts.several():  # their clocks differ
             return most
         rate = self.clock.rate()
-        return 1 if rate is None else min(max(round(rate * _CALL_SECONDS), 1), most)
+        return 1 if rate is None else min(max(round(rate * CALL_SECONDS), 1), most)
 
     def go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
