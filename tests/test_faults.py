@@ -9,6 +9,7 @@ import shutil
 import signal
 import sys
 import threading
+import time
 
 import flax.linen as nn
 import jax
@@ -39,9 +40,9 @@ from resflax.training import (
     step,
 )
 from resflax.training import metrics as log
-from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.display import Display
+from resflax.training.loop import Run
 from resflax.training.nonfinite import explain
 from resflax.training.run_folder import RunFolder
 from resflax.training.state import initial_state
@@ -103,14 +104,15 @@ def once(monkeypatch, owner, name, when):
 
 
 def interrupt_after_saving(monkeypatch, at):
-    whole = Checkpoints.save
+    whole = Run.save
 
-    def save(self, step, *arguments, **options):
-        whole(self, step, *arguments, **options)
-        if step == at:
+    def save(self, state, step):
+        due = self.saved != step
+        whole(self, state, step)
+        if due and step == at:
             signal.raise_signal(signal.SIGTERM)
 
-    monkeypatch.setattr(Checkpoints, "save", save)
+    monkeypatch.setattr(Run, "save", save)
 
 
 # Disks
@@ -166,6 +168,31 @@ def test_a_file_that_cannot_grow_fails_the_save_and_costs_nothing(
     assert before.items() <= files(folder / "checkpoints").items()
     run(experiment, "--run-dir", folder)
     assert_same(folder, undisturbed)
+
+
+def test_steps_go_on_while_a_slow_disk_takes_a_checkpoint(
+    tiny, undisturbed_here, tmp_path, train, monkeypatch
+):
+    """And it is that of its own step: the folder is as if the disk were fast."""
+    folder = tmp_path / "run"
+    write, waits = ocp.CheckpointManager.save, []
+
+    def save(self, step, args):
+        deadline = time.monotonic() + 60
+        while step == 27 and metrics(folder)[-1]["step"] < 35 and time.monotonic() < deadline:
+            time.sleep(0.01)
+        waits.append(metrics(folder)[-1]["step"])
+        return write(self, step, args=args)
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", save)
+    train(tiny, folder)
+    assert waits[2:] == [35, 35, 40]  # of checkpoints 27, 36 and 40
+    assert_same(folder, undisturbed_here)
+    ours, others = (
+        checkpoints.Checkpoints(run / "checkpoints").restore_arrays(27)
+        for run in (folder, undisturbed_here)
+    )
+    jax.tree.map(np.testing.assert_array_equal, ours, others)
 
 
 # Numbers

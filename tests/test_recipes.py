@@ -399,7 +399,7 @@ def test_an_interrupted_run_of_every_part_ends_the_same(train, tmp_path, monkeyp
             with pytest.raises(Interrupted, match="stopped at step"):
                 train(experiment, disturbed.path)
 
-    interrupted(Checkpoints, "save")  # at step 4
+    interrupted(loop.Run, "save")  # at step 4
     interrupted(loop, "precise")  # saved at the last step, and with running averages still
     train(experiment, disturbed.path)
     assert_same(disturbed.path, undisturbed.path)

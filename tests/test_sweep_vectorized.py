@@ -31,6 +31,7 @@ from resflax.training import environment, plan, session
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.devices import Devices
 from resflax.training.group import train_group
+from resflax.training.loop import Run
 from resflax.training.record import Record
 from resflax.training.run_folder import RunFolder
 from resflax.training.vectorized import group_step
@@ -210,14 +211,14 @@ def test_stopped_then_cut_off_between_two_members_saves(devices, undisturbed, tm
 
     saves = []
 
-    def save(self, step, state, notes, *, every, save=Checkpoints.save):
+    def save(self, state, step, save=Run.save):
         saves.append(step)
         if len(saves) == 4:  # the second member's at step 10
             raise Killed
-        save(self, step, state, notes, every=every)
+        save(self, state, step)
 
     with pytest.MonkeyPatch.context() as monkeypatch:
-        monkeypatch.setattr(Checkpoints, "save", save)
+        monkeypatch.setattr(Run, "save", save)
         with pytest.raises(Killed):
             together(tmp_path, MEMBERS)
     told, failed = together(tmp_path, MEMBERS)

@@ -178,7 +178,7 @@ class Checkpoints:
         return ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(
-                # A save takes a tenth of a second for these networks; nothing to overlap.
+                # Saves run beside the steps as a whole, manifest and all: see `background`.
                 enable_async_checkpointing=False,
                 preservation_policy=keep,
                 cleanup_tmp_directories=keep is not None,

@@ -164,6 +164,12 @@ class Group:
 
         Raises `Interrupted` where a signal asks for it, after saving.
         """
+        with contextlib.ExitStack() as held:
+            for member in self.members:
+                held.enter_context(member.run.saving)
+            self._go()
+
+    def _go(self) -> None:
         states = {}
         for member in self.members:
             begun = self._try(member, member.run.begin)
@@ -211,6 +217,7 @@ class Group:
 
     def _save(self, member: Member) -> bool:
         member.run.save(self._state(member), member.step)
+        member.run.saving.finish()
         return True
 
     def _advance(self, now: Sequence[Member], step: int) -> None:

@@ -10,10 +10,12 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
 from resflax.training import hosts
+from resflax.training.background import Background
 from resflax.training.checkpoints import Checkpoints
 from resflax.training.clock import Clock
 from resflax.training.display import Bar, Display
@@ -50,6 +52,8 @@ class Run:
         """Makes the state before the first step."""
         self.display, self.interruption = display, interruption
         self.checkpoints = Checkpoints(folder.checkpoints)
+        self.saving = Background()
+        """Of the newest checkpoint."""
         self.metrics = Metrics(folder.metrics)
         self.clock = Clock()
         self.record = Record(experiment, plan, self.metrics, self.clock, display)
@@ -70,7 +74,7 @@ class Run:
             something cannot be written.
         """
         state, step = self.begin()
-        with self.display.bar("training", self.plan.steps, step) as bar:
+        with self.saving, self.display.bar("training", self.plan.steps, step) as bar:
             while True:
                 state, complete = self.mark(state, step)
                 if complete and step == self.plan.steps:
@@ -78,6 +82,7 @@ class Run:
                 if self.interruption:
                     assert self.interruption.signal is not None
                     self.save(state, step)
+                    self.saving.finish()
                     raise Interrupted(
                         self.interruption.signal,
                         f"stopped at step {step} of {self.plan.steps} and saved; "
@@ -145,6 +150,7 @@ class Run:
 
     def go_back(self, state: TrainState) -> tuple[TrainState, int]:
         """Answers a failed state: stops, or returns an older one with its step."""
+        self.saving.finish()
         done = int(state.step)
         step, rate = done + 1, self.record.learning_rate(done + 1)
         cause = self.plan.explain(state, self.plan.train.on_devices, self.batch(done))
@@ -189,6 +195,7 @@ class Run:
         experiment, final = self.experiment, step == self.plan.steps
         if step == 0:
             return state, True
+        self.saving.check()
         self.plan.train.agree()
         if final or step % experiment.log_every == 0:
             state = self.record.training(state, step)
@@ -204,6 +211,8 @@ class Run:
                 return state, False
         if final or step % experiment.checkpoint_every == 0:
             self.save(state, step)
+        if final:
+            self.saving.finish()
         return state, True
 
     def _precise(self, state: TrainState, step: int) -> TrainState | None:
@@ -224,20 +233,20 @@ class Run:
         return found
 
     def save(self, state: TrainState, step: int) -> None:
-        """Saves the state after `step` steps, if that is not done yet."""
-        if self.saved != step:
-            self.checkpoints.save(
-                step,
-                state,
-                {
-                    "seconds": self.clock.total,
-                    "skipped": self.skipped,
-                    "rollbacks": self.rollbacks,
-                    "bad": self.plan.train.bad,
-                },
-                every=self.experiment.checkpoint_every,
-            )
-            self.saved = step
+        """Begins to save the state after `step` steps, if that is not done yet."""
+        if self.saved == step:
+            return
+        notes = {
+            "seconds": self.clock.total,
+            "skipped": self.skipped,
+            "rollbacks": self.rollbacks,
+            "bad": dict(self.plan.train.bad),
+        }
+        # Copied, for on CPUs these are the buffers that the next step writes to.
+        copied = jax.tree.map(np.array, jax.device_get(state))
+        every = self.experiment.checkpoint_every
+        self.saving.begin(partial(self.checkpoints.save, step, copied, notes, every=every))
+        self.saved = step
 
     def finish(self, state: TrainState) -> dict[str, Any]:
         """Writes the result of a run that went to its end, and returns it."""

@@ -1,6 +1,6 @@
 """Loss and errors of a network over a whole split, every example counted once."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +34,7 @@ def measure(
     tick: Callable[[int], Any] = lambda done: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> Measurement | None:
-    """Measures a split, or returns None as soon as `stop()` is true between two batches.
+    """Measures a split, or returns None as soon as `stop()` is true after a batch.
 
     Args:
       step: an evaluation step that runs on the devices.
@@ -42,15 +42,15 @@ def measure(
       feed: of the split.
       batch_size: examples at a time over all devices; the last batch is filled up.
       tick: is told how many examples are done.
-      stop: asked before every batch.
+      stop: asked after every batch.
 
     Raises `TrainingError` if too many pictures cannot be read.
     """
     loss, wrong, wrong_of_five, count = 0.0, 0, 0, 0
-    for start, batch in enumerate(feed.batches(batch_size)):
+    begun = (step(state, feed.on_devices, batch) for batch in feed.batches(batch_size))
+    for start, sums in enumerate(map(jax.device_get, _one_ahead(begun))):
         if stop():
             return None
-        sums = jax.device_get(step(state, feed.on_devices, batch))
         loss += float(sums.loss)
         wrong += int(sums.wrong)
         wrong_of_five += int(sums.wrong_of_five)
@@ -59,3 +59,14 @@ def measure(
     if not count:
         raise TrainingError("none of the pictures to be measured can be read")
     return Measurement(loss / count, wrong / count, wrong_of_five / count, count)
+
+
+def _one_ahead(begun: Iterable[Sums]) -> Iterator[Sums]:
+    """The same, each when the next has begun: devices work while the host adds up."""
+    last = None
+    for sums in begun:
+        if last is not None:
+            yield last
+        last = sums
+    if last is not None:
+        yield last
