@@ -58,7 +58,9 @@ def main(arguments: Sequence[str]) -> None:
     data_dir = Path(options.data_dir).expanduser() if options.data_dir else default_data_dir()
     source = Path(options.source).expanduser()
     with Display(Console()) as display:
-        if source.is_dir():
+        # In the folder of sets, a set's name is no folder of pictures.
+        at_its_place = options.source == source.name and Path.cwd() == data_dir.resolve()
+        if source.is_dir() and (options.name is not None or not at_its_place):
             if options.name is None:
                 raise UsageError(f"{source} is a folder: say with --name what to call the set")
             folder = prepare_folder(

@@ -2,6 +2,8 @@
 
 import hashlib
 import importlib.util
+import io
+import tarfile
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from test_pictures import encode, photo
 
-from resflax import ImageFolder, Streamed, UsageError
+from resflax import ImageFolder, ImageNet, Streamed, UsageError
 from resflax.data import preparation
 from resflax.data.feed import Order
 from resflax.data.preparation import prepare_folder, prepare_published
@@ -175,6 +177,41 @@ def test_imagenet_has_to_be_downloaded_by_hand(tmp_path: Path, tensorflow):
     assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in said
     assert f"put them into {tmp_path}/downloads/manual" in said
     assert "\n" not in said
+
+
+def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
+    info = tarfile.TarInfo(name)
+    info.size = len(content)
+    archive.addfile(info, io.BytesIO(content))
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
+def test_imagenet_is_prepared_from_its_archives(tmp_path: Path, script):
+    """Two of its classes: the numbers of their labels are those of all thousand in order."""
+    manual = tmp_path / "downloads" / "manual"
+    manual.mkdir(parents=True)
+    of_class = {"n01440764": 0, "n15075141": 999}
+    with tarfile.open(manual / "ILSVRC2012_img_train.tar", "w") as archive:
+        for name in of_class:
+            inner = io.BytesIO()
+            with tarfile.open(fileobj=inner, mode="w") as pictures:
+                for number in range(3):
+                    picture = encode(photo(40, 50, seed=number), "jpeg")
+                    add(pictures, f"{name}_{number}.JPEG", picture)
+            add(archive, f"{name}.tar", inner.getvalue())
+    with tarfile.open(manual / "ILSVRC2012_img_val.tar", "w") as archive:
+        for number in (2, 1):  # the archive's order does not matter
+            add(archive, f"ILSVRC2012_val_{number:08}.JPEG", encode(photo(40, 50), "jpeg"))
+    done = script("prepare_data", "imagenet2012", "--data-dir", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "--data.name imagenet2012" in done.stdout
+    opened = open_records(ImageNet(data_dir=str(tmp_path)))
+    assert opened.num_classes == 1000
+    assert sorted(opened.train[i][1] for i in range(6)) == sorted(3 * list(of_class.values()))
+    # The first two lines of the set's validation labels: n01751748 and n09193705.
+    assert sorted(opened.test[i][1] for i in range(2)) == [65, 970]
+    again = script("prepare_data", "imagenet2012", "--data-dir", tmp_path)
+    assert "its 2 files are as they were written" in again.stdout
 
 
 def test_no_network_is_said_with_what_to_do(tmp_path: Path, tensorflow, monkeypatch):
