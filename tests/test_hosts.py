@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -62,6 +63,24 @@ def start_two(
     ]
 
 
+def start_two_by_slurm(*arguments: object) -> list[subprocess.Popen[str]]:
+    """In the environment that `srun --ntasks 2` gives to each."""
+    job = os.getpid()  # of it JAX makes the port
+    told = {"JOB_ID": job, "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
+    return [
+        start(
+            *(*arguments, "--hosts", "auto"),
+            devices=2,
+            patch="import os\n"
+            + "".join(
+                f"os.environ['SLURM_{name}'] = '{value}'\n"
+                for name, value in (told | {"PROCID": number, "LOCALID": number}).items()
+            ),
+        )
+        for number in (0, 1)
+    ]
+
+
 def end(hosts: list[subprocess.Popen[str]], code: int) -> list[tuple[str, str]]:
     found = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [code, code], found
@@ -118,6 +137,17 @@ def test_a_signal_to_one_host_ends_both_and_both_continue(
     assert "and saved; the same command continues" in err
     assert not (folder / "result.json").exists()
     end(start_two(experiment, "--run-dir", folder), 0)
+    assert metrics(folder) == metrics(undisturbed)
+    assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
+
+
+def test_slurm_tells_who_the_others_are(experiment: Path, undisturbed: Path, tmp_path: Path):
+    folder = shutil.copytree(undisturbed, tmp_path / "run")
+    (folder / "result.json").unlink()
+    shutil.rmtree(folder / "checkpoints" / "20")
+    (out, err), other = end(start_two_by_slurm(experiment, "--run-dir", folder), 0)
+    assert "continuing from step 14" in out
+    assert (err, *other) == ("", "", "")
     assert metrics(folder) == metrics(undisturbed)
     assert result(folder)["params_sha256"] == result(undisturbed)["params_sha256"]
 
