@@ -1,4 +1,6 @@
-"""Measures how fast pictures are read, decoded and cropped here, beside Pillow and PyTorch.
+"""Measures how fast pictures are read, decoded and cropped here, and by others.
+
+Beside Pillow, and PyTorch's DataLoader and tf.data where they are installed.
 
 usage: benchmark_data.py NAME [--data-dir DIR] [--image-size N] [--pictures N]
                          [--repetitions N] [--output FILE.json]

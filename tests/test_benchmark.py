@@ -1,10 +1,14 @@
 """scripts/benchmark.py: what it measures, and that its contenders are the same networks."""
 
+import importlib.util
 import json
 
+import numpy as np
 import pytest
+from test_pictures import encode, photo
 
 from resflax import DenseNet, ResNet
+from resflax.benchmark import loaders
 from resflax.benchmark.contender import Case
 from resflax.benchmark.naive import naive
 from resflax.benchmark.ours import ours
@@ -97,3 +101,32 @@ def test_pytorchs_net_is_the_same_net(model):
     assert contender is not None
     contender.steps(2)
     assert network(ResNet(8, order="full_pre"), 10) is None
+
+
+JPEGS = [encode(photo(40 + number, 60, seed=number), "jpeg") for number in range(3)]
+
+
+def test_pillow_crops_at_random_and_always_the_same():
+    one, same, other = (
+        loaders.pillow(JPEGS[0], 24, np.random.default_rng(seed)) for seed in (0, 0, 1)
+    )
+    assert (one.shape, one.dtype) == ((24, 24, 3), np.uint8)
+    np.testing.assert_array_equal(one, same)
+    assert not np.array_equal(one, other)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
+def test_tf_data_loads_batches_of_crops(monkeypatch):
+    import tensorflow as tf
+
+    shapes: list[object] = []
+    batch = tf.data.Dataset.batch
+
+    def noting(self, size):
+        batches = batch(self, size)
+        shapes.extend((found.shape, found.dtype) for found in batches.as_numpy_iterator())
+        return batches
+
+    monkeypatch.setattr(tf.data.Dataset, "batch", noting)
+    assert loaders.tensorflows(JPEGS, 24, 4, 2, 10) == 10
+    assert shapes == [((n, 24, 24, 3), np.uint8) for n in (4, 4, 2)]

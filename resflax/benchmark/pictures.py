@@ -1,22 +1,22 @@
-"""How fast pictures come from the disk to batches: ours step by step, Pillow and PyTorch beside.
+"""How fast pictures come from the disk to batches: ours step by step, and others beside.
 
 Every way decodes the same pictures and crops and resizes them at random to one size. Counted are
 pictures decoded, also those that are only ahead in a buffer, so that every picture is paid for.
 """
 
-import io
+import importlib
 import resource
 import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from resflax.data.crops import random_box, random_square
+from resflax.benchmark import loaders
+from resflax.benchmark.loaders import Load
+from resflax.data.crops import random_square
 from resflax.data.feed import Order
 from resflax.data.records import Records, open_records
 from resflax.data.stream import Pictures, Read, Shuffled
@@ -26,6 +26,7 @@ Way = Callable[[int], int]
 """Decodes at least so many pictures; returns how many it did."""
 
 _BATCH = 64
+_JPEG = b"\xff\xd8"
 
 
 @dataclass(frozen=True)
@@ -72,20 +73,26 @@ def make_ways(data: Streamed, count: int) -> dict[str, Way]:
     encoded = [records[index % len(records)][0] for index in range(min(count, len(records)))]
     ways: dict[str, Way] = {
         "decode and crop alone": partial(_one_after_another, encoded, partial(_ours, data)),
-        "the same by Pillow": partial(_one_after_another, encoded, partial(pillow, data)),
+        "the same by Pillow": partial(_one_after_another, encoded, partial(_pillow, data)),
     }
     for threads in (1, 2, 4):
         ways[f"feed, {threads} thread{'s' * (threads > 1)}"] = partial(
             _feed, data, records, threads
         )
-    try:
-        import torch.utils.data  # noqa: F401
-    except ImportError:
-        return ways
-    for workers in (1, 2):
-        ways[f"PyTorch DataLoader, {workers} process{'es' * (workers > 1)}"] = partial(
-            _torchs, encoded, data, workers
-        )
+    others: list[tuple[str, str, tuple[str, str], Load]] = [
+        ("PyTorch DataLoader", "torch.utils.data", ("process", "processes"), loaders.torchs)
+    ]
+    if all(picture.startswith(_JPEG) for picture in encoded):
+        others.append(("tf.data", "tensorflow", ("thread", "threads"), loaders.tensorflows))
+    for name, module, workers, load in others:
+        try:
+            importlib.import_module(module)  # now, for it takes seconds
+        except ImportError:
+            continue
+        for number, worker in enumerate(workers, start=1):
+            ways[f"{name}, {number} {worker}"] = partial(
+                load, encoded, data.image_size, _BATCH, number
+            )
     return ways
 
 
@@ -93,13 +100,8 @@ def _ours(data: Streamed, encoded: bytes, draw: np.random.Generator) -> np.ndarr
     return random_square(encoded, data, data.image_size, draw)
 
 
-def pillow(data: Streamed, encoded: bytes, draw: np.random.Generator) -> np.ndarray:
-    """As torchvision's RandomResizedCrop does it: Pillow's bilinear filter."""
-    image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    top, left, rows, columns = random_box(image.height, image.width, draw)
-    size = (data.image_size, data.image_size)
-    box = (left, top, left + columns, top + rows)
-    return np.asarray(image.crop(box).resize(size, Image.Resampling.BILINEAR))
+def _pillow(data: Streamed, encoded: bytes, draw: np.random.Generator) -> np.ndarray:
+    return loaders.pillow(encoded, data.image_size, draw)
 
 
 def _one_after_another(
@@ -139,30 +141,6 @@ def _feed(data: Streamed, records: Records, threads: int, count: int) -> int:
     while len(row.made) < len(row.begun):  # what was begun is finished, and not in another's time
         time.sleep(0.001)
     return len(row.made)
-
-
-class _TorchSet:
-    """What PyTorch's loader takes pictures from."""
-
-    def __init__(self, encoded: Sequence[bytes], data: Streamed, count: int) -> None:
-        self.encoded, self.data, self.count = encoded, data, count
-
-    def __len__(self) -> int:
-        return self.count
-
-    def __getitem__(self, index: int) -> np.ndarray:
-        draw = np.random.default_rng(index)
-        return np.array(pillow(self.data, self.encoded[index % len(self.encoded)], draw))
-
-
-def _torchs(encoded: Sequence[bytes], data: Streamed, workers: int, count: int) -> int:
-    from torch.utils.data import DataLoader
-
-    found: Any = _TorchSet(encoded, data, count)
-    loader: Any = DataLoader(found, batch_size=_BATCH, num_workers=workers)
-    for _ in loader:
-        pass
-    return count
 
 
 def _cpu_seconds() -> float:
