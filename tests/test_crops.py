@@ -1,0 +1,90 @@
+"""Crops: within the picture, as large as the papers say, and of the right part of it."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_pictures import encode, photo
+
+from resflax import Streamed
+from resflax.data.crops import central_square, random_box, random_square
+from resflax.data.pictures import decode, resize
+
+
+@settings(deadline=None, max_examples=200)
+@given(height=st.integers(1, 500), width=st.integers(1, 500), seed=st.integers(0, 2**32))
+def test_random_boxes_lie_within_the_picture(height: int, width: int, seed: int):
+    top, left, rows, columns = random_box(height, width, np.random.default_rng(seed))
+    assert 0 <= top <= top + rows <= height
+    assert 0 <= left <= left + columns <= width
+    assert rows > 0
+    assert columns > 0
+
+
+def test_random_boxes_have_the_areas_and_ratios_of_the_paper():
+    draw = np.random.default_rng(0)
+    boxes = np.array([random_box(500, 500, draw)[2:] for _ in range(4000)], float)
+    area, ratio = boxes.prod(1) / 500**2, boxes[:, 1] / boxes[:, 0]
+    assert np.min(area) < 0.1
+    assert np.min(area) > 0.079
+    assert np.max(area) > 0.95
+    assert 0.99 * 3 / 4 <= ratio.min() < 0.8
+    assert 1.25 < ratio.max() <= 1.01 * 4 / 3
+    assert abs(np.log(ratio).mean()) < 0.01
+    # Uniform areas; the largest are rarer, since boxes that do not fit are drawn again.
+    assert abs(area[area < 0.5].mean() - 0.29) < 0.01
+
+
+def test_too_long_pictures_give_the_centre():
+    assert random_box(200, 2, np.random.default_rng(0)) == (98, 0, 3, 2)
+    assert random_box(2, 200, np.random.default_rng(0)) == (0, 98, 2, 3)
+
+
+def test_a_random_crop_is_that_part_of_the_picture():
+    ramp = np.stack(np.broadcast_arrays(*np.ogrid[:200, :250], 7), -1).astype(np.uint8)
+    encoded, data = encode(ramp, "png"), Streamed("any", image_size=32)
+    for seed in range(20):
+        top, left, rows, columns = random_box(200, 250, np.random.default_rng(seed))
+        found = random_square(encoded, data, 32, np.random.default_rng(seed)).astype(int)
+        assert np.abs(found[:, 0, 0] - (top + (np.arange(32) + 0.5) * rows / 32 - 0.5)).max() <= 1
+        across = left + (np.arange(32) + 0.5) * columns / 32 - 0.5
+        assert np.abs(found[0, :, 1] - across).max() <= 1
+        assert (found[..., 2] == 7).all()
+
+
+def test_crops_of_scaled_jpegs_are_those_of_whole_ones():
+    encoded = encode(photo(400, 600), quality=95, subsampling=0)
+    data = Streamed("any", image_size=32)
+    for seed in range(10):
+        top, left, rows, columns = random_box(400, 600, np.random.default_rng(seed))
+        expected = resize(decode(encoded)[top : top + rows, left : left + columns], 32, 32)
+        found = random_square(encoded, data, 32, np.random.default_rng(seed))
+        assert np.abs(found.astype(int) - expected).mean() < 4  # places are rounded to an eighth
+
+
+def test_scale_crops_have_the_shorter_sides_that_are_declared():
+    ramp = np.stack(np.broadcast_arrays(*np.ogrid[:120, :160], 7), -1).astype(np.uint8)
+    encoded = encode(ramp, "png")
+    data = Streamed("any", image_size=60, crop="scale", shorter_side=(60, 240))
+    steps, corners = [], set()
+    for seed in range(60):
+        found = random_square(encoded, data, 60, np.random.default_rng(seed)).astype(float)
+        assert found.shape == (60, 60, 3)
+        steps.append((found[-3, 0, 0] - found[2, 0, 0]) / 55)  # source pixels for each of the crop
+        corners.add((found[0, 0, 0], found[0, 0, 1]))
+    sides = 120 / np.array(steps)
+    assert 58 < np.min(sides) < 80
+    assert 215 < np.max(sides) < 245
+    assert len(corners) > 20
+
+
+def test_test_squares_are_the_centre_of_the_resized_picture():
+    image = photo(60, 90)
+    data = Streamed("any", image_size=20, test_shorter_side=30)
+    halves = image.reshape(30, 2, 45, 2, 3).mean((1, 3))
+    found = central_square(encode(image, "png"), data, 20)
+    assert np.abs(found - halves[5:25, 12:32]).max() <= 0.51
+    smaller = central_square(encode(image, "png"), data, 10)  # the same part
+    quarters = image.reshape(15, 4, 90 // 2, 2, 3)[:, :, :].mean(1).mean(2)
+    assert smaller.shape == (10, 10, 3)
+    assert abs(smaller.mean() - found.mean()) < 3
+    assert quarters.shape[0] == 15
