@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from runs import EXPERIMENT, run
+from whole_runs import EXPERIMENT, run
 
 ROOT = Path(__file__).parents[1]
 

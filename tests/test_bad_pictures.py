@@ -23,7 +23,7 @@ from resflax.benchmark.pictures import make_ways
 from resflax.data.records import open_records
 from resflax.data.stream import InOrder
 from resflax.training.devices import Devices
-from resflax.training.feeds import StreamedTest, StreamedTraining
+from resflax.training.streamed import StreamedTest, StreamedTraining
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from resflax.data.source import Split
 from resflax.models import build
 from resflax.models.stacking import unstack
 from resflax.training.devices import Devices
-from resflax.training.feeds import ResidentTest
 from resflax.training.measure import measure
 from resflax.training.optimizer import learning_rate, make_optimizer
+from resflax.training.resident import ResidentTest
 from resflax.training.state import initial_state, params_sha256
 from resflax.training.step import AXIS, Examples, evaluation_step, train_step
 

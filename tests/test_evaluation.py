@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rich.console import Console
-from runs import run
+from whole_runs import run
 
 from resflax import Digits, Experiment, ImageFolder, ResNet, UsageError
 from resflax.data.augmentation import Normalization

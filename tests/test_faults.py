@@ -19,7 +19,7 @@ import optax
 import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
-from runs import assert_same, files, metrics, result, run
+from whole_runs import assert_same, files, metrics, result, run
 
 from resflax import Digits, TrainingError, UsageError
 from resflax.command_line import load_experiment

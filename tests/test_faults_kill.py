@@ -5,12 +5,12 @@ import signal
 import time
 
 import pytest
-from runs import assert_same, files, result, run, start
+from whole_runs import assert_same, files, result, run, start
 
 # Sleeps in the places where a process seldom is, to find it there when it is killed.
 SLOW = """
 import os, time
-from resflax.training import checkpoints, feeds, files, loop
+from resflax.training import checkpoints, files, loop, resident
 
 def slowly(function, seconds):
     def slow(*arguments, **options):
@@ -23,7 +23,7 @@ def slowly(function, seconds):
 files.os = type("os", (), {**vars(os), "replace": staticmethod(slowly(os.replace, 0.05))})
 checkpoints._hashes = slowly(checkpoints._hashes, 0.1)
 checkpoints.ocp.CheckpointManager.save = slowly(checkpoints.ocp.CheckpointManager.save, 0.1)
-feeds.evaluation_batches = slowly(feeds.evaluation_batches, 0.2)
+resident.evaluation_batches = slowly(resident.evaluation_batches, 0.2)
 loop.params_sha256 = slowly(loop.params_sha256, 0.5)
 """
 SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)

@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-from runs import metrics, result, run, start
 from test_pictures import encode, photo
+from whole_runs import metrics, result, run, start
 
 EXPERIMENT = """
 from resflax import *

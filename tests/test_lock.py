@@ -12,7 +12,7 @@ import sys
 import time
 
 import pytest
-from runs import ROOT, files, run, start
+from whole_runs import ROOT, files, run, start
 
 from resflax import UsageError
 from resflax.training.lock import NAME, locked, locked_anew

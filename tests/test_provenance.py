@@ -5,7 +5,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from runs import assert_same, run
+from whole_runs import assert_same, run
 
 from resflax.training import environment
 from resflax.training.run_folder import RunFolder

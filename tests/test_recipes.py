@@ -11,7 +11,7 @@ import optax
 import pytest
 from flax.traverse_util import flatten_dict
 from rich.console import Console
-from runs import ROOT, assert_same, result
+from whole_runs import ROOT, assert_same, result
 
 from resflax import (
     LAMB,

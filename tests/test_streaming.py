@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from runs import assert_same, metrics, run, start
 from streamed import (
     CLASSES,
     assert_equal,
@@ -22,6 +21,7 @@ from streamed import (
     training,
 )
 from test_pictures import encode, photo
+from whole_runs import assert_same, metrics, run, start
 
 from resflax import Streamed
 from resflax.data import feed
@@ -31,7 +31,7 @@ from resflax.data.records import open_records
 from resflax.data.source import first_pictures
 from resflax.data.stream import InOrder, Share, Shuffled, draws
 from resflax.training.devices import Devices
-from resflax.training.feeds import StreamedTraining
+from resflax.training.streamed import StreamedTraining
 
 
 @pytest.fixture(scope="module")
@@ -223,14 +223,14 @@ def test_a_killed_run_equals_an_undisturbed_one(streamed: Path, damaged: Path, t
 import os, signal
 from resflax.data import stream
 stream.default_threads = lambda: 1
-from resflax.training import feeds
-feeds.default_threads = lambda: 1
-batches = feeds.StreamedTraining.batches
+from resflax.training import streamed
+streamed.default_threads = lambda: 1
+batches = streamed.StreamedTraining.batches
 def at_most(self, first, count):
     if first == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return batches(self, first, count)
-feeds.StreamedTraining.batches = at_most
+streamed.StreamedTraining.batches = at_most
 """
     process = start(streamed, *data, "--run-dir", killed, patch=patch)
     process.communicate(timeout=300)

@@ -18,8 +18,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
-from runs import assert_same, files, metrics, result
 from test_sweep import start_sweep, wait_until
+from whole_runs import assert_same, files, metrics, result
 
 from resflax import Cosine, Digits, Experiment, Grid, ResNet
 from resflax.errors import Interrupted, UsageError

@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from runs import assert_same, metrics, result, run, start
+from whole_runs import assert_same, metrics, result, run, start
 
 from resflax.training.run_folder import describe_result
 

@@ -23,12 +23,12 @@ from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.experiment import Experiment
 from resflax.training.compilation import keep_compiled
 from resflax.training.display import Display
-from resflax.training.feeds import ResidentTraining
 from resflax.training.interruption import Interruption
 from resflax.training.loop import Run
 from resflax.training.memory import exhaustion
 from resflax.training.optimizer import learning_rate
 from resflax.training.plan import Plan, make_plan
+from resflax.training.resident import ResidentTraining
 from resflax.training.run_folder import RunFolder
 from resflax.training.session import Session
 from resflax.training.state import TrainState
