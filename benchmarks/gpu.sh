@@ -8,14 +8,19 @@ set -uo pipefail
 out=$1
 mkdir -p "$out"
 
-compare() {
-    python scripts/benchmark.py "${@:2}" --precision bfloat16 --torch-compile --repetitions 5 \
-        --output "$out/$1.json" 2>"$out/$1.log" || tail -n 1 "$out/$1.log"
+compare() { # NET BATCH_SIZE...
+    for size in "${@:2}"; do
+        python scripts/benchmark.py "$1" --batch-size "$size" --precision bfloat16 --torch-compile \
+            --repetitions 5 --output "$out/$1-$size.json" 2>"$out/$1-$size.log" ||
+            tail -n 1 "$out/$1-$size.log"
+    done
 }
 
-compare resnet50 resnet50 --batch-size 128 256 512
-compare densenet121 densenet121 --batch-size 128 256
-compare small resnet20 resnet110 densenet_bc_100_12 --batch-size 128 1024
+compare resnet50 128 256 512
+compare densenet121 128 256
+for net in resnet20 resnet110 densenet_bc_100_12; do
+    compare "$net" 128 1024
+done
 
 if [ $# -gt 1 ]; then
     # The last line's images_per_second; an epoch has 50,000. The second session starts compiled.

@@ -68,3 +68,19 @@ def undisturbed(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     folder = tmp_path_factory.mktemp("undisturbed") / "run"
     run(experiment, "--run-dir", folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The data_dir of a streamed set of 23 training and 9 test pictures; not to be changed."""
+    from streamed import small_set  # imports JAX
+
+    return small_set(tmp_path_factory.mktemp("streamed"))
+
+
+@pytest.fixture(scope="session")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 23 and 9 pictures of which two and one are damaged; not to be changed."""
+    from streamed import damaged_folder
+
+    return damaged_folder(tmp_path_factory.mktemp("damaged"))

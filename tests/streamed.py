@@ -8,10 +8,7 @@ from PIL import Image
 from test_pictures import encode, photo
 from test_source import prepare
 
-from resflax import (
-    ImageFolder,
-    Streamed,
-)
+from resflax import ImageFolder, Streamed
 from resflax.data.feed import Order
 from resflax.data.records import open_records
 from resflax.data.stream import Pictures, Shuffled

@@ -10,10 +10,8 @@ import pytest
 from streamed import (
     CLASSES,
     assert_equal,
-    damaged_folder,
     declared,
     of_folder,
-    small_set,
     take,
     training,
 )
@@ -24,18 +22,6 @@ from resflax.data.records import open_records
 from resflax.data.stream import InOrder
 from resflax.training.devices import Devices
 from resflax.training.streamed import StreamedTest, StreamedTraining
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data_dir of a set of 23 training and 9 test pictures."""
-    return small_set(tmp_path_factory.mktemp("streamed"))
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 23 and 9 pictures of which two and one are damaged."""
-    return damaged_folder(tmp_path_factory.mktemp("damaged"))
 
 
 def test_bad_pictures_are_replaced_the_same_everywhere(damaged: Path):

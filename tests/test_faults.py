@@ -175,18 +175,19 @@ def test_steps_go_on_while_a_slow_disk_takes_a_checkpoint(
 ):
     """And it is that of its own step: the folder is as if the disk were fast."""
     folder = tmp_path / "run"
-    write, waits = ocp.CheckpointManager.save, []
+    write, begun = ocp.CheckpointManager.save, {}
 
     def save(self, step, args):
         deadline = time.monotonic() + 60
         while step == 27 and metrics(folder)[-1]["step"] < 35 and time.monotonic() < deadline:
             time.sleep(0.01)
-        waits.append(metrics(folder)[-1]["step"])
+        begun[step] = metrics(folder)[-1]["step"]
         return write(self, step, args=args)
 
     monkeypatch.setattr(ocp.CheckpointManager, "save", save)
     train(tiny, folder)
-    assert waits[2:] == [35, 35, 40]  # of checkpoints 27, 36 and 40
+    assert list(begun) == [9, 18, 27, 36, 40]
+    assert begun[27] == 35  # the log when it was written
     assert_same(folder, undisturbed_here)
     ours, others = (
         checkpoints.Checkpoints(run / "checkpoints").restore_arrays(27)

@@ -4,27 +4,12 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from streamed import (
-    CLASSES,
-    declared,
-    small_set,
-)
+from streamed import CLASSES, declared
 from test_pictures import encode, photo
 
-from resflax import (
-    ImageFolder,
-    ImageNet,
-    Streamed,
-    UsageError,
-)
+from resflax import ImageFolder, ImageNet, Streamed, UsageError
 from resflax.data.records import open_records
 from resflax.data.source import describe, training_examples
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data_dir of a set of 23 training and 9 test pictures."""
-    return small_set(tmp_path_factory.mktemp("streamed"))
 
 
 def write_folder(root: Path, data: Streamed) -> None:

@@ -11,15 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from streamed import (
-    CLASSES,
-    assert_equal,
-    damaged_folder,
-    declared,
-    small_set,
-    take,
-    training,
-)
+from streamed import CLASSES, assert_equal, declared, take, training
 from test_pictures import encode, photo
 from whole_runs import assert_same, metrics, run, start
 
@@ -32,18 +24,6 @@ from resflax.data.source import first_pictures
 from resflax.data.stream import InOrder, Share, Shuffled, draws
 from resflax.training.devices import Devices
 from resflax.training.streamed import StreamedTraining
-
-
-@pytest.fixture(scope="module")
-def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The data_dir of a set of 23 training and 9 test pictures."""
-    return small_set(tmp_path_factory.mktemp("streamed"))
-
-
-@pytest.fixture(scope="module")
-def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of 23 and 9 pictures of which two and one are damaged."""
-    return damaged_folder(tmp_path_factory.mktemp("damaged"))
 
 
 @pytest.mark.parametrize("crop", ["random_resized", "scale", "center"])
