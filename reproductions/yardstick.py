@@ -1,9 +1,9 @@
-"""A plain PyTorch ResNet-20 by the recipe of He et al. 2015 on the same files: the yardstick.
+"""Trains PyTorch's ResNet-20 by the recipe of He et al. 2015, for comparison with resflax.
 
     python reproductions/yardstick.py OUTPUT.json [--data.data-dir DIR] [--seed 0]
 
 Data, order of the examples, normalisation and learning rates are those of
-experiments/he2015/figure6_cifar10.py; network, augmentation and optimizer are PyTorch's. The
+experiments/he2015/figure6_cifar10.py. Network, augmentation and optimizer are PyTorch's. The
 training is saved beside the output every 4,000 steps, and the same command continues it.
 """
 
@@ -22,38 +22,43 @@ from torch.nn import functional
 from tyro.conf import Positional, arg
 
 from resflax import CIFAR10, UsageError
-from resflax.benchmark.peers import resnet
-from resflax.command_line import parse, run
-from resflax.data.feed import Order
-from resflax.data.source import Split, load
-from resflax.training.display import Display
-from resflax.training.files import write_atomically
+from resflax.benchmark.pytorch import torch_resnet
+from resflax.data.in_memory import Split, load_dataset
+from resflax.feeding.order import ExampleOrder
+from resflax.files import write_atomically
+from resflax.terminal.command import run
+from resflax.terminal.display import Display
+from resflax.terminal.options import parse
 
 SAVE_EVERY = 4_000
+"""Steps between two saves."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """Trains PyTorch's ResNet-20 and writes what it reached."""
+    """Trains PyTorch's ResNet-20 and writes its test error."""
 
     output: Annotated[Positional[Path], arg(metavar="OUTPUT.json")]
-    """Where the result is written."""
+    """A JSON file for the result."""
 
     data: CIFAR10 = field(default_factory=lambda: CIFAR10(normalization="pixel"))
-    """What it learns from."""
+    """The data to train on."""
 
     depth: int = 20
-    """6n + 2 layers."""
+    """Number of layers, 6n + 2."""
 
     steps: int = 64_000
-    """Length of the training; the learning rate falls at one half and three quarters."""
+    """Length of the training. The learning rate falls at one half and at three quarters of it."""
 
     seed: int = 0
-    """Decides weights, order and augmentation."""
+    """Seed of the weights, the order and the augmentation."""
 
 
-def augmented(images: Tensor, padding: int) -> Tensor:
-    """Crops (B, C, H, W) pictures padded with zeros at random places and mirrors half of them."""
+def augment(images: Tensor, padding: int) -> Tensor:
+    """Shifts pictures (B, C, H, W) by up to `padding` pixels and mirrors half of them, at random.
+
+    Pixels from outside a picture are zero.
+    """
     count, _, height, width = images.shape
     padded = functional.pad(images, (padding,) * 4)
     device = images.device
@@ -62,30 +67,30 @@ def augmented(images: Tensor, padding: int) -> Tensor:
     mirrored = torch.rand(count, 1, device=device) < 0.5
     columns = torch.where(mirrored, columns.flip(0), columns) + left
     index = torch.arange(count, device=device)[:, None, None]
-    picked = padded.permute(0, 2, 3, 1)[index, (rows + top)[:, :, None], columns[:, None, :]]
-    return picked.permute(0, 3, 1, 2)
+    crops = padded.permute(0, 2, 3, 1)[index, (rows + top)[:, :, None], columns[:, None, :]]
+    return crops.permute(0, 3, 1, 2)
 
 
-def on_device(split: Split, mean: np.ndarray, device: torch.device) -> tuple[Tensor, Tensor]:
-    """Pictures (N, C, H, W) float32 less the mean picture, channels last, and labels (N,)."""
+def move_to(device: torch.device, split: Split, mean: np.ndarray) -> tuple[Tensor, Tensor]:
+    """The pictures minus the mean picture, (N, C, H, W) float32 channels-last, and labels (N,)."""
     images = torch.from_numpy(split.images.astype(np.float32) - mean).permute(0, 3, 1, 2)
     labels = torch.from_numpy(split.labels.astype(np.int64))
     return images.to(device, memory_format=torch.channels_last), labels.to(device)
 
 
-def error(net: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Fraction of wrong first guesses."""
+def measure_error(net: nn.Module, images: Tensor, labels: Tensor) -> float:
+    """The fraction of pictures that the network classifies wrongly."""
     net.eval()
     wrong = 0
     with torch.no_grad():
-        for some, true in zip(images.split(1000), labels.split(1000), strict=True):
-            wrong += int((net(some).argmax(1) != true).sum())
+        for batch, classes in zip(images.split(1000), labels.split(1000), strict=True):
+            wrong += int((net(batch).argmax(1) != classes).sum())
     net.train()
     return wrong / len(labels)
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains, saves now and then, and writes the result."""
+    """Trains, saves from time to time, and writes the result."""
     options = parse(Options, arguments)
     if (options.depth - 2) % 6 or options.depth < 8:
         raise UsageError(f"--depth is {options.depth}; it must be 6n+2 with n >= 1")
@@ -94,47 +99,47 @@ def main(arguments: Sequence[str]) -> None:
     if not options.output.absolute().parent.is_dir():
         raise UsageError(f"there is no folder {options.output.parent}")
     with Display(Console()) as display:
-        found = train(options, display)
-    write_atomically(options.output, json.dumps(found, indent=1) + "\n")
-    print(f"test error {found['test_error']:.2%}, {found['seconds']:.0f} s: {options.output}")
+        result = train(options, display)
+    write_atomically(options.output, json.dumps(result, indent=1) + "\n")
+    print(f"test error {result['test_error']:.2%}, {result['seconds']:.0f} s: {options.output}")
 
 
 def train(options: Options, display: Display) -> dict[str, Any]:
-    """The whole training, from where it was saved."""
+    """Trains from the last save, or from the start, and returns the result as JSON values."""
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = True
     torch.manual_seed(options.seed)
-    dataset = load(options.data, display.items)
+    dataset = load_dataset(options.data, display.items)
     mean = dataset.train.images.mean(0, dtype=np.float64).astype(np.float32)
-    images, labels = on_device(dataset.train, mean, device)
-    net = resnet((options.depth - 2) // 6, dataset.num_classes, plain=False)
+    images, labels = move_to(device, dataset.train, mean)
+    net = torch_resnet((options.depth - 2) // 6, dataset.num_classes, plain=False)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
     placed: Any = net.to(device)
     net = placed.to(memory_format=torch.channels_last).train()
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1, momentum=0.9, weight_decay=1e-4)
-    halves = [options.steps // 2, options.steps * 3 // 4]
-    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, halves, gamma=0.1)
+    falls = [options.steps // 2, options.steps * 3 // 4]
+    schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, falls, gamma=0.1)
     parts = {"net": net, "optimizer": optimizer, "schedule": schedule}
-    begun, before = restore(options, parts)
+    steps_done, seconds_before = restore(options, parts)
 
-    order = Order(len(labels), 128, options.seed)
-    started = time.perf_counter()
-    with display.bar("training", options.steps, begun) as bar:
-        for step in range(begun, options.steps):
-            chosen = torch.from_numpy(order.batch(step).astype(np.int64)).to(device)
+    order = ExampleOrder(len(labels), 128, options.seed)
+    start = time.perf_counter()
+    with display.bar("training", options.steps, steps_done) as bar:
+        for step in range(steps_done, options.steps):
+            indices = torch.from_numpy(order.batch(step).astype(np.int64)).to(device)
             optimizer.zero_grad(set_to_none=True)
-            batch = augmented(images[chosen], options.data.crop_padding)
-            functional.cross_entropy(net(batch), labels[chosen]).backward()
+            batch = augment(images[indices], options.data.crop_padding)
+            functional.cross_entropy(net(batch), labels[indices]).backward()
             optimizer.step()
             schedule.step()
             if (step + 1) % SAVE_EVERY == 0:
-                save(options, parts, step + 1, before + time.perf_counter() - started)
+                save(options, parts, step + 1, seconds_before + time.perf_counter() - start)
             bar.set(step + 1)
     return {
-        "test_error": error(net, *on_device(dataset.test, mean, device)),
-        "seconds": before + time.perf_counter() - started,
+        "test_error": measure_error(net, *move_to(device, dataset.test, mean)),
+        "seconds": seconds_before + time.perf_counter() - start,
         "steps": options.steps,
         "depth": options.depth,
         "seed": options.seed,
@@ -145,7 +150,7 @@ def train(options: Options, display: Display) -> dict[str, Any]:
 
 
 def save(options: Options, parts: dict[str, Any], step: int, seconds: float) -> None:
-    """Saves the training beside the output."""
+    """Saves the training after `step` steps in a file beside the output."""
     draft = options.output.with_suffix(".pt.tmp")
     states = {name: part.state_dict() for name, part in parts.items()}
     torch.save({"step": step, "seconds": seconds, "of": identity(options), **states}, draft)
@@ -153,7 +158,10 @@ def save(options: Options, parts: dict[str, Any], step: int, seconds: float) -> 
 
 
 def restore(options: Options, parts: dict[str, Any]) -> tuple[int, float]:
-    """Steps and seconds behind the training that was saved, which `parts` then hold."""
+    """Restores the last save into `parts`, and returns its number of steps and of seconds.
+
+    Both are 0 if there is no save.
+    """
     path = options.output.with_suffix(".pt")
     if not path.exists():
         return 0, 0.0
@@ -162,12 +170,14 @@ def restore(options: Options, parts: dict[str, Any]) -> tuple[int, float]:
         raise UsageError(f"{path} holds another training; name another output")
     for name, part in parts.items():
         part.load_state_dict(saved[name])
-    torch.manual_seed(options.seed + saved["step"])  # other crops, no less random
+    torch.manual_seed(
+        options.seed + saved["step"]
+    )  # continues with crops that were not drawn before
     return saved["step"], saved["seconds"]
 
 
 def identity(options: Options) -> list[Any]:
-    """What makes it this training."""
+    """The settings that a training must share with the one that continues it."""
     return [options.data.name, options.depth, options.steps, options.seed]
 
 

@@ -1,6 +1,6 @@
-"""Residual and dense networks in JAX/Flax, from a declaration to a table and pictures.
+"""Residual and dense networks in JAX/Flax, from a declaration to tables and figures.
 
-The names below are what an experiment file imports. None of them imports JAX.
+The names below are for experiment files. Importing them does not import JAX.
 """
 
 from resflax.declarations.augmentation import Augmentation

@@ -1,18 +1,18 @@
-"""The failures a user can meet; everything else is a bug and keeps its traceback."""
+"""The failures that a user may meet. Any other exception is a bug and keeps its traceback."""
 
 
 class UsageError(ValueError):
-    """Wrong usage, experiment or data. One line; the command lines exit with 2."""
+    """Wrong usage, experiment or data. The text is one line, and commands exit with 2."""
 
 
 class TrainingError(RuntimeError):
-    """A run that failed while running. One line; the command lines exit with 1."""
+    """A failure while a command runs. The text is one line, and commands exit with 1."""
 
 
 class Interrupted(BaseException):
-    """A signal that asked the program to end, after what had to be saved was saved.
+    """A signal asked the program to end, and everything that had to be saved was saved.
 
-    Like KeyboardInterrupt it is no error, so `except Exception` lets it pass. The command lines
+    Like KeyboardInterrupt it is not an error, so `except Exception` does not catch it. Commands
     exit with 128 + the signal's number.
     """
 

@@ -19,36 +19,38 @@ from resflax.errors import UsageError
 
 @dataclass(frozen=True, kw_only=True)
 class Experiment:
-    """Everything that decides what a run computes. Checked when constructed; immutable.
+    """Everything that decides what a run computes. It is checked when constructed, and immutable.
 
-    Exactly one of `steps` and `epochs` is set. An epoch is one pass over the training examples;
-    batches run on across its end, so that no example is dropped or repeated within it.
+    Exactly one of `steps` and `epochs` is set. An epoch is one pass over the training examples. A
+    batch may span two epochs, so that no example is dropped or repeated within an epoch.
     """
 
     name: str
-    """Letters, digits, dots, dashes and underscores; the run's folder begins with it."""
+    """Letters, digits, dots, dashes and underscores. The run's folder is named after it."""
 
     model: Model
     """The network."""
 
     data: Data = dataclasses.field(default_factory=Digits)
-    """What it learns from."""
+    """The data set, and how its images are cropped and normalised."""
 
     augmentation: Augmentation = dataclasses.field(default_factory=Augmentation)
-    """What is done to training pictures and labels on the device, beside what `data` declares."""
+    """Changes to training images and labels on the device, in addition to those that `data`
+    declares."""
 
     loss: Literal["cross_entropy", "binary_cross_entropy"] = "cross_entropy"
-    """Of training: softmax cross-entropy, or the mean over classes of the cross-entropy of each
-    class by itself (ResNet Strikes Back, arXiv 2110.00476). Evaluation has the first."""
+    """The training loss. cross_entropy: softmax cross-entropy, which evaluations always use;
+    binary_cross_entropy: the mean over classes of the binary cross-entropy of each class (ResNet
+    Strikes Back, arXiv 2110.00476)."""
 
     optimizer: Optimizer = dataclasses.field(default_factory=SGD)
-    """How it learns."""
+    """The optimizer."""
 
     schedule: Schedule = dataclasses.field(default_factory=StepDecay)
-    """How the learning rate moves."""
+    """How the learning rate changes during the training."""
 
     batch_size: int
-    """Examples per step over all devices together."""
+    """Number of examples in a step, over all devices together."""
 
     steps: int | None = None
     """Length of the training in optimizer steps."""
@@ -57,52 +59,59 @@ class Experiment:
     """Length of the training in passes over the training examples."""
 
     initialize_from: str | None = None
-    """Run folder whose weights the training starts with, its classifier too if the number of
-    classes is the same. None: weights drawn from the seed."""
+    """Run folder whose weights the training starts with, including the classifier if the number of
+    classes is the same. None: weights are drawn from the seed."""
 
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
 
     precision: Literal["float32", "bfloat16"] = "float32"
-    """Of convolutions and activations. Parameters, statistics and the loss are always float32."""
+    """Number format of convolutions and activations. Parameters, batch statistics and the loss are
+    always float32."""
 
     parallel: Literal["pmap", "shard_map"] = "pmap"
-    """jax.pmap or jax.jit(jax.shard_map) over the devices of this machine: same numbers."""
+    """jax.pmap or jax.jit(jax.shard_map) over all devices; both give the same numbers."""
 
     batch_norm: Literal["per_device", "synchronized"] = "per_device"
-    """Whose examples a training batch's statistics come from: each device's own (as the papers'
-    multi-GPU code), or all devices' (the same result on any number of devices)."""
+    """The examples from which batch norm computes its statistics in training. per_device: those of
+    each device alone, as in the papers' multi-GPU code; synchronized: those of all devices, which
+    gives the same result on any number of devices."""
 
     gradient_accumulation: int = 1
-    """Micro-batches that a step takes one after another: the mean of their gradients, with less
-    memory. Batch norm sees one micro-batch at a time, and its running averages take in each."""
+    """Number of micro-batches into which a step divides its batch to save memory. The step uses the
+    mean of their gradients. Batch norm sees one micro-batch at a time, and each of them updates its
+    running averages."""
 
     ema_decay: float | None = None
-    """Decay of the exponential moving average of weights and batch statistics: after each step it
-    is decay * average + (1 - decay) * new. The average is what is evaluated, exported and started
-    from. None: no average."""
+    """Decay of an exponential moving average of weights and batch statistics, which becomes
+    decay * average + (1 - decay) * new after each step. Evaluations, exports and `initialize_from`
+    then use the average. None: no average."""
 
     precise_batch_norm: int = 0
-    """Batches of training pictures, behind the last step's, whose mean and variance replace the
-    running averages at the end of the training (as He et al.'s released models; Wu & Johnson
-    2021, arXiv 2105.07576, section 3). 0: the running averages stay."""
+    """Number of training batches from which batch norm's mean and variance are measured after the
+    last step, to replace its running averages (Wu & Johnson 2021, arXiv 2105.07576, section 3; He
+    et al.'s released models have such statistics). 0: the running averages stay."""
 
     log_every: int = 100
-    """Steps between lines of training loss and error in metrics.jsonl (means since the last)."""
+    """Steps between training lines in metrics.jsonl, with mean loss and error over these steps."""
 
     evaluate_every: int = 1000
-    """Steps between evaluations: on the held-out examples if there are, else on the test split.
+    """Steps between evaluations, on the held-out examples if there are any, else on the test split.
     The end of the training is always evaluated."""
 
     checkpoint_every: int = 1000
-    """Steps between checkpoints. The end, and any interruption, is always saved."""
+    """Steps between checkpoints. The state is always saved at the end and at an interruption."""
 
     on_nonfinite: Literal["stop", "rollback"] = "stop"
-    """When a step's loss or gradient is not finite: end the run, or go back to the newest
-    checkpoint and take the data behind that step instead (three times at most from one place)."""
+    """What to do when a step's loss or gradient is not finite. stop: end the run; rollback: go back
+    to the newest checkpoint and skip the batches up to the step that failed (at most three times
+    from one checkpoint)."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or value, or not exactly one of steps and epochs."""
+        """Raises `UsageError` for a wrong type or value.
+
+        Exactly one of `steps` and `epochs` must be set.
+        """
         check_types(self)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             refuse(
@@ -146,10 +155,10 @@ class Experiment:
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """All fields, resolved, as plain JSON values; parts carry their class name as `type`."""
-    found = plain(experiment.resolved())
-    assert isinstance(found, dict)
-    return found
+    """All resolved fields as plain JSON values; each part has its class name as `type`."""
+    fields = plain(experiment.resolved())
+    assert isinstance(fields, dict)
+    return fields
 
 
 def plain(value: Any) -> Any:
@@ -163,15 +172,15 @@ def plain(value: Any) -> Any:
     return value
 
 
-def from_json(found: object) -> Experiment:
+def from_json(value: object) -> Experiment:
     """The inverse of `to_json`. Raises `UsageError` for anything that is not an experiment."""
-    return _construct(Experiment, found, "experiment")
+    return _construct(Experiment, value, "experiment")
 
 
-def _construct(cls: Any, found: object, where: str) -> Any:
-    if not isinstance(found, Mapping):
-        raise UsageError(f"{where} is {short(found)}; it must be an object of fields")
-    fields = dict(found)
+def _construct(cls: Any, value: object, where: str) -> Any:
+    if not isinstance(value, Mapping):
+        raise UsageError(f"{where} is {short(value)}; it must be an object of fields")
+    fields = dict(value)
     types = field_types(cls)
     unknown = sorted(short(name) for name in fields.keys() - types.keys())
     if unknown:
@@ -187,12 +196,12 @@ def _construct(cls: Any, found: object, where: str) -> Any:
     return cls(**values)
 
 
-def _part(classes: Mapping[str, Any], found: object, where: str) -> Any:
-    fields = dict(found) if isinstance(found, Mapping) else {}
-    kind = fields.pop("type", None)
-    if not isinstance(kind, str) or kind not in classes:
-        raise UsageError(f"{where}.type is {short(kind)}; it must be one of {', '.join(classes)}")
-    return _construct(classes[kind], fields, where)
+def _part(classes: Mapping[str, Any], value: object, where: str) -> Any:
+    fields = dict(value) if isinstance(value, Mapping) else {}
+    name = fields.pop("type", None)
+    if not isinstance(name, str) or name not in classes:
+        raise UsageError(f"{where}.type is {short(name)}; it must be one of {', '.join(classes)}")
+    return _construct(classes[name], fields, where)
 
 
 def differences(one: Experiment, other: Experiment) -> list[str]:
@@ -202,22 +211,22 @@ def differences(one: Experiment, other: Experiment) -> list[str]:
 
 def _differences(one: Any, other: Any, where: str) -> list[str]:
     if isinstance(one, dict) and isinstance(other, dict):
-        found = []
+        lines = []
         for key in one.keys() | other.keys():
             path = f"{where}.{key}" if where else key
-            found += _differences(one.get(key), other.get(key), path)
-        return sorted(found)
+            lines += _differences(one.get(key), other.get(key), path)
+        return sorted(lines)
     same = type(one) is type(other) and one == other
     return [] if same else [f"{where}: {short(one)} != {short(other)}"]
 
 
 def with_fields(experiment: Experiment, fields: Mapping[str, Any]) -> Experiment:
-    """The experiment with some fields replaced, named as in `model.depth`, all at once.
+    """The experiment with some fields replaced at once. Fields are named as in `model.depth`.
 
-    As on the command line, `steps` replaces `epochs` and the other way round.
+    As on the command line, `steps` replaces `epochs` and vice versa.
 
     Raises:
-      UsageError: for a field that there is not, or a value that is refused.
+      UsageError: for a field that does not exist, or a value that is refused.
     """
     whole = {name: value for name, value in fields.items() if "." not in name}
     parts: dict[str, dict[str, Any]] = {}

@@ -1,4 +1,4 @@
-"""Measures training steps here: compile time, images per second, share of the peak, memory.
+"""Measures training steps: compile time, images per second, share of the peak, and memory.
 
 usage: benchmark.py [NET ...] [--batch-size N ...] [--precision float32|bfloat16 ...]
                     [--repetitions N] [--naive] [--torch-compile] [--output FILE.json]
@@ -6,8 +6,9 @@ usage: benchmark.py [NET ...] [--batch-size N ...] [--precision float32|bfloat16
   NET            published networks, such as resnet50 (on 224x224x3 pictures of 1000 classes) or
                  densenet_bc_100_12 (on 32x32x3 pictures of 10 classes)
 
-Every net is timed in every batch size and precision, beside PyTorch's (channels-last; AMP for
-bfloat16) where that is installed and has the net. The input pipeline is not part of it.
+Every network is timed with every batch size and precision. It is also timed in PyTorch
+(channels-last; AMP for bfloat16), if PyTorch is installed and has the network. The times do not
+include reading and decoding pictures.
 """
 
 import json
@@ -20,14 +21,15 @@ import tyro
 from rich.console import Console
 
 from resflax.benchmark.contender import Case, Precision
-from resflax.command_line import Flag, parse, run
 from resflax.errors import UsageError
 from resflax.models.zoo import TASKS, named
+from resflax.terminal.command import run
+from resflax.terminal.options import Flag, parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measures training steps here: compile time, images per second, share of the peak, memory."""
+    """Measures training steps: compile time, images per second, share of the peak, and memory."""
 
     nets: Annotated[tuple[str, ...], tyro.conf.Positional] = (
         "resnet20",
@@ -37,25 +39,26 @@ class Options:
     """Published networks."""
 
     batch_size: tuple[int, ...] = (64,)
-    """Pictures in a step."""
+    """Number of pictures in a step."""
 
     precision: tuple[Precision, ...] = ("float32",)
-    """Of convolutions and activations."""
+    """Number format of convolutions and activations."""
 
     repetitions: int = 9
-    """Times that each implementation is timed, in turn."""
+    """Number of times that each implementation is timed. The implementations take turns."""
 
     naive: Flag = False
-    """Also time the net as a linen tutorial would write it, where there is one."""
+    """Also time the network as a linen tutorial would write it, if that version exists."""
 
     torch_compile: Flag = False
-    """Also time PyTorch's net compiled by torch.compile."""
+    """Also time PyTorch's network when it is compiled by torch.compile."""
 
     output: Path | None = None
-    """A JSON file for the results with hardware and versions; printed alone where it is -."""
+    """A JSON file for the results, the hardware and the versions of packages. With -, they are
+    printed as JSON instead of the table."""
 
     def cases(self) -> list[Case]:
-        """All that is to be timed. Raises `UsageError` for what cannot be."""
+        """All cases to be timed. Raises `UsageError` if an option is invalid."""
         if not self.nets:
             raise UsageError("name a network, such as resnet20")
         if self.repetitions < 2:
@@ -73,31 +76,31 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table, and writes the file."""
+    """Times the networks, prints the table and writes the file."""
     options = parse(Options, arguments)
     cases = options.cases()
-    from resflax.benchmark.measure import table  # imports JAX: only now
-    from resflax.benchmark.run import benchmark, record
-    from resflax.training.display import Display
-    from resflax.training.files import write_atomically
+    from resflax.benchmark.run import benchmark_record, run_benchmark  # imports JAX: only now
+    from resflax.benchmark.timing import timing_table
+    from resflax.files import write_atomically
+    from resflax.terminal.display import Display
 
     with Display(Console(stderr=True)) as display:
-        results = benchmark(
+        timings = run_benchmark(
             cases,
             with_naive=options.naive,
             with_torch_compile=options.torch_compile,
             repetitions=options.repetitions,
             display=display,
         )
-    text = json.dumps(record(results), indent=1)
+    record = json.dumps(benchmark_record(timings), indent=1)
     if options.output == Path("-"):
-        print(text)
+        print(record)
         return
     console = Console()
-    console.width = max(console.width, 140)  # whole columns also in a file
-    console.print(table(results))
+    console.width = max(console.width, 140)  # so that no column is cut off in a file
+    console.print(timing_table(timings))
     if options.output is not None:
-        write_atomically(options.output, text + "\n")
+        write_atomically(options.output, record + "\n")
 
 
 if __name__ == "__main__":

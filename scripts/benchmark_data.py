@@ -1,9 +1,9 @@
-"""Measures how fast pictures are read, decoded and cropped here, and by others.
+"""Measures how fast pictures are read, decoded and cropped.
 
-Beside Pillow, and PyTorch's DataLoader and tf.data where they are installed.
+The feed is compared with Pillow, and with PyTorch's DataLoader and tf.data if they are installed.
 
-usage: benchmark_data.py NAME [--data-dir DIR] [--image-size N] [--pictures N]
-                         [--repetitions N] [--output FILE.json]
+usage: benchmark_data.py NAME [--data-dir DIR] [--test-split SPLIT] [--image-size N]
+                         [--pictures N] [--repetitions N] [--output FILE.json]
 
   NAME           a prepared set of encoded pictures, such as imagenet2012
 """
@@ -15,42 +15,43 @@ from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
-from rich.table import Table
 from tyro.conf import Positional, arg
 
-from resflax.command_line import parse, run
 from resflax.declarations.data import Streamed
 from resflax.errors import UsageError
+from resflax.terminal.command import run
+from resflax.terminal.display import Display
+from resflax.terminal.options import parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Measures how fast pictures are read, decoded and cropped here."""
+    """Measures how fast pictures are read, decoded and cropped, here and in other libraries."""
 
     name: Annotated[Positional[str], arg(metavar="NAME")]
     """A prepared set of encoded pictures, such as imagenet2012."""
 
     data_dir: str | None = None
-    """Folder that holds NAME/VERSION/. None: where TFDS keeps its sets."""
+    """The folder that holds NAME/VERSION/. None: the folder in which TFDS keeps its sets."""
 
     test_split: str = "validation"
-    """The set's split that is not for training."""
+    """The split of the set that is not for training."""
 
     image_size: int = 224
-    """Of the crops."""
+    """Height and width of the crops."""
 
     pictures: int = 300
-    """That each way decodes at a time."""
+    """Number of pictures that each loader decodes in one repetition."""
 
     repetitions: int = 5
-    """Times that each way is timed, in turn."""
+    """Number of times that each loader is timed. The loaders take turns."""
 
     output: Path | None = None
-    """A JSON file for the results."""
+    """A JSON file to write the results to."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the table, and writes the file."""
+    """Times the loaders, prints a table of the results and writes them to the file."""
     options = parse(Options, arguments)
     for field in ("pictures", "repetitions"):
         if getattr(options, field) < 1:
@@ -66,30 +67,25 @@ def main(arguments: Sequence[str]) -> None:
         shorter_side=(size, size),
         test_shorter_side=size,
     )
-    from resflax.benchmark.pictures import make_ways, measure_pictures
-    from resflax.training.display import Display
+    # Imports JAX, so not before the options are checked.
+    from resflax.benchmark.picture_loading import (
+        loading_table,
+        make_loaders,
+        measure_loaders,
+    )
 
     with Display(Console(stderr=True)) as display:
-        total = options.repetitions * len(make_ways(data, 1))
+        total = options.repetitions * len(make_loaders(data, 1))
         with display.bar("timing", total) as bar:
             done = iter(range(1, total + 1))
-            found = measure_pictures(
+            speeds = measure_loaders(
                 data, options.pictures, options.repetitions, lambda: bar.set(next(done))
             )
-    table = Table(title=f"{options.name}, crops of {size}x{size}", title_justify="left")
-    table.add_column("way")
-    for name in ("pictures/s", "of the first", "pictures/CPU s", "of the first"):
-        table.add_column(name, justify="right")
-    for speed in found:
-        wall, cpu = speed.wall / found[0].wall, speed.cpu / found[0].cpu
-        table.add_row(
-            speed.name, f"{speed.wall:.0f}", f"{wall:.2f}", f"{speed.cpu:.0f}", f"{cpu:.2f}"
-        )
     console = Console()
-    console.width = max(console.width, 90)  # whole columns also in a file
-    console.print(table)
+    console.width = max(console.width, 90)  # so that no column is cut off in a file
+    console.print(loading_table(speeds, f"{options.name}, crops of {size}x{size}"))
     if options.output is not None:
-        options.output.write_text(json.dumps([asdict(speed) for speed in found], indent=1) + "\n")
+        options.output.write_text(json.dumps([asdict(speed) for speed in speeds], indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
-"""Writes a run's weights as safetensors, under the names of torchvision, timm or another library.
+"""Writes a run's weights as safetensors for torchvision, timm or pytorch_resnet_cifar10.
 
-The library's own network loads the file with strict=True: torchvision's ResNets and DenseNets,
-timm's pre-activation ResNets (resnetv2), pytorch_resnet_cifar10's CIFAR ResNets.
+The tensors have the names of the library, whose own network loads the file with strict=True. The
+networks can be torchvision's ResNets and DenseNets, timm's pre-activation ResNets (resnetv2) and
+pytorch_resnet_cifar10's CIFAR ResNets.
 """
 
 from collections.abc import Sequence
@@ -11,25 +12,26 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.command_line import parse, run
+from resflax.terminal.command import run
+from resflax.terminal.options import parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Writes a run's newest weights as safetensors, under the names of another library."""
+    """Writes a run's newest weights as safetensors, with the names of another library."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
-    """A run folder, finished or not."""
+    """A run folder. The run need not be finished."""
 
     file: Annotated[Positional[str], arg(metavar="FILE")]
-    """Ends in .safetensors; replaced if it is there."""
+    """A file that ends in .safetensors. An existing file is replaced."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Exports, and prints what was done."""
+    """Exports the weights and prints what was done."""
     options = parse(Options, arguments)
-    from resflax.pretrained import export_weights  # imports JAX: only now
-    from resflax.training.run_folder import RunFolder
+    from resflax.runs.pretrained import export_weights  # imports JAX: only now
+    from resflax.runs.run_folder import RunFolder
 
     export_weights(RunFolder(Path(options.run)), Path(options.file), print)
 

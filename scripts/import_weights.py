@@ -1,25 +1,25 @@
-"""Makes a run folder of weights from torchvision, timm or pytorch_resnet_cifar10.
+"""Makes a run folder from weights of torchvision, timm or pytorch_resnet_cifar10.
 
 usage: import_weights.py FILE --model NAME|EXPERIMENT --run-dir DIR [--classes N]
                          [--mean X ... --std X ...] [--data.FIELD VALUE ...]
 
   FILE                 .safetensors, or a state dict in .pth, .th or .pt (these need PyTorch)
-  --model NAME         the network: a published one, such as resnet50 or densenet121
-  --model EXPERIMENT   or that of a Python file that declares `experiment = Experiment(...)`
+  --model NAME         a published network, such as resnet50 or densenet121
+  --model EXPERIMENT   or a Python file that declares `experiment = Experiment(...)`
   --run-dir DIR        the new folder
   --classes N          draw a new classifier for N classes
-  --mean, --std        of the colours the network expects, a number in [0, 1] for each channel
-                       (default: what FILE says, else ImageNet's)
-  --data.FIELD VALUE   the data the network is for: --data.name cifar100 (default: ImageNet or
-                       CIFAR-10, as the network's layout, or the experiment's)
+  --mean, --std        mean and standard deviation of the colours that the network expects, a number
+                       in [0, 1] for each channel (default: those that FILE notes, or ImageNet's)
+  --data.FIELD VALUE   the data that the network is for, such as --data.name cifar100 (default: the
+                       experiment's; for a published network ImageNet or CIFAR-10)
 
-scripts/evaluate.py DIR measures it; scripts/train.py EXPERIMENT --initialize-from DIR trains on.
+scripts/evaluate.py DIR measures the network; scripts/train.py EXPERIMENT --initialize-from DIR
+continues to train it.
 """
 
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated
 
@@ -27,18 +27,20 @@ import tyro
 from tyro.conf import FlagConversionOff, Positional, arg
 
 from resflax import CIFAR10, Experiment, ImageNet
-from resflax.command_line import load_experiment, parse, run
 from resflax.declarations.data import Data
 from resflax.errors import UsageError
 from resflax.models.zoo import named
+from resflax.terminal.command import run
+from resflax.terminal.experiment_files import load_experiment
+from resflax.terminal.options import parse, value_of
 
 
 @dataclass(frozen=True)
 class Options:
-    """Makes a run folder of weights from torchvision, timm or pytorch_resnet_cifar10."""
+    """Makes a run folder from weights of torchvision, timm or pytorch_resnet_cifar10."""
 
     file: Annotated[Positional[str], arg(metavar="FILE")]
-    """.safetensors, or a state dict in .pth, .th or .pt (these need PyTorch)."""
+    """A .safetensors file, or a state dict in .pth, .th or .pt (these need PyTorch)."""
 
     data: Annotated[Data, FlagConversionOff]
 
@@ -49,19 +51,20 @@ class Options:
     """The new folder."""
 
     classes: int | None = None
-    """Draw a new classifier for so many classes, if the file's is for another number."""
+    """Draw a new classifier for this number of classes, if the file's is for another number."""
 
     mean: tuple[float, ...] | None = None
-    """Of the colours the network expects, in [0, 1]. None: what the file says, else ImageNet's."""
+    """Mean of the colours that the network expects: a number in [0, 1] for each channel. None: the
+    mean that the file notes, or ImageNet's."""
 
     std: tuple[float, ...] | None = None
-    """Their standard deviations."""
+    """Standard deviation of these colours: a number for each channel."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Imports, and prints what was done."""
-    model = _value(arguments, "--model")
-    experiment = None if model is None else _experiment(model)
+    """Imports the weights and prints what was done."""
+    model = value_of("--model", arguments)  # decides the defaults of the other options
+    experiment = None if model is None else _experiment_of(model)
     options = parse(
         Options,
         arguments,
@@ -74,9 +77,9 @@ def main(arguments: Sequence[str]) -> None:
     )
     assert experiment is not None, "--model was parsed"
     if (options.mean is None) != (options.std is None):
-        raise UsageError("--mean and --std belong together, and one of them is not given")
-    from resflax.pretrained import Colours, import_weights  # imports JAX: only now
-    from resflax.training.run_folder import RunFolder
+        raise UsageError("--mean and --std belong together, but only one of them is given")
+    from resflax.runs.pretrained import Colours, import_weights  # imports JAX: only now
+    from resflax.runs.run_folder import RunFolder
 
     import_weights(
         Path(options.file),
@@ -88,24 +91,14 @@ def main(arguments: Sequence[str]) -> None:
     )
 
 
-def _value(arguments: Sequence[str], option: str) -> str | None:
-    """What an option is given, before the others are parsed: it decides their defaults."""
-    for argument, following in zip_longest(arguments, arguments[1:], fillvalue=""):
-        if argument == option:
-            return following
-        if argument.startswith(f"{option}="):
-            return argument.removeprefix(f"{option}=")
-    return None
+def _experiment_of(model: str) -> Experiment:
+    """The experiment of the new run folder. It has the network and its data, and trains nothing.
 
-
-def _experiment(model: str) -> Experiment:
-    """An experiment of the network and the data it was made for; its training does not count.
-
-    The name keeps it apart from the experiment that trains the network.
+    Its name differs from that of the experiment that trains the network.
     """
     if model.endswith(".py"):
-        found = load_experiment(Path(model))
-        return dataclasses.replace(found, name=f"imported-{found.name[:90]}")
+        experiment = load_experiment(Path(model))
+        return dataclasses.replace(experiment, name=f"imported-{experiment.name[:90]}")
     net = named(model)
     data = CIFAR10() if net.layout == "cifar" else ImageNet()
     return Experiment(name=f"imported-{model}", model=net, data=data, batch_size=256, steps=1)

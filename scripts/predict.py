@@ -1,4 +1,4 @@
-"""What a trained network takes pictures for: the five most probable classes of each."""
+"""Predicts the five most probable classes of each picture with a trained network."""
 
 import json
 import sys
@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from resflax.command_line import Flag, one_line, parse, run
 from resflax.errors import UsageError
+from resflax.terminal.command import message_line, run
+from resflax.terminal.options import Flag, parse
 
 if TYPE_CHECKING:
     from resflax.evaluation.predict import Prediction
@@ -19,53 +20,55 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Options:
-    """Says what a trained network takes pictures for, from the run's newest good checkpoint."""
+    """Predicts the classes of pictures with the newest good checkpoint of a run."""
 
     run: Annotated[Positional[str], arg(metavar="RUN")]
     """A run folder, finished or not."""
 
     images: Annotated[Positional[tuple[str, ...]], arg(metavar="IMAGE [IMAGE ...]")]
-    """Picture files. Each is turned as its EXIF says, brought to the channels that the network
-    was trained on, and resized and cropped to the centre of the size it was trained on."""
+    """Picture files. Each picture is turned as its EXIF orientation says, converted to the channels
+    that the network was trained on, and resized and cropped around its centre to the size that it
+    was trained on."""
 
     data_dir: str | None = None
-    """Where the run's data lies now, for the classes' names. None: where the experiment says."""
+    """Folder where the run's data is now; it supplies the names of the classes. None: the folder
+    that the experiment declares."""
 
     json: Flag = False
     """Print one JSON array and nothing else."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Predicts, and prints the classes; exits with 2 if there were files that are no pictures."""
+    """Prints the classes of the pictures. Exits with 2 if a file could not be read as a picture."""
     options = parse(Options, arguments)
     if not options.images:
         raise UsageError("name at least one picture: predict.py RUN IMAGE [IMAGE ...]")
     from resflax.evaluation.predict import Prediction, predict  # imports JAX: only now
-    from resflax.training.display import Display
-    from resflax.training.run_folder import RunFolder
+    from resflax.runs.run_folder import RunFolder
+    from resflax.terminal.display import Display
 
     paths = [Path(image) for image in options.images]
     with Display(Console(stderr=options.json)) as display:
-        found = predict(RunFolder(Path(options.run)), paths, options.data_dir, display)
-    good = [one for one in found if isinstance(one, Prediction)]
+        results = predict(RunFolder(Path(options.run)), paths, options.data_dir, display)
+    predictions = [result for result in results if isinstance(result, Prediction)]
     if options.json:
-        print(json.dumps([one.to_json() for one in good]))
+        print(json.dumps([prediction.to_json() for prediction in predictions]))
     else:
-        for one in good:
-            print(_in_words(one))
-    bad = [one for one in found if not isinstance(one, Prediction)]
-    for unread in bad:
-        print(one_line(f"error: {unread.path}: {unread.reason}"), file=sys.stderr)
-    if bad:
+        for prediction in predictions:
+            print(_in_words(prediction))
+    unreadable = [result for result in results if not isinstance(result, Prediction)]
+    for file in unreadable:
+        print(message_line(f"error: {file.path}: {file.reason}"), file=sys.stderr)
+    if unreadable:
         sys.exit(2)
 
 
-def _in_words(found: "Prediction") -> str:
-    height, width = found.seen
-    size = "{}x{}".format(*found.size)
-    seen = size if found.size == found.seen else f"{size}, resized and cropped to {height}x{width}"
-    lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in found.guesses]
-    return "\n".join([f"{found.path} ({seen})", *lines])
+def _in_words(prediction: "Prediction") -> str:
+    sizes = "{}x{}".format(*prediction.size)
+    if prediction.size != prediction.seen:
+        sizes += ", resized and cropped to {}x{}".format(*prediction.seen)
+    lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
+    return "\n".join([f"{prediction.path} ({sizes})", *lines])
 
 
 if __name__ == "__main__":

@@ -1,19 +1,22 @@
-"""Prepares a set of pictures for training: downloaded, or from a folder of class folders.
+"""Prepares a set of pictures for training, from the TFDS catalogue or from a folder.
 
 usage: prepare_data.py NAME [--data-dir DIR]
        prepare_data.py FOLDER --name NAME [--data-dir DIR] [--test-split NAME]
 
-  NAME           cifar10, cifar100, svhn_cropped, imagenet2012, or any other image set of the
-                 TensorFlow Datasets catalogue; needs TensorFlow: pip install -e '.[prepare]'
-  FOLDER         has train/CLASS/*.jpg and val/CLASS/*.jpg; needs nothing else
-  --name NAME    what the set is to be called
-  --data-dir DIR where sets are kept (default: $TFDS_DATA_DIR, else ~/tensorflow_datasets)
-  --test-split   the folder's other split (default: val)
+  NAME           cifar10, cifar100, svhn_cropped, imagenet2012 or any other image set of the
+                 TensorFlow Datasets catalogue, which is downloaded; this needs TensorFlow:
+                 pip install -e '.[prepare]'
+  FOLDER         a folder with train/CLASS/*.jpg and val/CLASS/*.jpg
+  --name NAME    the name of the set that is made from the folder
+  --data-dir DIR the folder that holds all sets (default: $TFDS_DATA_DIR, or else
+                 ~/tensorflow_datasets)
+  --test-split   the folder with the pictures that are not for training (default: val)
 
-Interrupted, the same command goes on. Of a set that is prepared it compares the files with their
-sha256 sums. Without a network: prepare on a machine that has one, and copy DIR/NAME.
+After an interruption, the same command continues with what is missing. If the set is already
+prepared, the command compares its files with their sha256 sums. If a machine has no internet
+access, prepare the set on one that has, and copy DIR/NAME.
 
-exit codes: 0 done; 2 it cannot be done, and why
+exit codes: 0 the set is ready; 2 it cannot be prepared, and the reason is printed
 """
 
 import sys
@@ -25,52 +28,60 @@ from typing import Annotated
 from rich.console import Console
 from tyro.conf import Positional, arg
 
-from resflax.command_line import parse, run
 from resflax.errors import UsageError
+from resflax.terminal.command import run
+from resflax.terminal.display import Display
+from resflax.terminal.options import parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Prepares a set of pictures for training: downloaded, or from a folder of class folders."""
+    """Prepares a set of pictures for training, from the TFDS catalogue or from a folder."""
 
     source: Annotated[Positional[str], arg(metavar="NAME|FOLDER")]
     """A set of the TFDS catalogue, or a folder with train/CLASS/*.jpg and val/CLASS/*.jpg."""
 
     name: str | None = None
-    """What the set made from a folder is to be called."""
+    """The name of the set that is made from a folder."""
 
     data_dir: str | None = None
-    """Where sets are kept. None: $TFDS_DATA_DIR, else ~/tensorflow_datasets."""
+    """The folder that holds all sets. None: $TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
 
     test_split: str = "val"
-    """The folder's split that is not for training."""
+    """The folder with the pictures that are not for training."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prepares, and says how to train on it."""
+    """Prepares the set, and prints the options with which to train on it."""
     if {"-h", "--help"} & set(arguments):
         print((__doc__ or "").strip())
         sys.exit(0)
     options = parse(Options, arguments)
-    from resflax.data.preparation import default_data_dir, prepare_folder, prepare_published
-    from resflax.training.display import Display
+    from resflax.data.prepared_sets import default_data_dir  # imports TFDS: only now
 
     data_dir = Path(options.data_dir).expanduser() if options.data_dir else default_data_dir()
-    source = Path(options.source).expanduser()
     with Display(Console()) as display:
-        # In the folder of sets, a set's name is no folder of pictures.
-        at_its_place = options.source == source.name and Path.cwd() == data_dir.resolve()
-        if source.is_dir() and (options.name is not None or not at_its_place):
-            if options.name is None:
-                raise UsageError(f"{source} is a folder: say with --name what to call the set")
-            folder = prepare_folder(
-                source, options.name, data_dir, display.say, display.items, options.test_split
-            )
-        elif "/" in options.source and not options.source.replace("/", "").isidentifier():
-            raise UsageError(f"{source} is no folder, and no name of a set")
-        else:
-            folder = prepare_published(options.source, data_dir, display.say)
+        folder = _prepare(options, data_dir, display)
     print(f"{folder} is ready: --data.name {folder.parent.name} --data.data-dir {data_dir}")
+
+
+def _prepare(options: Options, data_dir: Path, display: Display) -> Path:
+    """Prepares the named set, or the folder of pictures; returns the folder of the set."""
+    from resflax.data.preparation.picture_folders import prepare_folder
+    from resflax.data.preparation.published_sets import prepare_published
+
+    source = Path(options.source).expanduser()
+    # Inside the folder of all sets, a name means a prepared set and not a folder of pictures.
+    names_a_set = options.source == source.name and Path.cwd() == data_dir.resolve()
+    if source.is_dir() and (options.name is not None or not names_a_set):
+        if options.name is None:
+            raise UsageError(f"{source} is a folder; name the new set with --name")
+        return prepare_folder(
+            source, options.name, data_dir, display.say, display.items, options.test_split
+        )
+    if "/" in options.source and not options.source.replace("/", "").isidentifier():
+        raise UsageError(f"{source} is neither a folder nor the name of a set")
+    return prepare_published(options.source, data_dir, display.say)
 
 
 if __name__ == "__main__":

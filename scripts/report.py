@@ -1,4 +1,4 @@
-"""Tables and pictures of runs and sweeps: one HTML page, with CSV and Markdown beside it."""
+"""Writes tables and plots of runs and sweeps: one HTML page, and its tables as CSV and Markdown."""
 
 import sys
 from collections.abc import Sequence
@@ -8,46 +8,48 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.command_line import Flag, parse, run
 from resflax.errors import UsageError
+from resflax.terminal.command import run
+from resflax.terminal.options import Flag, parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Reports runs and sweeps on one HTML page, with its tables as CSV and Markdown beside it."""
+    """Reports runs and sweeps on one HTML page, and writes its tables as CSV and Markdown."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
-    """Run folders, sweep folders, or folders of either."""
+    """Run folders, sweep folders, or folders that contain these."""
 
     output: str = "report.html"
-    """The page; replaced if it is there."""
+    """Path of the page; an existing file is replaced."""
 
     diagnostics: Flag = False
-    """Look into the network of the first finished run of every variant: layer responses,
-    gradients, feature reuse, mistakes, ..."""
+    """Add diagnostics of one network per variant, that of its first finished run: layer responses,
+    gradients, feature reuse, mistakes and more."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Writes the report, and prints where it is."""
+    """Writes the report, and prints the paths of its files."""
     options = parse(Options, arguments)
-    from resflax.report.build import write_report  # imports matplotlib: only now
-    from resflax.report.collect import collect, group
+    # Imported here, so that help and mistakes are answered before matplotlib is loaded.
+    from resflax.report.build import write_report
+    from resflax.report.collect import collect_runs, form_seed_groups
 
     output = Path(options.output)
     if output.suffix != ".html":
         raise UsageError(f"--output is {options.output!r}; it must end in .html")
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
-    runs = collect([Path(folder) for folder in options.folders])
-    groups, sections = group(runs), []
+    runs = collect_runs([Path(folder) for folder in options.folders])
+    groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
-        from resflax.report.diagnostics import diagnose  # imports JAX: only now
+        from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
 
-        for variant in groups:
-            for done in variant.finished[:1]:
-                title = f"{variant.label}, seed {done.experiment.seed}"
-                print(f"looking into {title}", file=sys.stderr)
-                sections.append(diagnose(done.path, title))
+        for group in groups:
+            for finished_run in group.finished[:1]:
+                title = f"{group.label}, seed {finished_run.experiment.seed}"
+                print(f"inspecting {title}", file=sys.stderr)
+                sections.append(draw_diagnostics(finished_run.path, title))
     for path in write_report(output, runs, groups, sections):
         print(path)
 

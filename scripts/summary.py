@@ -1,17 +1,18 @@
-"""Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory.
+"""Shows the layers of a network: output shapes, parameters, multiply-adds and memory.
 
 usage: summary.py EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
        summary.py zoo [--json]
 
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
-  NAME           a published network, such as resnet50 (on 224x224x3 pictures of 1000 classes)
-                 or densenet_bc_100_12 (on 32x32x3 pictures of 10 classes)
-  zoo            every published network in one table, beside the figures in print
+  NAME           a published network, such as resnet50 (for 224x224x3 pictures of 1000 classes)
+                 or densenet_bc_100_12 (for 32x32x3 pictures of 10 classes)
+  zoo            a table of all published networks, with the printed figures beside the counts
   --json         print one JSON object and nothing else
-  --FIELD VALUE  replaces a field of the experiment: --model.depth 56; of a published network,
-                 those that begin with --model
+  --FIELD VALUE  replaces a field of the experiment, such as --model.depth 56; a published
+                 network has only the fields that begin with --model
 
-summary.py EXPERIMENT|NAME --help lists every field with the value it has there.
+summary.py EXPERIMENT|NAME --help lists every field with its value in that experiment
+or network.
 """
 
 import json
@@ -20,7 +21,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from resflax.command_line import (
+from resflax.terminal.command import run
+from resflax.terminal.options import (
     ExperimentFile,
     Flag,
     NetworkName,
@@ -28,13 +30,12 @@ from resflax.command_line import (
     OverriddenModel,
     parse,
     parse_with_network,
-    run,
 )
 
 
 @dataclass(frozen=True)
 class Options:
-    """Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory."""
+    """Shows the layers of a network: output shapes, parameters, multiply-adds, memory."""
 
     file: ExperimentFile
     """A Python file that declares `experiment = Experiment(...)`."""
@@ -47,7 +48,7 @@ class Options:
 
 @dataclass(frozen=True)
 class NamedOptions:
-    """Shows what a network is made of: layers, output shapes, parameters, multiply-adds, memory."""
+    """Shows the layers of a network: output shapes, parameters, multiply-adds, memory."""
 
     name: NetworkName
     """A published network."""
@@ -60,34 +61,38 @@ class NamedOptions:
 
 @dataclass(frozen=True)
 class ZooOptions:
-    """Shows every published network in one table, beside the figures in print."""
+    """Shows a table of all published networks, with the printed figures beside the counts."""
 
     json: Flag = False
     """Print one JSON array and nothing else."""
 
 
 def zoo(options: ZooOptions) -> None:
-    """Prints all published networks."""
-    from resflax.models.comparison import count, rows, table  # imports JAX: only now
+    """Prints the table of all published networks."""
+    from resflax.models.comparison import (  # imports JAX
+        comparison_rows,
+        comparison_table,
+        summarize_published,
+    )
     from resflax.models.zoo import NAMES
-    from resflax.training.display import Display
+    from resflax.terminal.display import Display
 
     with Display(Console(stderr=options.json)) as display:
-        summaries = count(display.items(NAMES, "counting"))
+        summaries = summarize_published(display.items(NAMES, "counting"))
     if options.json:
-        print(json.dumps(rows(summaries)))
+        print(json.dumps(comparison_rows(summaries)))
     else:
-        Console().print(table(summaries))
+        Console().print(comparison_table(summaries))
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Prints the summary."""
+    """Prints the summary of a network, or the table of all published ones."""
     if list(arguments[:1]) == ["zoo"]:
         zoo(parse(ZooOptions, arguments[1:]))
         return
     options = parse_with_network(Options, NamedOptions, arguments, usage=__doc__ or "")
-    from resflax.data.source import describe  # imports JAX: only now
-    from resflax.models.summary import summarize, table, to_json
+    from resflax.data.description import describe
+    from resflax.models.summary import summarize, summary_table, summary_to_json  # imports JAX
     from resflax.models.zoo import TASKS
 
     if isinstance(options, NamedOptions):
@@ -100,9 +105,9 @@ def main(arguments: Sequence[str]) -> None:
             experiment.model, facts.num_classes, facts.image_shape, dtype=experiment.precision
         )
     if options.json:
-        print(json.dumps(to_json(summary)))
+        print(json.dumps(summary_to_json(summary)))
     else:
-        Console().print(table(summary, title=title))
+        Console().print(summary_table(summary, title))
 
 
 if __name__ == "__main__":

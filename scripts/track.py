@@ -1,4 +1,4 @@
-"""Sends runs and sweeps to TensorBoard or Weights & Biases, from their metrics.jsonl."""
+"""Sends finished or unfinished runs to TensorBoard or Weights & Biases."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
-from resflax.command_line import parse, run
 from resflax.errors import UsageError
-from resflax.report.collect import collect
-from resflax.report.trackers import TRACKERS, send
+from resflax.report.collect import collect_runs
+from resflax.report.trackers import TRACKERS, send_runs
+from resflax.terminal.command import run
+from resflax.terminal.options import parse
 
 
 @dataclass(frozen=True)
@@ -18,22 +19,23 @@ class Options:
     """Sends runs and sweeps to TensorBoard or Weights & Biases, from their metrics.jsonl."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
-    """Run folders, sweep folders, or folders of either."""
+    """Run folders, sweep folders, or folders that contain these."""
 
     to: Literal["tensorboard", "wandb"] = "tensorboard"
-    """tensorboard: event files; wandb: Weights & Biases, offline with WANDB_MODE=offline."""
+    """tensorboard writes event files; wandb sends the runs to Weights & Biases, or only writes them
+    to disk if WANDB_MODE=offline is set."""
 
     output: str = "tracked"
-    """Folder for the event files, or for W&B's own."""
+    """Folder for the event files of TensorBoard or the files of Weights & Biases."""
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Sends them, and says where they are."""
+    """Sends the runs, and prints how many there were and where they are."""
     options = parse(Options, arguments)
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
-    runs = collect([Path(folder) for folder in options.folders])
-    send(runs, TRACKERS[options.to](Path(options.output)))
+    runs = collect_runs([Path(folder) for folder in options.folders])
+    send_runs(runs, TRACKERS[options.to](Path(options.output)))
     print(f"{len(runs)} runs are in {options.output}")
 
 

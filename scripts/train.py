@@ -1,4 +1,4 @@
-"""Trains an experiment, or continues it where it was cut off.
+"""Trains an experiment, or continues it where it was interrupted.
 
 usage: train.py EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
        train.py --from RUN [--run-dir DIR] [--FIELD VALUE ...]
@@ -9,14 +9,14 @@ usage: train.py EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
   --hosts HOSTS  trains on several hosts together, with the same command on each:
                  ADDRESS:PORT,COUNT,NUMBER, or auto (TPU pods; SLURM and Open MPI
                  with a task for each GPU)
-  --FIELD VALUE  replaces a field of the experiment: --seed 3 --model.depth 56
+  --FIELD VALUE  replaces a field of the experiment, such as --seed 3 --model.depth 56
                  --optimizer.learning-rate 0.05; --steps replaces --epochs and
-                 the other way round
+                 vice versa
 
 train.py EXPERIMENT --help lists every field with the value it has in that file.
 
-In a folder that holds an unfinished run of the same experiment, the run is continued; in one
-that holds the finished run, nothing is done. Ctrl-C, SIGTERM and SIGUSR1 save first.
+If the folder holds an unfinished run of the same experiment, that run is continued; if the run
+is finished, nothing is done. On Ctrl-C, SIGTERM and SIGUSR1 the run is saved before it ends.
 
 exit codes: 0 done; 1 a failure while running; 2 bad usage, experiment or data;
             130, 143 and 138 ended by Ctrl-C, SIGTERM or SIGUSR1, after saving
@@ -30,13 +30,15 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from resflax.command_line import ExperimentFile, Overridden, parse_with_experiment, run
 from resflax.errors import UsageError
+from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
+from resflax.terminal.command import run
+from resflax.terminal.options import ExperimentFile, Overridden, parse_with_experiment
 
 
 @dataclass(frozen=True)
 class Options:
-    """Trains an experiment, or continues it where it was cut off."""
+    """Trains an experiment, or continues it where it was interrupted."""
 
     file: ExperimentFile
     """A Python file that declares `experiment = Experiment(...)`."""
@@ -54,14 +56,18 @@ class Options:
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains, and prints the result and where it lies."""
-    options = parse_with_experiment(Options, arguments, usage=__doc__ or "")
-    from resflax.training import hosts
-    from resflax.training.run_folder import RunFolder, default_path, describe_result
-    from resflax.training.session import train  # imports JAX: only now
+    """Trains, and prints the result and the folder of the run."""
+    options = parse_with_experiment(
+        Options,
+        arguments,
+        usage=__doc__ or "",
+        read_run=lambda path: RunFolder(path).read_experiment(),
+    )
+    from resflax.devices import hosts
+    from resflax.runs.session import train  # imports JAX: only now
 
     experiment = options.experiment
-    path = Path(options.run_dir) if options.run_dir else default_path(experiment)
+    path = Path(options.run_dir) if options.run_dir else default_run_path(experiment)
     if (
         options.from_run
         and not options.run_dir

@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from whole_runs import EXPERIMENT, run
@@ -84,3 +85,32 @@ def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
     from streamed import damaged_folder
 
     return damaged_folder(tmp_path_factory.mktemp("damaged"))
+
+
+@pytest.fixture
+def tiny(experiment: Path) -> Any:
+    """That experiment itself."""
+    from resflax.terminal.experiment_files import load_experiment
+
+    return load_experiment(experiment)
+
+
+@pytest.fixture
+def train(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Trains in this process on so many devices, and returns what was printed."""
+    from runs_in_process import trainer  # imports JAX
+
+    return trainer(monkeypatch)
+
+
+@pytest.fixture(scope="session")
+def undisturbed_here(experiment: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The finished run on a device of this process: sums depend on its number of threads."""
+    from runs_in_process import trainer  # imports JAX
+
+    from resflax.terminal.experiment_files import load_experiment
+
+    folder = tmp_path_factory.mktemp("undisturbed_here") / "run"
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        trainer(monkeypatch)(load_experiment(experiment), folder)
+    return folder

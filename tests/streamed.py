@@ -1,43 +1,47 @@
-"""Small sets of pictures for the tests of streams, and batches taken of them."""
+"""Small sets of pictures for the tests of streamed data, and batches taken from them."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from photos import encode, photo
 from PIL import Image
-from test_pictures import encode, photo
-from test_source import prepare
+from small_sets import Example, prepare_set
 
 from resflax import ImageFolder, Streamed
-from resflax.data.feed import Order
-from resflax.data.records import open_records
-from resflax.data.stream import Pictures, Shuffled
+from resflax.data.encoded import open_splits
+from resflax.feeding.decoding import DecodedPictures, ShuffledPictures
+from resflax.feeding.order import ExampleOrder
 
 CLASSES = 4
 
+SMALL: dict[str, Any] = {"image_size": 16, "shorter_side": (18, 30), "test_shorter_side": 18}
+"""Fields of declarations for small pictures."""
 
-def made(count: int, seed: int = 0) -> list[tuple[bytes, int]]:
-    """Pictures of different sizes, gray ones and PNGs among them, and classes in turn."""
-    draw = np.random.default_rng(seed)
-    found = []
+
+def mixed_examples(count: int, seed: int = 0) -> list[Example]:
+    """Pictures of different sizes, some of them gray and some PNGs, with the classes in turn."""
+    generator = np.random.default_rng(seed)
+    examples = []
     for number in range(count):
-        height, width = draw.integers(20, 60, 2).tolist()
+        height, width = generator.integers(20, 60, 2).tolist()
         image = Image.fromarray(photo(height, width, seed=1000 * seed + number))
         image = image.convert("L") if number % 7 == 3 else image
-        found.append((encode(image, "png" if number % 5 == 4 else "jpeg"), number % CLASSES))
-    return found
+        encoded = encode(image, "png" if number % 5 == 4 else "jpeg")
+        examples.append((encoded, number % CLASSES))
+    return examples
 
 
 def small_set(data_dir: Path) -> Path:
-    """Prepares a set of 23 training and 9 test pictures in a folder, and returns that."""
-    prepare(data_dir, {"train": made(23), "test": made(9, seed=1)})
+    """Prepares a set of 23 training and 9 test pictures in a folder, and returns the folder."""
+    prepare_set(data_dir, {"train": mixed_examples(23), "test": mixed_examples(9, seed=1)})
     return data_dir
 
 
 def damaged_folder(root: Path) -> Path:
-    """Fills a folder with 23 and 9 pictures of which two and one are damaged, and returns it."""
+    """Fills a folder with 23 and 9 pictures, of which two and one are damaged, and returns it."""
     for split, count, bad in (("train", 23, (4, 11)), ("val", 9, (2,))):
-        for number, (encoded, label) in enumerate(made(count)):
+        for number, (encoded, label) in enumerate(mixed_examples(count)):
             folder = root / split / str(label)
             folder.mkdir(parents=True, exist_ok=True)
             content = encoded[: len(encoded) // 3] if number in bad else encoded
@@ -45,32 +49,39 @@ def damaged_folder(root: Path) -> Path:
     return root
 
 
-SMALL: dict[str, Any] = {"image_size": 16, "shorter_side": (18, 30), "test_shorter_side": 18}
-
-
-def declared(data_dir: Path, **fields: Any) -> Streamed:
+def declare_set(data_dir: Path, **fields: Any) -> Streamed:
+    """The declaration of a set that `small_set` has prepared."""
     return Streamed("pictures", str(data_dir), **(SMALL | fields))
 
 
-def training(data: Streamed, batch_size: int = 6, steps: int = 100, seed: int = 3, **more):
-    opened = open_records(data)
-    order = Order(len(opened.train), batch_size, seed)
-    return Shuffled(opened.train, data, opened.num_classes, order, steps, **more)
-
-
-def take(row: Shuffled, first: int, count: int, threads: int = 2) -> list[Pictures]:
-    coming = row.batches(first, threads, lambda pictures: pictures)
-    found = [next(coming) for _ in range(count)]
-    coming.close()
-    return found
-
-
-def assert_equal(one: list[Pictures], other: list[Pictures]) -> None:
-    assert len(one) == len(other) > 0
-    for a, b in zip(one, other, strict=True):
-        assert all(np.array_equal(x, y) for x, y in zip(a[:3], b[:3], strict=True))
-        assert a.bad == b.bad
-
-
-def of_folder(root: Path, **fields: Any) -> ImageFolder:
+def declare_folder(root: Path, **fields: Any) -> ImageFolder:
+    """The declaration of a folder of pictures."""
     return ImageFolder(data_dir=str(root), **(SMALL | fields))
+
+
+def training_pictures(
+    data: Streamed, batch_size: int = 6, steps: int = 100, seed: int = 3
+) -> ShuffledPictures:
+    """The training pictures of a declaration in their order."""
+    splits = open_splits(data)
+    order = ExampleOrder(len(splits.train), batch_size, seed)
+    return ShuffledPictures(splits.train, data, splits.num_classes, order, steps)
+
+
+def take_batches(
+    pictures: ShuffledPictures, first: int, count: int, threads: int = 2
+) -> list[DecodedPictures]:
+    """The batches of `count` steps from `first` on."""
+    coming = pictures.batches(first, threads, lambda batch: batch)
+    batches = [next(coming) for _ in range(count)]
+    coming.close()
+    return batches
+
+
+def assert_same_batches(batches: list[DecodedPictures], expected: list[DecodedPictures]) -> None:
+    """Checks that two lists of batches are equal, bad pictures included, and not empty."""
+    assert len(batches) == len(expected) > 0
+    for batch, expected_batch in zip(batches, expected, strict=True):
+        for array, expected_array in zip(batch[:3], expected_batch[:3], strict=True):
+            assert np.array_equal(array, expected_array)
+        assert batch.bad == expected_batch.bad

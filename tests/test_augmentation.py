@@ -1,4 +1,4 @@
-"""Augmentation on the device, against crops and mirrors written out in numpy."""
+"""Crops, mirrors and normalisation on the device, against numpy."""
 
 import jax
 import numpy as np
@@ -7,22 +7,18 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax.sharding import Mesh, PartitionSpec
 
-from resflax.data.augmentation import (
-    augment,
-    example_keys,
-    fit_normalization,
-    no_normalization,
-    normalize,
-)
+from resflax.data.augmentation.pipeline import crop_and_mirror, example_keys
+from resflax.data.normalization import fit_normalization, normalize
 from resflax.declarations.data import TFDS
 
 HEIGHT, WIDTH, CHANNELS = 6, 5, 3
 
-augment_jit = jax.jit(augment, static_argnums=2)
+crop_and_mirror_jit = jax.jit(crop_and_mirror, static_argnums=2)
 normalize_jit = jax.jit(normalize)
 
 Change = tuple[int, int, bool]
-"""Rows down, columns right, mirrored."""
+"""Rows by which the crop begins lower, columns by which it begins further right, and whether it is
+mirrored."""
 
 
 def pictures(count: int, seed: int = 0) -> np.ndarray:
@@ -35,33 +31,33 @@ def keys(count: int, seed: int = 0) -> jax.Array:
     return example_keys(jax.random.key(seed), 0, count)
 
 
-def cropped(picture: np.ndarray, padding: int, change: Change) -> np.ndarray:
-    """Padded with zeros, cropped, then mirrored."""
+def changed(picture: np.ndarray, padding: int, change: Change) -> np.ndarray:
+    """Pads the picture with zeros, crops it and then mirrors it."""
     rows, columns, mirrored = change
     padded = np.pad(picture, ((padding, padding), (padding, padding), (0, 0)))
     crop = padded[padding + rows :, padding + columns :][:HEIGHT, :WIDTH]
     return crop[:, ::-1] if mirrored else crop
 
 
-def changes(data: TFDS) -> list[Change]:
-    """All that the declaration allows."""
+def allowed_changes(data: TFDS) -> list[Change]:
+    """All changes that the declaration allows."""
     shifts = range(-data.crop_padding, data.crop_padding + 1)
     flips = [False, True] if data.flip else [False]
     return [(rows, columns, flip) for rows in shifts for columns in shifts for flip in flips]
 
 
-def found(images: np.ndarray, results: np.ndarray, data: TFDS) -> list[Change]:
-    """The one change that made each result of its image."""
-    made = []
+def changes_between(images: np.ndarray, results: np.ndarray, data: TFDS) -> list[Change]:
+    """The only change that turns each image into its result."""
+    changes = []
     for image, result in zip(images, results, strict=True):
-        hits = [
+        explanations = [
             change
-            for change in changes(data)
-            if np.array_equal(cropped(image, data.crop_padding, change), result)
+            for change in allowed_changes(data)
+            if np.array_equal(changed(image, data.crop_padding, change), result)
         ]
-        assert len(hits) == 1, f"{len(hits)} changes explain a result"
-        made += hits
-    return made
+        assert len(explanations) == 1, f"{len(explanations)} changes explain a result"
+        changes += explanations
+    return changes
 
 
 @pytest.mark.parametrize(
@@ -74,30 +70,31 @@ def found(images: np.ndarray, results: np.ndarray, data: TFDS) -> list[Change]:
     ],
     ids=["crop and flip", "crop", "flip", "nothing"],
 )
-def test_every_result_is_a_crop_and_every_crop_occurs_as_often(data: TFDS):
+def test_every_result_is_a_crop_and_all_crops_occur_equally_often(data: TFDS):
     count = 2000
     images = pictures(count)
     normalization = fit_normalization(images, data)
     normalized = np.asarray(normalize_jit(images, normalization))
-    results = np.asarray(augment_jit(normalized, keys(count), data))
+    results = np.asarray(crop_and_mirror_jit(normalized, keys(count), data))
     assert results.dtype == np.float32
-    made = found(normalized, results, data)
-    allowed = changes(data)
-    occurrences = np.array([made.count(change) for change in allowed])
+    changes = changes_between(normalized, results, data)
+    allowed = allowed_changes(data)
+    occurrences = np.array([changes.count(change) for change in allowed])
     expected = count / len(allowed)
-    # Deviation of a count: sqrt(expected). None of 25 is off by 5 deviations but 1 in 10**5 times.
+    # The standard deviation of a count is sqrt(expected). One of 25 counts is off by 5 deviations
+    # with a probability of 1 in 10**5.
     assert np.all(np.abs(occurrences - expected) < 5 * expected**0.5)
     if data.flip:
-        mirrored = sum(change[2] for change in made) / count
+        mirrored = sum(change[2] for change in changes) / count
         assert abs(mirrored - 0.5) < 4 * 0.5 / count**0.5
 
 
-def test_padding_is_zero_behind_the_normalisation():
+def test_padding_is_zero_after_the_normalisation():
     data = TFDS("x", crop_padding=WIDTH + 1)
     images = np.full((50, HEIGHT, WIDTH, CHANNELS), 255, np.uint8)
     images[::5] = 0
     normalized = normalize_jit(images, fit_normalization(images, data))
-    results = np.asarray(augment_jit(normalized, keys(50), data))
+    results = np.asarray(crop_and_mirror_jit(normalized, keys(50), data))
     outside = np.zeros((HEIGHT, WIDTH, CHANNELS), np.float32)
     assert any(np.array_equal(result, outside) for result in results)
     assert set(np.unique(results)) == {np.float32(0), *np.unique(np.asarray(normalized))}
@@ -105,45 +102,47 @@ def test_padding_is_zero_behind_the_normalisation():
 
 def test_changes_nothing_unless_declared():
     images = pictures(10).astype(np.float32)
-    assert np.array_equal(augment_jit(images, keys(10), TFDS("x")), images)
+    assert np.array_equal(crop_and_mirror_jit(images, keys(10), TFDS("x")), images)
 
 
 def test_another_key_makes_other_crops_and_the_same_key_the_same():
     data = TFDS("x", crop_padding=2, flip=True)
     images = pictures(50).astype(np.float32)
-    first, again, other = (np.asarray(augment_jit(images, keys(50, s), data)) for s in (0, 0, 1))
+    first, again, other = (
+        np.asarray(crop_and_mirror_jit(images, keys(50, s), data)) for s in (0, 0, 1)
+    )
     assert np.array_equal(first, again)
-    assert found(images, first, data) != found(images, other, data)
+    assert changes_between(images, first, data) != changes_between(images, other, data)
 
 
 @settings(deadline=None, max_examples=30)
 @given(first=st.integers(0, 12), seed=st.integers(0, 2**32 - 1))
-def test_an_example_is_the_same_in_every_share_of_the_batch(first: int, seed: int):
+def test_an_example_is_changed_in_the_same_way_in_every_share_of_the_batch(first: int, seed: int):
     data, key = TFDS("x", crop_padding=2, flip=True), jax.random.key(seed)
     images = pictures(16).astype(np.float32)
-    whole = augment_jit(images, keys(16, seed), data)
-    share = augment_jit(images[first : first + 4], example_keys(key, first, 4), data)
-    assert np.array_equal(share, whole[first : first + 4])
+    batch = crop_and_mirror_jit(images, keys(16, seed), data)
+    share = crop_and_mirror_jit(images[first : first + 4], example_keys(key, first, 4), data)
+    assert np.array_equal(share, batch[first : first + 4])
 
 
 @pytest.mark.parametrize("devices", [1, 2, 8])
-def test_an_example_is_the_same_on_any_number_of_devices(devices: int):
+def test_an_example_is_changed_in_the_same_way_on_any_number_of_devices(devices: int):
     data, key = TFDS("x", crop_padding=2, flip=True), jax.random.key(7)
     images = pictures(16).astype(np.float32)
-    whole = augment_jit(images, example_keys(key, 0, 16), data)
+    on_one_device = crop_and_mirror_jit(images, example_keys(key, 0, 16), data)
 
     def replica(share: jax.Array) -> jax.Array:
         first = jax.lax.axis_index("data") * len(share)
-        return augment(share, example_keys(key, first, len(share)), data)
+        return crop_and_mirror(share, example_keys(key, first, len(share)), data)
 
-    dealt = jax.shard_map(
+    sharded = jax.shard_map(
         replica,
         mesh=Mesh(np.array(jax.devices()[:devices]), ("data",)),
         in_specs=PartitionSpec("data"),
         out_specs=PartitionSpec("data"),
         check_vma=False,
     )
-    assert np.array_equal(jax.jit(dealt)(images), whole)
+    assert np.array_equal(jax.jit(sharded)(images), on_one_device)
 
 
 # --- Normalisation
@@ -178,11 +177,10 @@ def test_a_constant_channel_is_not_divided_by_zero():
     assert np.all(np.isfinite(normalized))
 
 
-@pytest.mark.parametrize("kind", ["channel", "pixel"])
-def test_no_normalisation_has_the_shapes_of_one(kind):
-    data, images = TFDS("x", normalization=kind), pictures(10)
-    none = no_normalization((HEIGHT, WIDTH, CHANNELS), data)
-    some = fit_normalization(images, data)
-    for one, other in zip(none, some, strict=True):
-        assert (one.shape, one.dtype) == (other.shape, other.dtype)
-    assert np.array_equal(normalize_jit(images, none), images.astype(np.float32))
+@pytest.mark.parametrize(
+    ("normalization", "shape"), [("channel", (CHANNELS,)), ("pixel", (HEIGHT, WIDTH, CHANNELS))]
+)
+def test_statistics_have_the_shape_of_their_kind(normalization, shape):
+    fitted = fit_normalization(pictures(10), TFDS("x", normalization=normalization))
+    assert (fitted.mean.shape, fitted.mean.dtype) == (shape, np.float32)
+    assert (fitted.scale.shape, fitted.scale.dtype) == ((CHANNELS,), np.float32)

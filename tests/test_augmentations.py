@@ -1,4 +1,4 @@
-"""Policies, jitter, lighting, erasing and mixing against Pillow and numpy."""
+"""Policies, colour jitter, lighting, erasing and mixing against Pillow and numpy."""
 
 import itertools
 
@@ -9,15 +9,11 @@ import pytest
 from PIL import Image, ImageEnhance, ImageOps
 
 from resflax import Augmentation, UsageError
-from resflax.data.augmentation import (
-    example_keys,
-    fit_normalization,
-    normalize,
-    training_pictures,
-)
-from resflax.data.augmentations import colour, mixing, policies
-from resflax.data.augmentations.erasing import ASPECT, erase
-from resflax.data.augmentations.operations import OPERATIONS, operate
+from resflax.data.augmentation import colour, mixing, policies
+from resflax.data.augmentation.erasing import ASPECT, erase
+from resflax.data.augmentation.operations import OPERATIONS, apply_operation
+from resflax.data.augmentation.pipeline import example_keys, training_images
+from resflax.data.normalization import fit_normalization, normalize
 from resflax.declarations.data import TFDS
 
 RNG = np.random.default_rng(0)
@@ -25,7 +21,7 @@ FILL = np.array([10, 120, 200], np.uint8)
 
 
 def smooth_picture(channels=3, height=24, width=20) -> np.ndarray:
-    """(H, W, C) uint8 with slopes in every channel, some noise, and not all of 0 to 255."""
+    """(H, W, C) uint8 with slopes in every channel and some noise, within a part of 0 to 255."""
     y, x = np.mgrid[:height, :width]
     waves = [np.sin(x / (3 + c)) + np.cos(y / (4 + c)) for c in range(channels)]
     noisy = np.stack(waves, -1) * 50 + 120 + RNG.normal(0, 4, (height, width, channels))
@@ -91,14 +87,14 @@ AMOUNTS = {
     "translate_y": (0.0, 0.25, -0.45),
     **dict.fromkeys(("brightness", "contrast", "color", "sharpness"), (0.1, 0.7, 1.0, 1.9)),
 }
-operate_jit = jax.jit(operate)
+apply_operation_jit = jax.jit(apply_operation)
 
 
 def test_every_operation_is_compared():
     assert PILLOW.keys() == set(OPERATIONS)
-    used = {row.operation for table in policies.TABLES.values() for row in table}
+    used = {row.operation for policy in policies.POLICIES.values() for row in policy}
     assert used == set(OPERATIONS)
-    assert {name: len(table) for name, table in policies.TABLES.items()} == {
+    assert {name: len(policy) for name, policy in policies.POLICIES.items()} == {
         "rand_augment": 14,
         "rand_augment_increasing": 15,
     }
@@ -106,21 +102,22 @@ def test_every_operation_is_compared():
 
 @pytest.mark.parametrize("name", OPERATIONS)
 @pytest.mark.parametrize("picture", [smooth_picture(3), smooth_picture(1), flat_picture()])
-def test_operations_are_pillows(name: str, picture: np.ndarray):
-    place, fill = jnp.int32(OPERATIONS.index(name)), FILL[: picture.shape[-1]]
+def test_operations_give_the_results_of_pillow(name: str, picture: np.ndarray):
+    operation, fill = jnp.int32(OPERATIONS.index(name)), FILL[: picture.shape[-1]]
     for amount in AMOUNTS.get(name, (0,)):
         expected = np.asarray(PILLOW[name](as_pillow(picture), amount)).reshape(picture.shape)
-        found = np.asarray(operate_jit(picture, place, jnp.float32(amount), fill))
-        assert found.dtype == np.uint8
-        apart = np.abs(found.astype(int) - expected)
-        # One level is rounding; on an edge that falls on a pixel's middle, all of it may be.
-        assert np.mean(apart.max(-1) > 1) <= (0.01 if name in ("rotate", "shear_x") else 0), amount
-        assert np.mean(apart > 0) < 0.6
+        result = np.asarray(apply_operation_jit(picture, operation, jnp.float32(amount), fill))
+        assert result.dtype == np.uint8
+        difference = np.abs(result.astype(int) - expected)
+        # One level comes from rounding. It can also move a source across the edge of the picture.
+        tolerated = 0.01 if name in ("rotate", "shear_x") else 0
+        assert np.mean(difference.max(-1) > 1) <= tolerated, amount
+        assert np.mean(difference > 0) < 0.6
 
 
 # --- RandAugment
 
-# Amounts at magnitude 6, as AutoAugment's ranges and timm's functions have them.
+# Amounts at magnitude 6, from AutoAugment's ranges and timm's functions.
 _GEOMETRIC = {"rotate": (-18, 18), "shear_x": (-0.18, 0.18), "shear_y": (-0.18, 0.18)}
 _ENHANCING = ("color", "contrast", "brightness", "sharpness")
 AT_SIX: dict[str, dict[str, tuple[float, ...]]] = {
@@ -144,28 +141,29 @@ AT_SIX: dict[str, dict[str, tuple[float, ...]]] = {
 }
 
 
-@pytest.mark.parametrize("policy", policies.TABLES)
-def test_the_table_is_drawn_from_evenly_with_the_amounts_of_its_source(policy):
+@pytest.mark.parametrize("policy", policies.POLICIES)
+def test_all_operations_are_equally_probable_with_the_amounts_of_their_source(policy):
     augmentation = Augmentation(policy=policy, policy_magnitude=6, policy_probability=0.5)
-    count, rows = 3000, len(policies.TABLES[policy])
-    drawn = jax.vmap(lambda key: policies.draw(key, augmentation))(keys(count))
-    operations, amounts, done = map(np.asarray, drawn)
-    found: dict[str, set[float]] = {}
+    count, expected_count = 3000, 3000 / len(policies.POLICIES[policy])
+    drawn = jax.vmap(lambda key: policies.draw_operation(key, augmentation))(keys(count))
+    operations, amounts, applied = map(np.asarray, drawn)
+    amounts_of: dict[str, set[float]] = {}
     for operation, amount in zip(operations, amounts, strict=True):
-        found.setdefault(OPERATIONS[operation], set()).add(round(float(amount), 4))
-    assert found == {
+        amounts_of.setdefault(OPERATIONS[operation], set()).add(round(float(amount), 4))
+    assert amounts_of == {
         name: {round(a, 4) for a in expected} for name, expected in AT_SIX[policy].items()
     }
-    each = np.bincount(operations)[np.unique(operations)]
-    assert np.all(np.abs(each - count / rows) < 5 * (count / rows) ** 0.5)
-    assert abs(done.mean() - 0.5) < 4 * 0.5 / count**0.5
+    counts = np.bincount(operations)[np.unique(operations)]
+    assert np.all(np.abs(counts - expected_count) < 5 * expected_count**0.5)
+    assert abs(applied.mean() - 0.5) < 4 * 0.5 / count**0.5
 
 
 def test_the_magnitude_varies_and_stays_in_its_range():
     augmentation = Augmentation(
         policy="rand_augment_increasing", policy_magnitude=9, policy_magnitude_std=2
     )
-    operations, amounts, _ = jax.vmap(lambda key: policies.draw(key, augmentation))(keys(4000))
+    draw = jax.vmap(lambda key: policies.draw_operation(key, augmentation))
+    operations, amounts, _ = draw(keys(4000))
     degrees = np.abs(np.asarray(amounts)[operations == OPERATIONS.index("rotate")])
     assert 0.25 < np.mean(degrees == 30) < 0.38  # 31 % of the normal distribution is above 10
     assert abs(np.median(degrees) - 27) < 1
@@ -178,17 +176,20 @@ def test_a_policy_is_its_operations_one_after_another():
     for key in keys(4):
         expected = picture
         for layer in range(3):
-            operation, amount, _ = policies.draw(jax.random.fold_in(key, layer), augmentation)
-            expected = operate_jit(expected, operation, amount, fill)
+            operation, amount, _ = policies.draw_operation(
+                jax.random.fold_in(key, layer), augmentation
+            )
+            expected = apply_operation_jit(expected, operation, amount, fill)
         np.testing.assert_allclose(run(key), np.asarray(expected).astype(int), atol=1)
 
 
 # --- Colour
 
 
-def blended(image: np.ndarray, what: int, amount: float) -> np.ndarray:
+def blended(image: np.ndarray, partner: int, amount: float) -> np.ndarray:
+    """The image blended with black (partner 0), its mean gray (1) or its gray picture (2)."""
     gray = image @ np.array([[0.299], [0.587], [0.114]])
-    return amount * image + (1 - amount) * (0, gray.mean(), gray)[what]
+    return amount * image + (1 - amount) * (0, gray.mean(), gray)[partner]
 
 
 def test_jitter_is_three_blends_in_any_order():
@@ -201,24 +202,24 @@ def test_jitter_is_three_blends_in_any_order():
         return np.asarray(jax.jit(jitter)(keys(60)))
 
     amounts = []
-    for what, name in enumerate(names):  # of each alone, its amount from the strongest pixel
-        change = picture - blended(picture, what, 0)
-        place = np.unravel_index(np.abs(change).argmax(), change.shape)
-        results = run(**{name: 0.4})[(slice(None), *place)]
-        amounts.append(1 + (results - picture[place]) / change[place])
+    for partner, name in enumerate(names):  # the amount of each alone, from the strongest pixel
+        change = picture - blended(picture, partner, 0)
+        strongest = np.unravel_index(np.abs(change).argmax(), change.shape)
+        results = run(**{name: 0.4})[(slice(None), *strongest)]
+        amounts.append(1 + (results - picture[strongest]) / change[strongest])
         assert np.all(np.abs(amounts[-1] - 1) <= 0.4001)
         assert np.ptp(amounts[-1]) > 0.6
-    seen = set()
+    orders_seen = set()
     for number, result in enumerate(run(**dict.fromkeys(names, 0.4))):
         distances = {}
         for order in itertools.permutations(range(3)):
             expected = picture
-            for what in order:
-                expected = blended(expected, what, amounts[what][number])
+            for partner in order:
+                expected = blended(expected, partner, amounts[partner][number])
             distances[order] = np.abs(result - expected).max()
         assert min(distances.values()) < 0.01
-        seen.add(min(distances, key=lambda order: distances[order]))
-    assert len(seen) == 6
+        orders_seen.add(min(distances, key=lambda order: distances[order]))
+    assert len(orders_seen) == 6
 
 
 def test_lighting_moves_along_the_principal_components():
@@ -237,7 +238,7 @@ def test_lighting_moves_along_the_principal_components():
 # --- Erasing and mixing
 
 
-def test_erasing_takes_one_rectangle_of_the_declared_form():
+def test_one_rectangle_of_the_declared_form_is_erased():
     height, width, count = 32, 40, 800
     image = jnp.ones((height, width, 2))
     erased = np.asarray(jax.jit(jax.vmap(lambda key: erase(image, key, 0.7)))(keys(count))) == 0
@@ -254,7 +255,7 @@ def test_erasing_takes_one_rectangle_of_the_declared_form():
 
 
 def mixed(augmentation: Augmentation, count=400, size=8):
-    """Pictures, and what many batches of them were mixed to, with the weights."""
+    """A batch of pictures, the results of mixing it many times, and the weights."""
     images = np.random.default_rng(1).random((4, size, size + 2, 3), np.float32)
     mix = jax.jit(jax.vmap(lambda key: mixing.mix(jnp.asarray(images), key, augmentation)))
     results, weights = mix(jax.random.split(jax.random.key(0), count))
@@ -299,15 +300,15 @@ def test_targets_are_those_of_timm():
     smoothed[np.arange(4), labels] += 0.9
     expected = 0.7 * smoothed + 0.3 * smoothed[[1, 0, 3, 2]]
     soft = Augmentation(mixup=0.1, label_smoothing=0.1)
-    found = mixing.soft_targets(jnp.asarray(labels), classes, weight, soft)
-    np.testing.assert_allclose(found, expected, atol=1e-6)
+    targets = mixing.soft_targets(jnp.asarray(labels), classes, weight, soft)
+    np.testing.assert_allclose(targets, expected, atol=1e-6)
     hard = Augmentation(mixup=0.1, label_smoothing=0.1, target_threshold=0.2)
-    found = mixing.soft_targets(jnp.asarray(labels), classes, weight, hard)
-    assert np.array_equal(found, expected > 0.2)
-    assert np.asarray(found).sum(1).tolist() == [2, 2, 1, 1]
+    targets = mixing.soft_targets(jnp.asarray(labels), classes, weight, hard)
+    assert np.array_equal(targets, expected > 0.2)
+    assert np.asarray(targets).sum(1).tolist() == [2, 2, 1, 1]
 
 
-# --- All of it
+# --- The whole pipeline
 
 GRAY = Augmentation(
     policy="rand_augment", policy_layers=1, brightness=0.4, contrast=0.4, random_erasing=0.5
@@ -322,19 +323,19 @@ def pictures(count, channels=3):
 def test_the_default_changes_nothing():
     images, data = jnp.asarray(pictures(4)), TFDS("x")
     normalization = fit_normalization(pictures(4), data)
-    found = training_pictures(images, keys(4), normalization, data, Augmentation())
-    assert np.array_equal(found, normalize(images, normalization))
+    results = training_images(images, keys(4), normalization, data, Augmentation())
+    assert np.array_equal(results, normalize(images, normalization))
     assert not Augmentation().softens
 
 
-def test_gray_pictures_have_all_but_what_needs_colours():
+def test_gray_pictures_are_changed_by_all_that_does_not_need_colours():
     GRAY.check_channels(1)
     images = pictures(4, 1)
     normalization = fit_normalization(images, DATA)
-    run = jax.jit(lambda images: training_pictures(images, keys(4), normalization, DATA, GRAY))
-    found = run(images)
-    assert found.shape == images.shape
-    assert np.all(np.isfinite(found))
+    run = jax.jit(lambda images: training_images(images, keys(4), normalization, DATA, GRAY))
+    results = run(images)
+    assert results.shape == images.shape
+    assert np.all(np.isfinite(results))
     for coloured in (Augmentation(saturation=0.3), Augmentation(lighting=0.3)):
         with pytest.raises(UsageError, match=r"^Augmentation.\w+ is 0.3; .* 3 channels.* 1$"):
             coloured.check_channels(1)

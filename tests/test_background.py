@@ -5,7 +5,7 @@ import threading
 import pytest
 
 from resflax import TrainingError
-from resflax.training.background import Background
+from resflax.runs.background import BackgroundWriter
 
 
 @pytest.fixture
@@ -26,7 +26,7 @@ def failing(gate):
 
 def test_what_follows_goes_on_until_the_next_piece(gate):
     done = []
-    background = Background()
+    background = BackgroundWriter()
     background.begin(lambda: done.append(gate.wait(60)))
     assert done == []  # and this thread is here
     gate.set()
@@ -37,7 +37,7 @@ def test_what_follows_goes_on_until_the_next_piece(gate):
 
 
 def test_a_failure_is_raised_once_where_it_is_asked_for(gate):
-    background = Background()
+    background = BackgroundWriter()
     background.begin(failing(gate))
     background.check()  # it has not failed yet
     gate.set()
@@ -49,7 +49,7 @@ def test_a_failure_is_raised_once_where_it_is_asked_for(gate):
 
 def test_a_failure_is_raised_before_another_piece_begins(gate):
     done = []
-    background = Background()
+    background = BackgroundWriter()
     background.begin(failing(gate))
     gate.set()
     with pytest.raises(TrainingError, match="the disk is full"):
@@ -59,7 +59,7 @@ def test_a_failure_is_raised_before_another_piece_begins(gate):
 
 def test_leaving_with_an_error_waits_and_keeps_that_error(gate):
     ended = []
-    with pytest.raises(ZeroDivisionError), Background() as background:  # noqa: PT012
+    with pytest.raises(ZeroDivisionError), BackgroundWriter() as background:  # noqa: PT012
         threading.Timer(0.2, gate.set).start()
         background.begin(lambda: ended.append(gate.wait(60)))
         raise ZeroDivisionError
@@ -68,7 +68,7 @@ def test_leaving_with_an_error_waits_and_keeps_that_error(gate):
 
 def test_pieces_of_several_runs_do_not_overlap(gate):
     order = []
-    one, other = Background(), Background()
+    one, other = BackgroundWriter(), BackgroundWriter()
     one.begin(lambda: order.append(gate.wait(60)))
     other.begin(lambda: order.append("other"))
     gate.set()

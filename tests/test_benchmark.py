@@ -1,17 +1,17 @@
-"""scripts/benchmark.py: what it measures, and that its contenders are the same networks."""
+"""scripts/benchmark.py measures training steps, and its contenders train the same networks."""
 
 import importlib.util
 import json
 
 import numpy as np
 import pytest
-from test_pictures import encode, photo
+from photos import encode, photo
 
 from resflax import DenseNet, ResNet
-from resflax.benchmark import loaders
 from resflax.benchmark.contender import Case
-from resflax.benchmark.naive import naive
-from resflax.benchmark.ours import ours
+from resflax.benchmark.module_step import resflax_contender
+from resflax.benchmark.naive import naive_contender
+from resflax.benchmark.other_loaders import load_by_tf_data, random_crop_by_pillow
 from resflax.models.summary import summarize
 
 
@@ -19,27 +19,27 @@ def case(model, side=8):
     return Case("net", model, (side, side, 3), 10, 4, "float32")
 
 
-def test_the_command_measures_and_says_where(script, tmp_path):
+def test_the_command_measures_and_records_the_machine(script, tmp_path):
     done = script(
         "benchmark", "resnet20", "--batch-size", 4, 8, "--repetitions", 2, "--output", "b.json"
     )
     assert done.returncode == 0, done.stderr
-    found = json.loads((tmp_path / "b.json").read_text())
-    mine = [result for result in found["results"] if result["implementation"] == "resflax"]
-    assert [result["batch_size"] for result in mine] == [4, 8]
-    for result in mine:
+    record = json.loads((tmp_path / "b.json").read_text())
+    results = [result for result in record["results"] if result["implementation"] == "resflax"]
+    assert [result["batch_size"] for result in results] == [4, 8]
+    for result in results:
         assert result["images_per_second"] == pytest.approx(
             result["batch_size"] / result["step_seconds"]
         )
         assert 0 < result["share_of_peak"] < 1
         assert result["memory_bytes"] > 4 * 269_722
         assert result["compile_seconds"] > result["step_seconds"]
-    assert found["environment"]["devices"]
+    assert record["environment"]["devices"]
     assert "resnet20" in done.stdout
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["resnet21"], "no network is named"),
         (["resnet20", "--batch-size", "0"], "--batch-size must be at least 1"),
@@ -48,16 +48,16 @@ def test_the_command_measures_and_says_where(script, tmp_path):
         (["resnet20", "--precision", "float8"], "float8"),
     ],
 )
-def test_mistakes_are_one_line(script, arguments, said):
+def test_mistakes_are_one_line(script, arguments, message):
     done = script("benchmark", *arguments)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ")
-    assert said in done.stderr
+    assert message in done.stderr
     assert done.stderr.count("\n") == 1
 
 
 @pytest.mark.parametrize("model", [ResNet(8), DenseNet(10, 4)])
-def test_the_naive_net_is_the_same_net(model):
+def test_the_naive_network_has_the_same_parameters(model):
     import jax
     import jax.numpy as jnp
 
@@ -75,14 +75,14 @@ def test_the_naive_net_is_the_same_net(model):
     assert sum(leaf.size for leaf in jax.tree.leaves(params)) == counted
 
 
-def test_only_what_has_a_naive_form_has_one():
-    assert naive(case(ResNet(8, shortcut="none"))) is None
-    assert naive(case(ResNet(8, order="full_pre"))) is None
-    assert naive(case(DenseNet(10, 4, compression=1.0))) is None
+def test_networks_without_a_naive_form_have_no_naive_contender():
+    assert naive_contender(case(ResNet(8, shortcut="none"))) is None
+    assert naive_contender(case(ResNet(8, order="full_pre"))) is None
+    assert naive_contender(case(DenseNet(10, 4, compression=1.0))) is None
 
 
-def test_steps_are_steps():
-    contender = ours(case(ResNet(8)))
+def test_a_contender_does_several_steps():
+    contender = resflax_contender(case(ResNet(8)))
     contender.steps(3)
     assert contender.compile_seconds > 0
 
@@ -90,29 +90,29 @@ def test_steps_are_steps():
 @pytest.mark.parametrize(
     "model", [ResNet(14), ResNet(8, shortcut="none"), DenseNet(16, 4)], ids=["A", "plain", "BC"]
 )
-def test_pytorchs_net_is_the_same_net(model):
+def test_the_pytorch_network_has_the_same_parameters(model):
     pytest.importorskip("torch")
-    from resflax.benchmark.peers import network, torchs
+    from resflax.benchmark.pytorch import torch_contender, torch_network
 
-    net = network(model, 10)
+    net = torch_network(model, 10)
     assert net is not None
     assert sum(p.numel() for p in net.parameters()) == summarize(model, 10, (8, 8, 3)).params
-    contender = torchs(case(model), compiled=False)
+    contender = torch_contender(case(model), compiled=False)
     assert contender is not None
     contender.steps(2)
-    assert network(ResNet(8, order="full_pre"), 10) is None
+    assert torch_network(ResNet(8, order="full_pre"), 10) is None
 
 
 JPEGS = [encode(photo(40 + number, 60, seed=number), "jpeg") for number in range(3)]
 
 
-def test_pillow_crops_at_random_and_always_the_same():
-    one, same, other = (
-        loaders.pillow(JPEGS[0], 24, np.random.default_rng(seed)) for seed in (0, 0, 1)
+def test_a_crop_by_pillow_depends_on_the_generator_alone():
+    first, same_seed, other_seed = (
+        random_crop_by_pillow(JPEGS[0], 24, np.random.default_rng(seed)) for seed in (0, 0, 1)
     )
-    assert (one.shape, one.dtype) == ((24, 24, 3), np.uint8)
-    np.testing.assert_array_equal(one, same)
-    assert not np.array_equal(one, other)
+    assert (first.shape, first.dtype) == ((24, 24, 3), np.uint8)
+    np.testing.assert_array_equal(first, same_seed)
+    assert not np.array_equal(first, other_seed)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
@@ -122,11 +122,11 @@ def test_tf_data_loads_batches_of_crops(monkeypatch):
     shapes: list[object] = []
     batch = tf.data.Dataset.batch
 
-    def noting(self, size):
+    def batch_and_note_shapes(self, size):
         batches = batch(self, size)
-        shapes.extend((found.shape, found.dtype) for found in batches.as_numpy_iterator())
+        shapes.extend((crops.shape, crops.dtype) for crops in batches.as_numpy_iterator())
         return batches
 
-    monkeypatch.setattr(tf.data.Dataset, "batch", noting)
-    assert loaders.tensorflows(JPEGS, 24, 4, 2, 10) == 10
+    monkeypatch.setattr(tf.data.Dataset, "batch", batch_and_note_shapes)
+    assert load_by_tf_data(JPEGS, 24, 4, 2, 10) == 10
     assert shapes == [((n, 24, 24, 3), np.uint8) for n in (4, 4, 2)]

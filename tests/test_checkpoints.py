@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from resflax import TrainingError
-from resflax.training.checkpoints import KEPT, MANIFEST, Checkpoints, verify
+from resflax.runs.checkpoints import KEPT, Checkpoints
+from resflax.runs.manifest import NAME, fault
 
 
 def state(number):
@@ -29,16 +30,16 @@ def folder(saved, tmp_path):
 
 
 def files(folder):
-    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != MANIFEST)
+    return sorted(p for p in folder.rglob("*") if p.is_file() and p.name != NAME)
 
 
-def found(folder):
+def newest_good(folder):
     said: list[str] = []
     return Checkpoints(folder).newest_good(said.append), said
 
 
 def test_what_was_saved_comes_back(folder):
-    step, said = found(folder)
+    step, said = newest_good(folder)
     assert (step, said) == (20, [])
     restored, notes = Checkpoints(folder).restore(20, state(0))
     np.testing.assert_array_equal(restored["params"]["kernel"], np.full((3, 5), 20, np.float32))
@@ -52,12 +53,12 @@ def test_a_flipped_bit_in_any_file_is_found(folder):
             continue
         middle = len(content) // 2
         path.write_bytes(content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :])
-        step, said = found(folder)
+        step, said = newest_good(folder)
         assert step == 10
         assert len(said) == 1
         assert path.name in said[0]
         path.write_bytes(content)
-    assert found(folder) == (20, [])
+    assert newest_good(folder) == (20, [])
 
 
 @pytest.mark.parametrize("damage", ["truncate", "empty", "remove", "add"])
@@ -70,21 +71,21 @@ def test_a_file_cut_emptied_lost_or_added_is_found(folder, damage):
         path.with_name("stranger").write_bytes(b"x")
     else:
         path.write_bytes(content[: len(content) // 2] if damage == "truncate" else b"")
-    step, said = found(folder)
+    step, said = newest_good(folder)
     assert step == 10
     assert len(said) == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b"null", b'{"a": 1}', b"\xff\xfe"])
 def test_a_damaged_manifest_is_found(folder, content):
-    (folder / "20" / MANIFEST).write_bytes(content)
-    assert verify(folder / "20") is not None
-    assert found(folder)[0] == 10
+    (folder / "20" / NAME).write_bytes(content)
+    assert fault(folder / "20") is not None
+    assert newest_good(folder)[0] == 10
 
 
 def test_a_save_that_was_cut_off_is_passed_over(folder):
-    (folder / "20" / MANIFEST).unlink()
-    step, said = found(folder)
+    (folder / "20" / NAME).unlink()
+    step, said = newest_good(folder)
     assert step == 10
     assert "not finished" in said[0]
     Checkpoints(folder).forget_after(10)
@@ -93,15 +94,15 @@ def test_a_save_that_was_cut_off_is_passed_over(folder):
 
 def test_all_damaged_is_refused_and_touches_nothing(folder):
     for step in ("10", "20"):
-        (folder / step / MANIFEST).write_text("{}")
+        (folder / step / NAME).write_text("{}")
     before = {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
     with pytest.raises(TrainingError, match="are damaged"):
-        found(folder)
+        newest_good(folder)
     assert before == {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 def test_damaged_ones_are_put_aside_and_their_step_can_be_saved_again(folder):
-    (folder / "20" / MANIFEST).write_text("{}")
+    (folder / "20" / NAME).write_text("{}")
     checkpoints = Checkpoints(folder)
     checkpoints.forget_after(10)
     assert checkpoints.steps() == [10]
@@ -119,7 +120,7 @@ def test_the_newest_few_are_kept(tmp_path):
 
 
 def test_nothing_saved_is_no_checkpoint(tmp_path):
-    assert found(tmp_path / "checkpoints") == (None, [])
+    assert newest_good(tmp_path / "checkpoints") == (None, [])
 
 
 def test_interruptions_do_not_push_out_what_a_run_would_go_back_to(tmp_path):

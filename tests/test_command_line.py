@@ -12,13 +12,9 @@ from typing import Any
 import pytest
 
 from resflax import Experiment, ResNet
-from resflax.command_line import (
-    ExperimentFile,
-    Overridden,
-    load_experiment,
-    parse_with_experiment,
-)
 from resflax.experiment import differences, from_json, to_json
+from resflax.terminal.experiment_files import load_experiment
+from resflax.terminal.options import ExperimentFile, Overridden, parse_with_experiment
 from tests.conftest import ROOT, Script
 
 SCRIPTS = ["train", "evaluate", "summary"]

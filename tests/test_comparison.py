@@ -1,8 +1,8 @@
-"""The table of all published networks: marks exactly the figures that are known not to fit."""
+"""The table of all published networks marks exactly the figures that are known not to fit."""
 
 import pytest
 
-from resflax.models.comparison import agrees, count, rows
+from resflax.models.comparison import agrees, comparison_rows, summarize_published
 from resflax.models.published import PUBLISHED
 from resflax.models.zoo import NAMES
 
@@ -19,7 +19,7 @@ from resflax.models.zoo import NAMES
         ("11,689,512", 11_689_511, False),
     ],
 )
-def test_a_count_agrees_with_print_if_it_rounds_to_it(printed, counted, expected):
+def test_a_count_agrees_with_a_printed_figure_if_it_rounds_to_it(printed, counted, expected):
     assert agrees(printed, counted) is expected
 
 
@@ -27,15 +27,15 @@ def test_only_known_networks_have_printed_figures():
     assert PUBLISHED.keys() <= set(NAMES)
 
 
-@pytest.mark.slow  # counts the 1202 layers too; test_counts has every count by itself
-def test_every_print_that_does_not_fit_has_its_reason_beside_it():
-    found = rows(count(NAMES))
-    assert [row["name"] for row in found] == list(NAMES)
-    off = {
+@pytest.mark.slow  # counts ResNet-1202 too; test_counts has each count by itself
+def test_every_printed_figure_that_does_not_fit_has_a_note_with_the_reason():
+    rows = comparison_rows(summarize_published(NAMES))
+    assert [row["name"] for row in rows] == list(NAMES)
+    differing = {
         row["name"]
-        for row in found
+        for row in rows
         for printed, counted in (("published_params", "params"), ("published_macs", "macs"))
         if row[printed] is not None and not agrees(row[printed], row[counted])
     }
-    assert off == {"preact_resnet1001", "resnet34", "resnet50", "resnet101", "resnet152"}
-    assert all(PUBLISHED[name].note for name in off)
+    assert differing == {"preact_resnet1001", "resnet34", "resnet50", "resnet101", "resnet152"}
+    assert all(PUBLISHED[name].note for name in differing)

@@ -1,8 +1,8 @@
 """Every network has exactly its paper's parameters and multiply-adds.
 
-`PUBLISHED` holds counts worked out apart from this code from the papers' tables and checked against
-torchvision's and other authors' published numbers; the functions below work out the others here,
-layer by layer, from the papers' descriptions.
+`PUBLISHED` holds counts that were derived from the papers' tables independently of this code, and
+checked against the numbers that torchvision and other authors publish. The functions below derive
+other counts layer by layer from the papers' descriptions.
 """
 
 from functools import cache
@@ -23,7 +23,7 @@ def summary(config: Model) -> Summary:
 
 
 def params(config: Model, kind: str) -> int:
-    return sum(row.params for row in summary(config).rows if row.kind == kind)
+    return sum(layer.params for layer in summary(config).layers if layer.kind == kind)
 
 
 class Counts(NamedTuple):
@@ -32,17 +32,17 @@ class Counts(NamedTuple):
     bn: int
     fc: int
     macs: int | None = None
-    """None: not in the sources."""
+    """None if the sources do not have it."""
 
 
 def cifar(depth: int, option: str) -> ResNet:
     shortcuts = {"A": "zero_pad", "B": "projection", "C": "projection_all", "plain": "none"}
-    return ResNet(depth, shortcut=shortcuts[option])  # type: ignore[arg-type]
+    return ResNet(depth, shortcut=shortcuts[option])
 
 
 def imagenet(depth: int, option: str = "B") -> ResNet:
     shortcuts = {"A": "zero_pad", "B": "projection", "plain": "none"}
-    return ResNet(depth, layout="imagenet", shortcut=shortcuts[option])  # type: ignore[arg-type]
+    return ResNet(depth, layout="imagenet", shortcut=shortcuts[option])
 
 
 def dense(depth: int, growth_rate: int, initial_channels: int | None = None) -> DenseNet:
@@ -102,14 +102,14 @@ PUBLISHED = {
 }
 
 
-LONG = {"ResNet-1202 B"}  # its option A is counted always
+SLOW = {"ResNet-1202 B"}  # its option A is always counted
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=pytest.mark.slow if name in LONG else ()) for name in PUBLISHED],
+    [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PUBLISHED],
 )
-def test_parameters_and_multiply_adds_are_the_published_nets(name):
+def test_parameters_and_multiply_adds_are_those_of_the_published_networks(name):
     config, conv, bn, fc, macs = PUBLISHED[name]
     assert params(config, "Conv") == conv
     assert params(config, "BatchNorm") == bn
@@ -118,8 +118,8 @@ def test_parameters_and_multiply_adds_are_the_published_nets(name):
     assert macs is None or summary(config).macs == macs
 
 
-# (counted, without batch norm, millions as printed). Which of the two rounds to what is printed
-# is a fact of each table; ResNet-1001's 10.2 leaves batch norm out.
+# (counted, without batch norm, millions as printed). Printed figures round the full count, except
+# that of ResNet-1001: its 10.2 leaves batch norm out.
 PRINTED = {
     "ResNet-20": (cifar(20, "A"), 269_722, 268_346, 0.27),
     "ResNet-32": (cifar(32, "A"), 464_154, 461_882, 0.46),
@@ -143,7 +143,7 @@ PRINTED = {
 
 
 @pytest.mark.parametrize("name", PRINTED)
-def test_the_count_rounds_to_what_the_paper_prints(name):
+def test_the_count_rounds_to_the_printed_figure(name):
     config, counted, without_bn, printed = PRINTED[name]
     assert summary(config).params == counted
     assert counted - params(config, "BatchNorm") == without_bn
@@ -156,26 +156,28 @@ def test_the_count_rounds_to_what_the_paper_prints(name):
     ("depth", "growth_rate", "count"),
     [(40, 12, 1_059_298), (100, 12, 7_083_538), (100, 24, 28_071_706)],
 )
-def test_a_stem_of_2k_maps_is_the_authors_code_and_not_their_table(depth, growth_rate, count):
+def test_a_stem_of_2k_maps_counts_as_in_the_authors_code_not_as_in_their_table(
+    depth, growth_rate, count
+):
     assert summary(dense(depth, growth_rate, 2 * growth_rate)).params == count
 
 
 @pytest.mark.parametrize(("depth", "gmacs"), [(50, 3.858), (101, 7.570), (152, 11.282)])
-def test_the_papers_stride_on_the_1x1_saves_multiply_adds(depth, gmacs):
+def test_a_stride_on_the_1x1_saves_multiply_adds_as_in_the_paper(depth, gmacs):
     # He et al. 2015, Table 1 prints 3.8, 7.6 and 11.3.
-    found = summary(ResNet(depth, layout="imagenet", stride_on="1x1"))
-    assert round(found.macs / 1e9, 3) == gmacs
-    assert found.params == summary(imagenet(depth)).params
+    counted = summary(ResNet(depth, layout="imagenet", stride_on="1x1"))
+    assert round(counted.macs / 1e9, 3) == gmacs
+    assert counted.params == summary(imagenet(depth)).params
 
 
 class Layer(NamedTuple):
-    """A convolution or dense layer, as the arithmetic below needs it."""
+    """The sizes of a convolution or dense layer from which its counts follow."""
 
     kernel: int
     inputs: int
     outputs: int
     side: int
-    """Of the output."""
+    """Height and width of the output."""
     groups: int = 1
     bias: bool = False
 
@@ -190,7 +192,10 @@ class Layer(NamedTuple):
 
 
 def bottlenecks(blocks, inner=64, groups=1):
-    """(convolutions of a bottleneck ImageNet net without stem and head, units (in, inner, out))."""
+    """The convolutions and the units (inputs, inner, outputs) of a bottleneck ImageNet network.
+
+    Stem and head are not among them.
+    """
     layers, units, inputs, side = [], [], 64, 56
     for stage, count in enumerate(blocks):
         width, outputs, before = inner * 2**stage, 256 * 2**stage, side
@@ -211,7 +216,7 @@ RESNET50 = (3, 4, 6, 3)
 
 
 def post_activation_norms(units):
-    """Channels under BN behind the stem and all convolutions, projections included."""
+    """Channels of the BN after the stem and after all convolutions, including projections."""
     projections = sum({outputs for _, _, outputs in units})
     return 64 + projections + sum(2 * inner + outputs for _, inner, outputs in units)
 
@@ -223,20 +228,21 @@ def post_activation_norms(units):
 def test_wide_and_grouped_bottlenecks(name, inner, groups, torchvision):
     layers, units = bottlenecks(RESNET50, inner, groups)
     layers += [STEM, HEAD]
-    found = summary(named(name))
-    assert found.params == torchvision
-    assert found.params == sum(x.params for x in layers) + 2 * post_activation_norms(units)
-    assert found.macs == sum(x.macs for x in layers)
+    counted = summary(named(name))
+    assert counted.params == torchvision
+    assert counted.params == sum(x.params for x in layers) + 2 * post_activation_norms(units)
+    assert counted.macs == sum(x.macs for x in layers)
 
 
 def test_resnet200_is_pre_activated():
-    # One BN before each convolution, but the first unit's is the stem's; one at the end.
+    # Each convolution has a BN before it, and the network has one at the end. The BN of the first
+    # unit is that of the stem.
     layers, units = bottlenecks((3, 24, 36, 3))
     layers += [STEM, HEAD]
     norms = 2048 + sum(inputs + 2 * inner for inputs, inner, _ in units)
-    found = summary(named("resnet200"))
-    assert found.params == sum(x.params for x in layers) + 2 * norms
-    assert found.macs == sum(x.macs for x in layers)
+    counted = summary(named("resnet200"))
+    assert counted.params == sum(x.params for x in layers) + 2 * norms
+    assert counted.macs == sum(x.macs for x in layers)
 
 
 def test_pool_first_changes_no_count():
@@ -247,14 +253,14 @@ def test_pool_first_changes_no_count():
 
 
 def test_resnet50_d():
-    # Three 3x3 convolutions in the stem; the pooled projections cost what the strided ones do.
+    # The stem has three 3x3 convolutions. Pooled projections cost as much as strided ones.
     deep = [Layer(3, 3, 32, 112), Layer(3, 32, 32, 112), Layer(3, 32, 64, 112)]
     config = ResNet(50, layout="imagenet", stem="deep", shortcut="projection_pooled")
-    base, found = summary(imagenet(50)), summary(config)
+    base, counted = summary(imagenet(50)), summary(config)
     more_norms = 2 * (32 + 32)
-    assert found.params == base.params - STEM.params + sum(x.params for x in deep) + more_norms
-    assert found.params == 25_576_264  # timm's resnet50d
-    assert found.macs == base.macs - STEM.macs + sum(x.macs for x in deep)
+    assert counted.params == base.params - STEM.params + sum(x.params for x in deep) + more_norms
+    assert counted.params == 25_576_264  # timm's resnet50d
+    assert counted.macs == base.macs - STEM.macs + sum(x.macs for x in deep)
 
 
 def test_squeeze_excitation():
@@ -262,10 +268,10 @@ def test_squeeze_excitation():
     dense_layers = [Layer(1, c, c // 16, 1, bias=True) for c in maps]
     dense_layers += [Layer(1, c // 16, c, 1, bias=True) for c in maps]
     base = summary(imagenet(50))
-    found = summary(ResNet(50, layout="imagenet", squeeze_excitation=16))
-    assert found.params == base.params + sum(x.params for x in dense_layers)
-    assert found.params == 28_088_024  # timm's seresnet50
-    assert found.macs == base.macs + sum(x.macs for x in dense_layers)
+    counted = summary(ResNet(50, layout="imagenet", squeeze_excitation=16))
+    assert counted.params == base.params + sum(x.params for x in dense_layers)
+    assert counted.params == 28_088_024  # timm's seresnet50
+    assert counted.macs == base.macs + sum(x.macs for x in dense_layers)
 
 
 @pytest.mark.parametrize("shortcut", ["exclusive_gating", "shortcut_gating"])
@@ -274,9 +280,9 @@ def test_a_gate_is_a_1x1_convolution_with_bias_in_every_unit(shortcut):
     gates = [Layer(1, 16, 16, 32, bias=True)] * n
     gates += [Layer(1, 16, 32, 16, bias=True)] + [Layer(1, 32, 32, 16, bias=True)] * (n - 1)
     gates += [Layer(1, 32, 64, 8, bias=True)] + [Layer(1, 64, 64, 8, bias=True)] * (n - 1)
-    found = summary(ResNet(110, shortcut=shortcut))
-    assert found.params == 1_727_962 + sum(x.params for x in gates)
-    assert found.macs == 252_887_680 + sum(x.macs for x in gates)
+    counted = summary(ResNet(110, shortcut=shortcut))
+    assert counted.params == 1_727_962 + sum(x.params for x in gates)
+    assert counted.macs == 252_887_680 + sum(x.macs for x in gates)
 
 
 @pytest.mark.parametrize("shortcut", ["constant_scaling", "dropout"])
@@ -295,14 +301,14 @@ def test_conv_shortcut_is_option_c():
 def test_every_order_has_one_bn_for_each_convolution(order):
     # He et al. 2016, Table 2 compares nets of the same size.
     assert summary(ResNet(20, order=order)).params == 269_722
-    # Projections have their own where the branch's last convolution has.
-    bare = order in ("bn_after_addition", "full_pre")
-    expected = 272_474 - bare * 2 * (32 + 64)
+    # A projection has a BN if the last convolution of the branch has one.
+    without_bn = order in ("bn_after_addition", "full_pre")
+    expected = 272_474 - without_bn * 2 * (32 + 64)
     assert summary(ResNet(20, shortcut="projection", order=order)).params == expected
 
 
 def dense_imagenet(blocks, k):
-    """(parameters, multiply-adds) of a DenseNet-BC with 1000 classes on 224x224x3."""
+    """Parameters and multiply-adds of a DenseNet-BC with 1000 classes on 224x224x3 pictures."""
     maps, side = 2 * k, 56
     layers, norms = [Layer(7, 3, maps, 112)], maps
     for block, depth in enumerate(blocks):
@@ -327,9 +333,9 @@ def dense_imagenet(blocks, k):
     ],
 )
 def test_imagenet_densenets(name, blocks, k, published):
-    found = summary(named(name))
-    assert (found.params, found.macs) == dense_imagenet(blocks, k)
-    assert found.params == published
+    counted = summary(named(name))
+    assert (counted.params, counted.macs) == dense_imagenet(blocks, k)
+    assert counted.params == published
 
 
 def test_activation_bytes_are_the_outputs_of_convolutions_norms_and_the_classifier():

@@ -1,9 +1,9 @@
-"""Crops: within the picture, as large as the papers say, and of the right part of it."""
+"""Crops lie within the picture, are as large as in the papers, and show the right part."""
 
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_pictures import encode, photo
+from photos import encode, photo
 
 from resflax import Streamed
 from resflax.data.crops import central_square, random_box, random_square
@@ -21,8 +21,8 @@ def test_random_boxes_lie_within_the_picture(height: int, width: int, seed: int)
 
 
 def test_random_boxes_have_the_areas_and_ratios_of_the_paper():
-    draw = np.random.default_rng(0)
-    boxes = np.array([random_box(500, 500, draw)[2:] for _ in range(4000)], float)
+    generator = np.random.default_rng(0)
+    boxes = np.array([random_box(500, 500, generator)[2:] for _ in range(4000)], float)
     area, ratio = boxes.prod(1) / 500**2, boxes[:, 1] / boxes[:, 0]
     assert np.min(area) < 0.1
     assert np.min(area) > 0.079
@@ -30,11 +30,11 @@ def test_random_boxes_have_the_areas_and_ratios_of_the_paper():
     assert 0.99 * 3 / 4 <= ratio.min() < 0.8
     assert 1.25 < ratio.max() <= 1.01 * 4 / 3
     assert abs(np.log(ratio).mean()) < 0.01
-    # Uniform areas; the largest are rarer, since boxes that do not fit are drawn again.
+    # Areas are uniform, but the largest are rarer, because boxes that do not fit are drawn again.
     assert abs(area[area < 0.5].mean() - 0.29) < 0.01
 
 
-def test_too_long_pictures_give_the_centre():
+def test_of_very_long_pictures_the_centre_is_taken():
     assert random_box(200, 2, np.random.default_rng(0)) == (98, 0, 3, 2)
     assert random_box(2, 200, np.random.default_rng(0)) == (0, 98, 2, 3)
 
@@ -44,11 +44,12 @@ def test_a_random_crop_is_that_part_of_the_picture():
     encoded, data = encode(ramp, "png"), Streamed("any", image_size=32)
     for seed in range(20):
         top, left, rows, columns = random_box(200, 250, np.random.default_rng(seed))
-        found = random_square(encoded, data, 32, np.random.default_rng(seed)).astype(int)
-        assert np.abs(found[:, 0, 0] - (top + (np.arange(32) + 0.5) * rows / 32 - 0.5)).max() <= 1
-        across = left + (np.arange(32) + 0.5) * columns / 32 - 0.5
-        assert np.abs(found[0, :, 1] - across).max() <= 1
-        assert (found[..., 2] == 7).all()
+        crop = random_square(encoded, data, 32, np.random.default_rng(seed)).astype(int)
+        source_rows = top + (np.arange(32) + 0.5) * rows / 32 - 0.5
+        source_columns = left + (np.arange(32) + 0.5) * columns / 32 - 0.5
+        assert np.abs(crop[:, 0, 0] - source_rows).max() <= 1
+        assert np.abs(crop[0, :, 1] - source_columns).max() <= 1
+        assert (crop[..., 2] == 7).all()
 
 
 def test_crops_of_scaled_jpegs_are_those_of_whole_ones():
@@ -57,8 +58,8 @@ def test_crops_of_scaled_jpegs_are_those_of_whole_ones():
     for seed in range(10):
         top, left, rows, columns = random_box(400, 600, np.random.default_rng(seed))
         expected = resize(decode(encoded)[top : top + rows, left : left + columns], 32, 32)
-        found = random_square(encoded, data, 32, np.random.default_rng(seed))
-        assert np.abs(found.astype(int) - expected).mean() < 4  # places are rounded to an eighth
+        crop = random_square(encoded, data, 32, np.random.default_rng(seed))
+        assert np.abs(crop.astype(int) - expected).mean() < 4  # boxes are rounded to scaled pixels
 
 
 def test_scale_crops_have_the_shorter_sides_that_are_declared():
@@ -67,10 +68,10 @@ def test_scale_crops_have_the_shorter_sides_that_are_declared():
     data = Streamed("any", image_size=60, crop="scale", shorter_side=(60, 240))
     steps, corners = [], set()
     for seed in range(60):
-        found = random_square(encoded, data, 60, np.random.default_rng(seed)).astype(float)
-        assert found.shape == (60, 60, 3)
-        steps.append((found[-3, 0, 0] - found[2, 0, 0]) / 55)  # source pixels for each of the crop
-        corners.add((found[0, 0, 0], found[0, 0, 1]))
+        crop = random_square(encoded, data, 60, np.random.default_rng(seed)).astype(float)
+        assert crop.shape == (60, 60, 3)
+        steps.append((crop[-3, 0, 0] - crop[2, 0, 0]) / 55)  # source pixels per pixel of the crop
+        corners.add((crop[0, 0, 0], crop[0, 0, 1]))
     sides = 120 / np.array(steps)
     assert 58 < np.min(sides) < 80
     assert 215 < np.max(sides) < 245
@@ -80,11 +81,9 @@ def test_scale_crops_have_the_shorter_sides_that_are_declared():
 def test_test_squares_are_the_centre_of_the_resized_picture():
     image = photo(60, 90)
     data = Streamed("any", image_size=20, test_shorter_side=30)
-    halves = image.reshape(30, 2, 45, 2, 3).mean((1, 3))
-    found = central_square(encode(image, "png"), data, 20)
-    assert np.abs(found - halves[5:25, 12:32]).max() <= 0.51
-    smaller = central_square(encode(image, "png"), data, 10)  # the same part
-    quarters = image.reshape(15, 4, 90 // 2, 2, 3)[:, :, :].mean(1).mean(2)
+    halved = image.reshape(30, 2, 45, 2, 3).mean((1, 3))
+    square = central_square(encode(image, "png"), data, 20)
+    assert np.abs(square - halved[5:25, 12:32]).max() <= 0.51
+    smaller = central_square(encode(image, "png"), data, 10)  # shows the same part
     assert smaller.shape == (10, 10, 3)
-    assert abs(smaller.mean() - found.mean()) < 3
-    assert quarters.shape[0] == 15
+    assert abs(smaller.mean() - square.mean()) < 3

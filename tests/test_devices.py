@@ -8,17 +8,20 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from resflax import SGD, DenseNet, Digits, ResNet, StepDecay, UsageError
-from resflax.data.augmentation import fit_normalization
-from resflax.data.feed import evaluation_batches
-from resflax.data.source import Split
+from resflax.data.in_memory import Split
+from resflax.data.normalization import fit_normalization
+from resflax.devices.parallel import AXIS, Devices
+from resflax.feeding.batch import gather_resident
+from resflax.feeding.resident import ResidentEvaluationFeed, evaluation_batches, to_devices
 from resflax.models import build
 from resflax.models.stacking import unstack
-from resflax.training.devices import Devices
-from resflax.training.measure import measure
-from resflax.training.optimizer import learning_rate, make_optimizer
-from resflax.training.resident import ResidentTest
+from resflax.training.many_steps import gathered
+from resflax.training.measurement import evaluation_step, measure_split
+from resflax.training.objective import Objective
+from resflax.training.optimizer import make_optimizer
+from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
-from resflax.training.step import AXIS, Examples, evaluation_step, train_step
+from resflax.training.step import train_step
 
 SHAPE = (8, 8, 1)
 BATCH = 32
@@ -33,6 +36,12 @@ def random_split(count=100, seed=0):
     return Split(images, rng.integers(0, 10, count).astype(np.int32))
 
 
+def resident_step(devices, objective, optimizer):
+    """The training step of an objective, given indices into a split on the devices."""
+    step = gathered(train_step(objective, optimizer), gather_resident)
+    return devices.parallelize(step, donate_state=True)
+
+
 def steps(model, parallel, count, *, synchronized, number=3, nesterov=True):
     """The state and the losses after a few steps."""
     split = random_split()
@@ -45,12 +54,12 @@ def steps(model, parallel, count, *, synchronized, number=3, nesterov=True):
     state = devices.replicate(
         initial_state(build(model, 10), optimizer, normalization, SHAPE, seed=0)
     )
-    examples = Examples(*devices.replicate((split.images, split.labels)))
-    step = devices.parallelize(train_step(module, optimizer, DATA), donate_state=True)
+    resident = to_devices(devices, split)
+    step = resident_step(devices, Objective(module, DATA), optimizer)
     losses = []
     for index in range(number):
-        batch = np.arange(index * BATCH, (index + 1) * BATCH, dtype=np.int32)
-        state, loss = step(state, examples, batch)
+        indices = np.arange(index * BATCH, (index + 1) * BATCH, dtype=np.int32)
+        state, loss = step(state, resident, devices.shard(indices))
         losses.append(float(loss))
     return jax.device_get(state), losses
 
@@ -116,9 +125,9 @@ def test_gradients_are_the_mean_over_devices_not_their_sum(parallel):
 
     devices = Devices(parallel, jax.devices()[:8])
     synchronized = build(RESNET, 10, axis_name=AXIS, synchronized=True)
-    step = devices.parallelize(train_step(synchronized, optimizer, data), donate_state=True)
-    examples = Examples(*devices.replicate((split.images, split.labels)))
-    stepped, _ = step(devices.replicate(state), examples, np.arange(BATCH, dtype=np.int32))
+    step = resident_step(devices, Objective(synchronized, data), optimizer)
+    indices = devices.shard(np.arange(BATCH, dtype=np.int32))
+    stepped, _ = step(devices.replicate(state), to_devices(devices, split), indices)
     assert_close(jax.device_get(stepped.params), by_hand, 2e-6)
     norms = flatten_dict(unstack(stepped.totals.kernel_gradient_norms))
     kernels = {p[:-1]: g for p, g in flatten_dict(unstack(moved)).items() if p[-1] == "kernel"}
@@ -142,19 +151,25 @@ def test_evaluation_counts_every_example_once_on_any_batch_and_devices(parallel)
     loss = np.mean(np.log(np.exp(logits).sum(1)) - logits[chosen])
     better = (logits > logits[chosen][:, None]).sum(1)
 
+    step = evaluation_step(module)
+
+    def evaluate(state, resident, given):
+        indices, weights = given
+        return step(state, gather_resident(resident, indices), weights)
+
     for count, batch_size in ((1, 53), (1, 8), (8, 16), (8, 64)):
         devices = Devices(parallel, jax.devices()[:count])
-        found = measure(
-            devices.parallelize(evaluation_step(module), donate_state=False),
+        means = measure_split(
+            devices.parallelize(evaluate, donate_state=False),
             devices.replicate(state),
-            ResidentTest(devices, split),
+            ResidentEvaluationFeed(devices, split),
             batch_size,
         )
-        assert found is not None
-        assert found.examples == 53
-        assert found.top1_error == np.mean(better >= 1)
-        assert found.top5_error == np.mean(better >= 5)
-        np.testing.assert_allclose(found.loss, loss, rtol=1e-5)
+        assert means is not None
+        assert means.examples == 53
+        assert means.top1_error == np.mean(better >= 1)
+        assert means.top5_error == np.mean(better >= 5)
+        np.testing.assert_allclose(means.loss, loss, rtol=1e-5)
 
 
 def test_a_batch_that_does_not_divide_is_refused_with_the_nearest_that_do():

@@ -12,19 +12,21 @@ import optax
 import pytest
 
 from resflax import DenseNet, Experiment, ResNet
-from resflax.data.source import Split
+from resflax.data.in_memory import Split
+from resflax.data.normalization import Normalization
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
 from resflax.diagnostics.gates import gate_values
 from resflax.diagnostics.gradients import gradient_norms, norms_over_training
+from resflax.diagnostics.inspected import InspectedNetwork, outputs, untrained
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
-from resflax.diagnostics.network import Network, outputs, untrained
 from resflax.diagnostics.propagation import signal_propagation
 from resflax.diagnostics.responses import layer_responses
 from resflax.diagnostics.reuse import feature_reuse
 from resflax.errors import UsageError
 from resflax.models import build
 from resflax.models.layers import Conv
+from resflax.training.state import initial_state
 
 
 def network(model, examples=6):
@@ -41,11 +43,11 @@ def network(model, examples=6):
         lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), dict(shapes)
     )
     variables["batch_stats"] = jax.tree.map(lambda x: 0.5 + jnp.abs(x), variables["batch_stats"])
-    return Network(experiment, module, variables, 1, pictures, images)
+    return InspectedNetwork(experiment, module, variables, 1, pictures, images)
 
 
 def convolve(x, kernel, stride=1):
-    """Padded by k // 2, written out tap by tap."""
+    """A convolution padded by k // 2, written out for each weight of the kernel."""
     k = kernel.shape[0]
     pad = k // 2
     x = np.pad(np.asarray(x, np.float64), ((0, 0), (pad, pad), (pad, pad), (0, 0)))
@@ -68,47 +70,47 @@ def plain():
 
 
 def by_hand(net):
-    """Responses and units' outputs of a plain ResNet-8, written out."""
+    """Responses (B, H, W, C) of every layer of a plain ResNet-8, written out."""
     params, stats = net.variables["params"], net.variables["batch_stats"]
-    found = {}
+    responses = {}
     x = convolve(net.images, params["stem_conv"]["kernel"])
     x = normalized(x, params["stem_norm"], stats["stem_norm"])
-    found["stem_conv"] = x
+    responses["stem_conv"] = x
     x = np.maximum(x, 0)
     for stage in (1, 2, 3):
         name = f"stage{stage}_unit1"
         for i, stride in ((1, 1 if stage == 1 else 2), (2, 1)):
             x = convolve(x, params[name][f"conv{i}"]["kernel"], stride)
             x = normalized(x, params[name][f"norm{i}"], stats[name][f"norm{i}"])
-            found[f"{name}.conv{i}"] = x
+            responses[f"{name}.conv{i}"] = x
             x = np.maximum(x, 0)
-    return found
+    return responses
 
 
-def test_layer_responses_are_taken_behind_bn_and_before_relu(plain):
+def test_layer_responses_are_taken_after_bn_and_before_relu(plain):
     expected = {name: x.std() for name, x in by_hand(plain).items()}
-    found = layer_responses(plain)
-    assert list(found) == list(expected)
-    assert found == pytest.approx(expected, rel=1e-4)
+    responses = layer_responses(plain)
+    assert list(responses) == list(expected)
+    assert responses == pytest.approx(expected, rel=1e-4)
 
 
-def test_layer_responses_without_bn_behind_are_the_convolutions():
+def test_layer_responses_without_bn_after_them_are_the_convolutions():
     net = network(ResNet(8, order="full_pre"))
-    found = layer_responses(net)
+    responses = layer_responses(net)
     convolved = outputs(net, lambda m: isinstance(m, Conv))
     three = {name: x.std() for name, x in convolved.items() if name[-5:] in ("conv1", "conv2")}
     assert len(three) == 6
-    del found["stem_conv"]  # which has BN behind it
-    assert found == pytest.approx(three, rel=1e-4)
+    del responses["stem_conv"]  # BN follows it
+    assert responses == pytest.approx(three, rel=1e-4)
 
 
-def test_responses_of_the_running_order_hold_for_every_family():
-    assert len(layer_responses(network(ResNet(8, shortcut="conv")))) == 7  # without the shortcuts
-    assert len(layer_responses(network(DenseNet(10, 4)))) == 4  # the 3x3 ones
+def test_every_family_has_responses_of_its_3x3_layers_alone():
+    assert len(layer_responses(network(ResNet(8, shortcut="conv")))) == 7
+    assert len(layer_responses(network(DenseNet(10, 4)))) == 4
     assert len(layer_responses(network(ResNet(11, block="bottleneck")))) == 4
 
 
-def test_norms_over_training_are_those_of_the_log():
+def test_norms_over_training_are_read_from_the_log():
     lines = [
         {"step": 5, "split": "train", "kernel_gradient_norms": {"a": 1.0, "b": 2.0, "c": 3.0}},
         {"step": 5, "split": "test"},
@@ -167,7 +169,7 @@ def test_signal_propagation_of_each_unit_and_its_branch():
     assert signals[1].branch_variance == pytest.approx(branch.var(0).mean(), rel=1e-4)
 
 
-def test_plain_nets_lose_no_variance_by_bn_and_dense_layers_have_no_branch():
+def test_dense_layers_and_transitions_have_no_branch():
     signals = signal_propagation(untrained(network(DenseNet(10, 4))))
     assert [s.name for s in signals] == [
         "block1_layer1", "transition1", "block2_layer1", "transition2", "block3_layer1",
@@ -200,10 +202,10 @@ def test_feature_reuse_is_the_mean_absolute_weight_from_each_source(bottleneck):
 
 def test_a_unit_whose_last_scale_and_bias_are_zero_is_dropped_already():
     net = network(ResNet(8), examples=64)
-    whole, without = errors_without_units(net)
+    with_all, without = errors_without_units(net)
     assert list(without) == [f"stage{i}_unit1" for i in (1, 2, 3)]
     logits = net.module.apply(net.variables, net.images, train=False)
-    assert whole == pytest.approx(np.mean(logits.argmax(1) != net.labels))
+    assert with_all == pytest.approx(np.mean(logits.argmax(1) != net.labels))
     for name in without:
         params = jax.tree.map(lambda x: x, net.variables["params"])
         params[name]["norm2"] = jax.tree.map(jnp.zeros_like, params[name]["norm2"])
@@ -236,11 +238,11 @@ def test_gates_are_the_sigmoid_of_their_convolution():
 
 def test_the_first_layer(plain):
     kernel = np.asarray(plain.variables["params"]["stem_conv"]["kernel"])
-    found = filters(plain)
-    assert found.shape == (16, 3, 3, 1)
-    assert found.min() == 0
-    assert found.max() == 1
-    assert np.array_equal(np.argsort(found[5].ravel()), np.argsort(kernel[..., 5].ravel()))
+    stretched = filters(plain)
+    assert stretched.shape == (16, 3, 3, 1)
+    assert stretched.min() == 0
+    assert stretched.max() == 1
+    assert np.array_equal(np.argsort(stretched[5].ravel()), np.argsort(kernel[..., 5].ravel()))
     maps = feature_maps(plain, 2)
     expected = convolve(plain.images, kernel)[2]
     assert np.allclose(maps, np.moveaxis(expected, -1, 0), atol=1e-4)
@@ -249,12 +251,12 @@ def test_the_first_layer(plain):
 def test_confusion_and_the_surest_mistakes():
     rng = np.random.default_rng(1)
     guessed, labels = rng.dirichlet(np.ones(4), 50), rng.integers(0, 4, 50)
-    found = confusion(labels, guessed)
+    counts = confusion(labels, guessed)
     for true in range(4):
         for guess in range(4):
             pairs = zip(labels, guessed, strict=True)
             count = sum(1 for label, p in pairs if label == true and max(p) == p[guess])
-            assert found[true, guess] == count
+            assert counts[true, guess] == count
     mistakes = surest_mistakes(labels, guessed, 5)
     wrong = [
         (max(p), i)
@@ -269,19 +271,17 @@ def test_confusion_and_the_surest_mistakes():
 
 def test_probabilities_are_the_networks(plain):
     logits = np.asarray(plain.module.apply(plain.variables, plain.images, train=False), float)
-    for row, found in zip(logits, probabilities(plain), strict=True):
-        weights = [math.exp(x - row.max()) for x in row]
-        assert found == pytest.approx([w / sum(weights) for w in weights], abs=1e-4)
+    for row, of_picture in zip(logits, probabilities(plain), strict=True):
+        exponentials = [math.exp(x - row.max()) for x in row]
+        expected = [x / sum(exponentials) for x in exponentials]
+        assert of_picture == pytest.approx(expected, abs=1e-4)
 
 
 def test_an_untrained_network_is_what_training_draws():
     net = network(ResNet(8))
     other = dataclasses.replace(net.experiment, seed=7)
     drawn = untrained(dataclasses.replace(net, experiment=other))
-    from resflax.data.augmentation import no_normalization
-    from resflax.training.state import initial_state
-
-    normalization = no_normalization((8, 8, 1), other.data)
+    normalization = Normalization(jnp.zeros(1), jnp.ones(1))
     state = initial_state(net.module, optax.sgd(0.1), normalization, (8, 8, 1), 7)
     same = jax.tree.map(np.allclose, drawn.variables["params"], state.params)
     assert jax.tree.all(same)

@@ -1,118 +1,35 @@
-"""Faults while a run is going: disks, numbers, memory, another machine. In this process."""
+"""Faults while a run is going: disks, memory, other devices, other data. In this process."""
 
 import dataclasses
 import errno
 import io
-import logging
 import os
 import shutil
-import signal
-import sys
-import threading
 import time
 
-import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
-import optax
 import orbax.checkpoint as ocp
 import pytest
 from rich.console import Console
-from whole_runs import assert_same, files, metrics, result, run
+from runs_in_process import interrupt_after_saving, once
+from whole_runs import assert_same, files, metrics, run
 
 from resflax import Digits, TrainingError, UsageError
-from resflax.command_line import load_experiment
-from resflax.data import source
-from resflax.data.augmentation import fit_normalization
-from resflax.data.feed import Order
+from resflax.data.description import describe
+from resflax.data.in_memory import load_dataset
+from resflax.devices import memory
 from resflax.errors import Interrupted
 from resflax.evaluation import evaluate
-from resflax.models.layers import BatchNorm, Conv
-from resflax.training import (
-    checkpoints,
-    environment,
-    feeds,
-    memory,
-    plan,
-    run_folder,
-    session,
-    step,
-)
-from resflax.training import metrics as log
-from resflax.training.devices import Devices
-from resflax.training.display import Display
-from resflax.training.loop import Run
-from resflax.training.nonfinite import explain
-from resflax.training.run_folder import RunFolder
-from resflax.training.state import initial_state
-from resflax.training.step import Examples, loss_of, train_step
+from resflax.feeding import feeds
+from resflax.feeding.order import ExampleOrder
+from resflax.runs import manifest, run_folder
+from resflax.runs import metrics as metrics_file
+from resflax.runs.checkpoints import Checkpoints
+from resflax.runs.run_folder import RunFolder
+from resflax.terminal.display import Display
 
 FULL = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-
-@pytest.fixture
-def tiny(experiment):
-    return load_experiment(experiment)
-
-
-@pytest.fixture
-def train(monkeypatch):
-    """Trains on so many devices, and returns what was printed."""
-    return here(monkeypatch)
-
-
-@pytest.fixture(scope="module")
-def undisturbed_here(experiment, tmp_path_factory):
-    """The finished run on a device of this process: sums depend on its number of threads."""
-    folder = tmp_path_factory.mktemp("undisturbed_here") / "run"
-    with pytest.MonkeyPatch.context() as monkeypatch:
-        here(monkeypatch)(load_experiment(experiment), folder)
-    return folder
-
-
-def here(monkeypatch):
-    """What the fixture `train` gives."""
-    monkeypatch.setattr(environment, "source_changes", lambda: "")
-    for owner, hook in ((threading, "excepthook"), (sys, "unraisablehook")):
-        monkeypatch.setattr(owner, hook, getattr(owner, hook))  # a failed save silences them
-    monkeypatch.setattr(logging.root.manager, "disable", 0)
-
-    def train(experiment, folder, devices=1):
-        chosen = jax.local_devices()[:devices]
-        monkeypatch.setattr(plan, "Devices", lambda parallel: Devices(parallel, chosen))
-        monkeypatch.setattr(jax, "devices", lambda: chosen)
-        said = io.StringIO()
-        session.train(experiment, RunFolder(folder), Console(file=said, width=500))
-        return said.getvalue()
-
-    return train
-
-
-def once(monkeypatch, owner, name, when):
-    """Makes a function raise what `when` returns for its arguments, until that was something."""
-    whole = getattr(owner, name)
-
-    def faulty(*arguments, **options):
-        error = when(*arguments, **options)
-        if error is None:
-            return whole(*arguments, **options)
-        monkeypatch.setattr(owner, name, whole)
-        raise error
-
-    monkeypatch.setattr(owner, name, faulty)
-
-
-def interrupt_after_saving(monkeypatch, at):
-    whole = Run.save
-
-    def save(self, state, step):
-        due = self.saved != step
-        whole(self, state, step)
-        if due and step == at:
-            signal.raise_signal(signal.SIGTERM)
-
-    monkeypatch.setattr(Run, "save", save)
 
 
 # Disks
@@ -121,9 +38,9 @@ def interrupt_after_saving(monkeypatch, at):
 @pytest.mark.parametrize(
     ("owner", "name", "when", "goes_on_from"),
     [
-        (log, "_dump", lambda line: FULL if line["step"] == 21 else None, 18),
+        (metrics_file, "_dump", lambda line: FULL if line["step"] == 21 else None, 18),
         (
-            checkpoints,
+            manifest,
             "write_atomically",
             lambda path, content: FULL if path.parent.name == "27" else None,
             18,
@@ -190,156 +107,9 @@ def test_steps_go_on_while_a_slow_disk_takes_a_checkpoint(
     assert begun[27] == 35  # the log when it was written
     assert_same(folder, undisturbed_here)
     ours, others = (
-        checkpoints.Checkpoints(run / "checkpoints").restore_arrays(27)
-        for run in (folder, undisturbed_here)
+        Checkpoints(run / "checkpoints").restore_arrays(27) for run in (folder, undisturbed_here)
     )
     jax.tree.map(np.testing.assert_array_equal, ours, others)
-
-
-# Numbers
-
-
-@pytest.fixture
-def poison(monkeypatch, tiny):
-    """Makes the loss of some batches NaN, in whatever step they come."""
-
-    def poison(*batches):
-        order = Order(1342, tiny.batch_size, tiny.seed)
-        bad = jnp.array([order.batch(batch) for batch in batches])
-
-        def poisoned(module, data, state, examples, indices, *recipe):
-            loss = loss_of(module, data, state, examples, indices, *recipe)
-            factor = jnp.where(jnp.any(jnp.all(indices == bad, axis=1)), jnp.nan, 1)
-
-            def wrong(params):
-                value, rest = loss(params)
-                return value * factor, rest
-
-            return wrong
-
-        monkeypatch.setattr(step, "loss_of", poisoned)
-
-    return poison
-
-
-def test_a_loss_that_is_not_finite_stops_the_run_and_harms_nothing(
-    tiny, undisturbed_here, tmp_path, train, poison, monkeypatch
-):
-    folder = tmp_path / "run"
-    poison(30)
-    with pytest.raises(TrainingError) as failure:
-        train(tiny, folder)
-    said = str(failure.value)
-    assert said.startswith("at step 31 (learning rate ")
-    assert "the loss is nan, and the outputs of all layers are finite" in said
-    assert said.endswith("the newest checkpoint, of step 27, is good")
-    assert metrics(folder)[-1]["step"] == 28
-    monkeypatch.setattr(step, "loss_of", loss_of)
-    assert "continuing from step 27" in train(tiny, folder)
-    assert_same(folder, undisturbed_here)
-
-
-def test_rollback_takes_the_data_behind_and_records_it(
-    tiny, undisturbed_here, tmp_path, train, poison, monkeypatch
-):
-    """Batch 30 is bad: steps 28 to 40 take batches 31 to 43, also if interrupted."""
-    tiny = dataclasses.replace(tiny, on_nonfinite="rollback")
-    poison(30)
-    said = train(tiny, tmp_path / "one")
-    assert "going back to step 27 and passing over the batches of 4 steps (1 of at most 3" in said
-    found = result(tmp_path / "one")
-    (rollback,) = found["rollbacks"]
-    assert (rollback["at"], rollback["to"]) == (31, 27)
-    marks = [(line["step"], line["split"]) for line in metrics(tmp_path / "one")]
-    assert marks == [(line["step"], line["split"]) for line in metrics(undisturbed_here)]
-    assert found["params_sha256"] != result(undisturbed_here)["params_sha256"]
-
-    interrupt_after_saving(monkeypatch, 36)
-    with pytest.raises(Interrupted):
-        train(tiny, tmp_path / "other")
-    assert "continuing from step 36" in train(tiny, tmp_path / "other")
-    assert_same(tmp_path / "other", tmp_path / "one")
-    assert result(tmp_path / "other")["rollbacks"] == [rollback]
-
-
-@pytest.mark.slow
-def test_rollbacks_end(tiny, tmp_path, train, poison):
-    """The fourth failure behind one checkpoint is the last; those before it are forgiven."""
-    tiny = dataclasses.replace(tiny, on_nonfinite="rollback")
-    poison(3, 20, 21, 22, 23)
-    with pytest.raises(TrainingError, match="the run went back to step 9 3 times already"):
-        train(tiny, tmp_path / "run")
-
-
-SHAPE = (8, 8, 1)
-
-
-class Root(nn.Module):
-    """A network whose gradient is infinite behind its last convolution, but not its loss."""
-
-    @nn.compact
-    def __call__(self, images, *, train):
-        x = Conv(4, 3, name="conv")(images)
-        x = BatchNorm(name="norm")(x, train=train)
-        return nn.Dense(10, name="head")(jnp.sqrt(0 * jnp.mean(x, (1, 2))))
-
-
-def state_for(module):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (64, *SHAPE), dtype=np.uint8)
-    examples = Examples(jnp.array(images), jnp.array(rng.integers(0, 10, 64), jnp.int32))
-    normalization = fit_normalization(images, Digits())
-    return initial_state(module, optax.sgd(0.1, 0.9), normalization, SHAPE, 0), examples
-
-
-@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
-def test_a_failed_step_changes_nothing_and_neither_do_those_after_it(parallel):
-    module = Root()
-    state, examples = state_for(module)
-    devices = Devices(parallel, jax.devices()[:2])
-    before = jax.device_get(state)
-    examples = Examples(*devices.replicate(tuple(examples)))
-    run_step = devices.parallelize(
-        train_step(module, optax.sgd(0.1, 0.9), Digits()), donate_state=True
-    )
-    state = devices.replicate(state)
-    for _ in range(3):
-        state, loss = run_step(state, examples, np.arange(32, dtype=np.int32))
-        assert np.isnan(loss)
-        after = jax.device_get(state)
-        assert after.failed
-        same = jax.tree.map(np.array_equal, after.replace(failed=before.failed), before)
-        assert all(jax.tree.leaves(same))
-
-
-@pytest.mark.parametrize("parallel", ["pmap", "shard_map"])
-@pytest.mark.parametrize(
-    ("harm", "said"),
-    [
-        ("", "the gradient is not finite from layer norm down"),
-        ("head", "the first layer whose output is not finite is head"),
-        ("norm", "the first layer whose output is not finite is norm"),
-        ("picture", "the first layer whose output is not finite is conv"),
-    ],
-)
-def test_the_layer_where_it_began_is_named(parallel, harm, said):
-    module = Root()
-    state, examples = state_for(module)
-    if harm == "picture":
-        scale = state.normalization.scale * jnp.inf
-        state = state.replace(normalization=state.normalization._replace(scale=scale))
-    elif harm:
-        bias = state.params[harm]["bias"] + jnp.inf
-        state = state.replace(params=state.params | {harm: state.params[harm] | {"bias": bias}})
-    devices = Devices(parallel, jax.devices()[:2])
-    found = explain(
-        devices,
-        lambda *arguments: loss_of(module, Digits(), *arguments),
-        devices.replicate(state),
-        Examples(*devices.replicate(tuple(examples))),
-        np.arange(32, dtype=np.int32),
-    )
-    assert found.endswith(said), found
 
 
 # Memory
@@ -366,7 +136,7 @@ def test_memory_that_runs_out_later_is_one_line(
     count = iter(range(100))
     once(
         monkeypatch,
-        Order,
+        ExampleOrder,
         "batch",
         lambda self, step: error if next(count) == 30 else None,
     )
@@ -422,20 +192,19 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
     folder = tmp_path / "run"
     train(tiny, folder)
     (folder / "result.json").unlink()
-    whole = source.load
 
     def changed(*arguments):
-        dataset = whole(*arguments)
+        dataset = load_dataset(*arguments)
         dataset.train.labels[0] ^= 1
         return dataset
 
-    monkeypatch.setattr(feeds, "load", changed)
+    monkeypatch.setattr(feeds, "load_dataset", changed)
     with pytest.raises(UsageError, match="was trained on other pictures or labels"):
         train(tiny, folder)
 
 
 def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch):
-    facts = dataclasses.replace(source.describe(Digits()), num_classes=7)
+    facts = dataclasses.replace(describe(Digits()), num_classes=7)
     monkeypatch.setattr(evaluate, "describe", lambda data: facts)
     quiet = Display(Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):

@@ -10,18 +10,20 @@ from whole_runs import assert_same, files, result, run, start
 # Sleeps in the places where a process seldom is, to find it there when it is killed.
 SLOW = """
 import os, time
-from resflax.training import checkpoints, files, loop, resident
+from resflax.runs import checkpoints, loop, manifest
+from resflax import files
+from resflax.feeding import resident
 
 def slowly(function, seconds):
     def slow(*arguments, **options):
         time.sleep(seconds)
-        found = function(*arguments, **options)
+        result = function(*arguments, **options)
         time.sleep(seconds)
-        return found
+        return result
     return slow
 
 files.os = type("os", (), {**vars(os), "replace": staticmethod(slowly(os.replace, 0.05))})
-checkpoints._hashes = slowly(checkpoints._hashes, 0.1)
+manifest._hashes = slowly(manifest._hashes, 0.1)
 checkpoints.ocp.CheckpointManager.save = slowly(checkpoints.ocp.CheckpointManager.save, 0.1)
 resident.evaluation_batches = slowly(resident.evaluation_batches, 0.2)
 loop.params_sha256 = slowly(loop.params_sha256, 0.5)

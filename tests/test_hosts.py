@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from test_pictures import encode, photo
+from photos import encode, photo
 from whole_runs import metrics, result, run, start
 
 EXPERIMENT = """
@@ -35,12 +35,12 @@ experiment = Experiment(
 
 SLOW = """
 import time
-from resflax.training import loop
-advance = loop.Run._advance
+from resflax.runs import loop
+advance = loop.TrainingLoop._advance
 def slow(self, *args):
     time.sleep(0.2)
     return advance(self, *args)
-loop.Run._advance = slow
+loop.TrainingLoop._advance = slow
 """
 
 
@@ -82,14 +82,17 @@ def start_two_by_slurm(*arguments: object) -> list[subprocess.Popen[str]]:
 
 
 def end(hosts: list[subprocess.Popen[str]], code: int) -> list[tuple[str, str]]:
-    found = [host.communicate(timeout=300) for host in hosts]
-    assert [host.returncode for host in hosts] == [code, code], found
-    return [(_without_gloo(out), _without_gloo(err)) for out, err in found]
+    printed = [host.communicate(timeout=300) for host in hosts]
+    assert [host.returncode for host in hosts] == [code, code], printed
+    return [(_without_gloo(out), _without_gloo(err)) for out, err in printed]
 
 
 def _without_gloo(text: str) -> str:
-    """Without what the library that carries sums between CPUs says, in threads that mix lines."""
-    lines = [line for line in text.splitlines(True) if line.strip()]
+    """Removes what the library that carries sums between CPUs prints.
+
+    Its threads tear each other's lines apart, so that the number at the end may stand alone.
+    """
+    lines = [line for line in text.splitlines(True) if line.strip() and not line.strip().isdigit()]
     return "".join(line for line in lines if "[Gloo]" not in line and "peer ranks" not in line)
 
 
@@ -230,7 +233,7 @@ def test_a_failure_of_one_host_ends_all_soon(experiment: Path, tmp_path: Path):
     patch = """
 import jax
 from resflax.errors import UsageError
-from resflax.training import memory
+from resflax.devices import memory
 def fails(*args):
     if jax.process_index() == 1:
         raise UsageError("too large for the second host")
@@ -247,7 +250,7 @@ memory.check_fits = fails
 def test_sigterm_ends_a_host_that_is_not_training(experiment: Path, tmp_path: Path):
     patch = """
 import os, signal
-from resflax.training import session
+from resflax.runs import session
 def stopped(*args):
     os.kill(os.getpid(), signal.SIGTERM)
     raise AssertionError("SIGTERM was lost")

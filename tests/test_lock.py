@@ -15,12 +15,12 @@ import pytest
 from whole_runs import ROOT, files, run, start
 
 from resflax import UsageError
-from resflax.training.lock import NAME, locked, locked_anew
+from resflax.runs.lock import NAME, locked, locked_anew
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from resflax.training.lock import locked
+from resflax.runs.lock import locked
 with locked(Path(sys.argv[1]), print):
     print("held", flush=True)
     time.sleep(60)

@@ -1,4 +1,4 @@
-"""Memory of batches is used again, and never while something refers to it."""
+"""Memory of batches is used again, but never while something refers to it."""
 
 import gc
 
@@ -7,24 +7,25 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resflax.data.memory import Memory
+from resflax.feeding.buffers import BufferPool
 
 
-def where(array: np.ndarray) -> int:
+def address(array: np.ndarray) -> int:
     return array.__array_interface__["data"][0]
 
 
 def test_memory_is_used_again_when_its_array_is_gone():
-    memory = Memory()
-    first = memory.array(4, 8, 8, 3)
-    place = where(first)
-    assert where(memory.array(4, 8, 8, 3)) != place
+    pool = BufferPool()
+    first = pool.array(4, 8, 8, 3)
+    first_address = address(first)
+    assert address(pool.array(4, 8, 8, 3)) != first_address
     del first
-    assert place in {where(array) for array in (memory.array(4, 8, 8, 3), memory.array(4, 8, 8, 3))}
+    later = [pool.array(4, 8, 8, 3) for _ in range(2)]
+    assert first_address in {address(array) for array in later}
 
 
-def test_memory_is_writable_and_of_the_shape_that_was_asked_for():
-    array = Memory().array(2, 5, 5, 3)
+def test_arrays_are_writable_and_have_the_requested_shape():
+    array = BufferPool().array(2, 5, 5, 3)
     array[...] = 7
     assert (array.shape, array.dtype) == ((2, 5, 5, 3), np.uint8)
     assert array.flags.c_contiguous
@@ -32,22 +33,22 @@ def test_memory_is_writable_and_of_the_shape_that_was_asked_for():
 
 @settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from([64, 96]), st.integers(0, 5)), max_size=60))
-def test_what_is_kept_is_never_overwritten(asked: list[tuple[int, int]]):
-    memory = Memory()
+def test_arrays_in_use_are_never_overwritten(requests: list[tuple[int, int]]):
+    pool = BufferPool()
     kept: dict[int, tuple[np.ndarray, int]] = {}
-    for number, (size, slot) in enumerate(asked):
-        array = memory.array(2, size)
+    for number, (size, slot) in enumerate(requests):
+        array = pool.array(2, size)
         array[...] = number
-        kept[slot] = array[1, size // 2 :], number  # a view is enough to keep it
-        for part, content in kept.values():
-            assert (part == content).all()
+        kept[slot] = array[1, size // 2 :], number  # a view keeps the memory, too
+        for view, content in kept.values():
+            assert (view == content).all()
 
 
-def test_what_is_on_a_device_is_never_overwritten():
-    memory = Memory()  # devices that are the host may take the array's memory as it is
-    on_device = []
+def test_arrays_on_a_device_are_never_overwritten():
+    pool = BufferPool()
+    on_device = []  # where the device is the host, these may use the memory of the pool itself
     for number in range(20):
-        array = memory.array(64, 64)
+        array = pool.array(64, 64)
         array[...] = number
         on_device.append(jax.device_put(array))
         del array

@@ -14,12 +14,12 @@ from resflax import DenseNet, ResNet
 from resflax.declarations import models as declarations
 from resflax.models import build
 from resflax.models.layers import Layers, StochasticDepth
-from resflax.models.orders import ORDERS
-from resflax.models.shortcuts import SHORTCUTS
+from resflax.models.units import make_shortcut
+from resflax.orders import ORDERS
 
 KEY = jax.random.key(0)
 
-# Every network here runs a few times: compiling is what takes long, most of all random bits.
+# Every network here runs a few times, so compiling takes most of the time.
 jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
@@ -36,12 +36,12 @@ def initial(config: declarations.Model, classes: int = 10) -> dict:
 def shuffled(variables: dict, seed=0) -> dict:
     """Every variable given values of its own, variances positive."""
     random = np.random.default_rng(seed)
-    found = {}
+    others = {}
     for path, value in variables.items():
         drawn = random.normal(size=value.shape) * (0.2 if value.ndim < 4 else 0.1)
         leaf = path.split("/")[-1]
-        found[path] = np.float32(drawn + 1 if leaf in ("scale", "var") else drawn)
-    return found
+        others[path] = np.float32(drawn + 1 if leaf in ("scale", "var") else drawn)
+    return others
 
 
 # --- initial values ---------------------------------------------------------------------------
@@ -112,9 +112,9 @@ def test_zero_scales_start_every_branch_at_zero_and_still_learn(order):
     assert all(np.any(g != 0) for g in gradients.values())
 
 
-def test_orders_whose_branch_ends_in_bn_are_the_ones_declared():
-    declared = declarations._BRANCH_ENDS_IN_BN
-    assert [name for name, order in ORDERS.items() if order.last == ("norm",)] == list(declared)
+def test_two_orders_have_branches_that_end_in_bn():
+    ending = [name for name, order in ORDERS.items() if order.branch_ends_in_norm]
+    assert ending == ["post", "relu_only_pre"]
 
 
 # --- orders: He et al. 2016, Figure 4, written out ----------------------------------------------
@@ -192,25 +192,30 @@ def test_every_order_is_its_figure(order):
     module = build(ResNet(14, order=order), 10)
     images = np.random.default_rng(1).normal(size=(2, 13, 13, 3)).astype(np.float32)
     variables = shuffled(initial(ResNet(14, order=order)))
-    found = jit(lambda v: module.apply(v, images, train=False))(unflatten_dict(variables, sep="/"))
+    apply = jit(lambda variables: module.apply(variables, images, train=False))
+    logits = apply(unflatten_dict(variables, sep="/"))
     expected = Written(variables, order, units=2)(images)
-    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
+    np.testing.assert_allclose(logits, expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())
 
 
 # --- shortcuts: He et al. 2016, Figure 2 ---------------------------------------------------------
 
 
-def joined(config: ResNet, stride: int, features: int, *, train=False, **rngs):
-    """(x, F(x), their meeting, the shortcut's params) at an odd size, 4 maps to `features`."""
-    config = config.resolved()
-    module = SHORTCUTS[config.connection](config, Layers(), stride, True)
+def shortcut_module(config: ResNet, stride: int, layers: Layers | None = None) -> nn.Module:
+    """The shortcut of a unit by itself, as a linen module."""
+    return make_shortcut(config.resolved(), layers or Layers(), stride)
+
+
+def join(config: ResNet, stride: int, features: int, *, train=False, **rngs):
+    """(x, F(x), the shortcut's output, its params) at an odd size, from 4 to `features` maps."""
+    module: Any = shortcut_module(config, stride)
     random = np.random.default_rng(3)
     x = random.normal(size=(2, 5, 5, 4)).astype(np.float32)
     side = -(-5 // stride)
     branch = random.normal(size=(2, side, side, features)).astype(np.float32)
     variables = jit(lambda: module.init(KEY, x, branch, train=False))()
-    meeting = jit(lambda v: module.apply(v, x, branch, train=train, rngs=rngs))(variables)
-    return x, branch, np.asarray(meeting), variables.get("params", {})
+    output = jit(lambda v: module.apply(v, x, branch, train=train, rngs=rngs))(variables)
+    return x, branch, np.asarray(output), variables.get("params", {})
 
 
 def option_a(x, stride, features, before=0):
@@ -224,53 +229,53 @@ SHAPES = pytest.mark.parametrize(("stride", "features"), [(1, 4), (1, 9), (2, 8)
 
 @SHAPES
 def test_no_shortcut_is_the_branch(stride, features):
-    _, branch, meeting, _ = joined(ResNet(8, shortcut="none"), stride, features)
-    np.testing.assert_array_equal(meeting, branch)
+    _, branch, output, _ = join(ResNet(8, shortcut="none"), stride, features)
+    np.testing.assert_array_equal(output, branch)
 
 
 @SHAPES
 def test_option_a_pads_at_the_end_or_on_both_sides(stride, features):
-    x, branch, meeting, params = joined(ResNet(8, shortcut="zero_pad"), stride, features)
-    np.testing.assert_array_equal(meeting, option_a(x, stride, features) + branch)
+    x, branch, output, params = join(ResNet(8, shortcut="zero_pad"), stride, features)
+    np.testing.assert_array_equal(output, option_a(x, stride, features) + branch)
     assert params == {}
     both = ResNet(8, shortcut="zero_pad", zero_pad_side="both")
-    x, branch, meeting, _ = joined(both, stride, features)
+    x, branch, output, _ = join(both, stride, features)
     expected = option_a(x, stride, features, before=(features - 4) // 2)
-    np.testing.assert_array_equal(meeting, expected + branch)
+    np.testing.assert_array_equal(output, expected + branch)
 
 
 @SHAPES
 @pytest.mark.parametrize(("a", "b"), [(None, None), (0.0, 1.0), (0.5, 1.0), (-2.0, 0.25)])
 def test_constant_scaling_scales_both(stride, features, a, b):
     config = ResNet(8, shortcut="constant_scaling", shortcut_scale=a, branch_scale=b)
-    x, branch, meeting, _ = joined(config, stride, features)
+    x, branch, output, _ = join(config, stride, features)
     a, b = 0.5 if a is None else a, 0.5 if b is None else b
     expected = a * option_a(x, stride, features) + b * branch
-    np.testing.assert_allclose(meeting, expected, rtol=1e-6)
+    np.testing.assert_allclose(output, expected, rtol=1e-6)
 
 
 @SHAPES
 @pytest.mark.parametrize("exclusive", [True, False])
 def test_gates_divide_shortcut_and_branch(stride, features, exclusive):
     shortcut = "exclusive_gating" if exclusive else "shortcut_gating"
-    config = ResNet(8, shortcut=shortcut, gate_bias=-1.0)  # type: ignore[arg-type]
-    x, branch, meeting, params = joined(config, stride, features)
+    config = ResNet(8, shortcut=shortcut, gate_bias=-1.0)
+    x, branch, output, params = join(config, stride, features)
     kernel, bias = params["gate"]["kernel"], params["gate"]["bias"]
     g = 1 / (1 + np.exp(-(x[:, ::stride, ::stride] @ kernel[0, 0] + bias)))
     shared = g * branch if exclusive else branch
     expected = (1 - g) * option_a(x, stride, features) + shared
-    np.testing.assert_allclose(meeting, expected, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(output, expected, rtol=1e-5, atol=1e-6)
 
 
 @SHAPES
 def test_dropout_drops_the_identity_alone(stride, features):
     config = ResNet(8, shortcut="dropout", shortcut_dropout_rate=0.25)
-    x, branch, meeting, _ = joined(config, stride, features)
+    x, branch, output, _ = join(config, stride, features)
     shortcut = option_a(x, stride, features)
-    np.testing.assert_array_equal(meeting, shortcut + branch)
-    _, _, meeting, _ = joined(config, stride, features, train=True, dropout=KEY)
-    kept = np.isclose(meeting, shortcut / 0.75 + branch, rtol=1e-5)
-    dropped = np.isclose(meeting, branch, rtol=1e-5)
+    np.testing.assert_array_equal(output, shortcut + branch)
+    _, _, output, _ = join(config, stride, features, train=True, dropout=KEY)
+    kept = np.isclose(output, shortcut / 0.75 + branch, rtol=1e-5)
+    dropped = np.isclose(output, branch, rtol=1e-5)
     assert np.all(kept | dropped)
     assert np.any(kept & (shortcut != 0))
     assert np.any(dropped & (shortcut != 0))
@@ -279,29 +284,29 @@ def test_dropout_drops_the_identity_alone(stride, features):
 @SHAPES
 @pytest.mark.parametrize("shortcut", ["projection", "projection_all", "conv", "projection_pooled"])
 def test_projections_project_where_they_should(stride, features, shortcut):
-    x, branch, meeting, params = joined(ResNet(8, shortcut=shortcut), stride, features)
+    x, branch, output, params = join(ResNet(8, shortcut=shortcut), stride, features)
     if shortcut in ("projection", "projection_pooled") and (stride, features) == (1, 4):
-        np.testing.assert_array_equal(meeting, x + branch)
+        np.testing.assert_array_equal(output, x + branch)
         return
     read = x[:, ::stride, ::stride]
     if shortcut == "projection_pooled":
-        places = range(0, 5, stride)  # the last window of an odd side has what is there
+        places = range(0, 5, stride)  # the last window of an odd side is cut off at the border
         read = np.array(
             [[x[:, i : i + stride, j : j + stride].mean((1, 2)) for j in places] for i in places]
         ).transpose(2, 0, 1, 3)
     projected = read @ params["conv"]["kernel"][0, 0] / np.sqrt(1 + 1e-5)
-    np.testing.assert_allclose(meeting, projected + branch, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(output, projected + branch, rtol=1e-4, atol=1e-5)
 
 
 def test_a_gate_keeps_its_precision_in_bfloat16():
     # 1 - sigmoid(-8) = 0.99966 would round to 1.
-    config = ResNet(8, shortcut="shortcut_gating", gate_bias=-8.0).resolved()
-    module = SHORTCUTS[config.connection](config, Layers(dtype=jnp.bfloat16), 1, True)
+    config = ResNet(8, shortcut="shortcut_gating", gate_bias=-8.0)
+    module = shortcut_module(config, 1, Layers(dtype=jnp.bfloat16))
     x = jnp.full((1, 2, 2, 4), 4096, jnp.bfloat16)
     variables = {"params": {"gate": {"kernel": jnp.zeros((1, 1, 4, 4)), "bias": jnp.full(4, -8.0)}}}
-    found: Any = module.apply(variables, x, -x, train=False)
-    assert found.dtype == jnp.bfloat16
-    np.testing.assert_allclose(np.float32(found), -4096 / (1 + np.exp(8)), rtol=2**-8)
+    output: Any = module.apply(variables, x, -x, train=False)
+    assert output.dtype == jnp.bfloat16
+    np.testing.assert_allclose(np.float32(output), -4096 / (1 + np.exp(8)), rtol=2**-8)
 
 
 # --- randomness ----------------------------------------------------------------------------------
@@ -335,28 +340,28 @@ def test_stochastic_depth_drops_the_whole_batch_and_scales_in_evaluation():
     assert abs(survived.mean() - 0.7) < 5 * np.sqrt(0.7 * 0.3 / 2000)
 
 
-def test_no_two_units_share_their_lot():
+def test_units_are_dropped_independently():
     module = build(ResNet(8, stochastic_depth=0.9), 10)
     images = jnp.ones((2, 8, 8, 3))
     variables = draw(module, images)
 
     @jit
-    def lots(key):
-        found = []
+    def survivals(key):
+        survived = []
 
         def record(call, args, kwargs, context):
             output = call(*args, **kwargs)
             if isinstance(context.module, StochasticDepth):
-                found.append(jnp.any(output != 0))
+                survived.append(jnp.any(output != 0))
             return output
 
         with nn.intercept_methods(record):
             module.apply(variables, images, train=True, mutable=["batch_stats"],
                          rngs={"dropout": key})  # fmt: skip
-        return jnp.stack(found)
+        return jnp.stack(survived)
 
-    drawn = np.array([lots(key) for key in jax.random.split(KEY, 60)])
-    assert len({tuple(row) for row in drawn}) > 4  # of 8: one shared lot would nest them
+    drawn = np.array([survivals(key) for key in jax.random.split(KEY, 60)])
+    assert len({tuple(row) for row in drawn}) > 4  # of 8; one number for all would give 4
 
 
 @pytest.mark.parametrize(
@@ -365,9 +370,9 @@ def test_no_two_units_share_their_lot():
 )
 def test_random_draws_do_not_depend_on_the_number_of_devices(config):
     images = jax.random.normal(KEY, (4, 16, 16, 3))
-    whole = build(config, 10)
-    dealt = build(config, 10, axis_name="data", synchronized=True)
-    variables = draw(whole, images)
+    on_one = build(config, 10)
+    on_several = build(config, 10, axis_name="data", synchronized=True)
+    variables = draw(on_one, images)
 
     def logits(module, images, key):
         return module.apply(
@@ -375,8 +380,8 @@ def test_random_draws_do_not_depend_on_the_number_of_devices(config):
         )[0]
 
     # vmap's named axis stands for the devices.
-    devices = jax.vmap(lambda x, key: logits(dealt, x, key), (0, None), axis_name="data")
-    one = jit(lambda key: logits(whole, images, key))
+    devices = jax.vmap(lambda x, key: logits(on_several, x, key), (0, None), axis_name="data")
+    one = jit(lambda key: logits(on_one, images, key))
     two = jit(lambda key: devices(images.reshape(2, 2, 16, 16, 3), key).reshape(4, 10))
     for key in jax.random.split(KEY, 4):
         np.testing.assert_allclose(two(key), one(key), rtol=1e-3, atol=1e-4)
@@ -417,6 +422,6 @@ def test_bfloat16_is_for_activations_alone(config):
     assert logits.dtype == jnp.float32
     assert np.all(np.isfinite(logits))
     assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(variables))
-    float32 = {"Dense", type(module).__name__}  # classifier and SE's two, and so the logits
-    for name, found in dtypes.items():
-        assert found == ({"float32"} if name in float32 else {"bfloat16"}), name
+    float32 = {"Dense", type(module).__name__}  # the classifier, SE's two layers, the logits
+    for name, of_outputs in dtypes.items():
+        assert of_outputs == ({"float32"} if name in float32 else {"bfloat16"}), name

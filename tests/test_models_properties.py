@@ -12,14 +12,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resflax import DenseNet, Experiment, ResNet, UsageError
-from resflax.declarations import models as declarations
 from resflax.declarations.checks import choices, field_types
+from resflax.declarations.models import SHORTCUT_FIELDS
 from resflax.experiment import from_json, to_json
 from resflax.models import build
+from resflax.orders import ORDERS
+from resflax.shortcuts import SHORTCUTS
 
-IDENTITIES = ("zero_pad", "constant_scaling", "exclusive_gating", "shortcut_gating", "dropout")
-SHORTCUTS = (*IDENTITIES, "none", "projection", "projection_all", "projection_pooled", "conv")
-ORDERS = ("post", "bn_after_addition", "relu_before_addition", "relu_only_pre", "full_pre")
+# New shortcuts and orders are tested as soon as they are in these tables.
+IDENTITIES = tuple(name for name, shortcut in SHORTCUTS.items() if shortcut.uses_identity)
 
 
 @st.composite
@@ -33,8 +34,8 @@ def resnets(draw: Any, *, small: bool) -> ResNet:
     else:
         depth = draw(st.sampled_from([18, 34] if block == "basic" else [50, 101, 152, 200]))
     fields: dict[str, Any] = {"depth": depth, "layout": layout, "block": block}
-    fields["shortcut"] = shortcut = draw(st.sampled_from(SHORTCUTS))
-    fields["order"] = order = draw(st.sampled_from(ORDERS))
+    fields["shortcut"] = shortcut = draw(st.sampled_from(tuple(SHORTCUTS)))
+    fields["order"] = order = draw(st.sampled_from(tuple(ORDERS)))
     factor, rate = st.floats(-2, 2), st.floats(0, 0.9)
     if shortcut in IDENTITIES:
         fields["zero_pad_side"] = draw(st.sampled_from([None, "end", "both"]))
@@ -142,7 +143,7 @@ def test_a_declaration_survives_json_and_resolving_twice(config):
     assert again.content_hash == experiment.content_hash
 
 
-# What each kind of annotation does not take, and values outside a field's range.
+# Values that no field's annotation allows, and values outside the ranges of single fields.
 STRANGE = st.sampled_from([[], {}, "no such choice\n", b"x", 2.5j, float("nan"), float("inf")])
 BELOW_ZERO, ABOVE_ONE = st.floats(max_value=-1e-6), st.floats(min_value=1 + 1e-6)
 OUTSIDE: dict[str, Any] = {
@@ -228,15 +229,14 @@ def test_fields_that_do_not_go_together_are_refused(fields, message):
 )
 def test_resolving_fills_in_the_papers_values(shortcut, filled):
     resolved = vars(ResNet(20, shortcut=shortcut).resolved())
-    assert {f: resolved[f] for f in declarations._SHORTCUT_FIELDS if resolved[f] is not None} == (
-        filled
-    )
+    values = {name: resolved[name] for name in SHORTCUT_FIELDS}
+    assert {name: value for name, value in values.items() if value is not None} == filled
 
 
 def test_resolving_knows_the_layouts_units():
-    found = ResNet(50, layout="imagenet").resolved()
-    assert (found.block, found.shortcut, found.stride_on) == ("bottleneck", "projection", "3x3")
-    assert found.bottleneck_width == 64
-    found = ResNet(164, block="bottleneck").resolved()
-    assert (found.shortcut, found.stride_on, found.bottleneck_width) == ("projection", "1x1", 16)
+    net = ResNet(50, layout="imagenet").resolved()
+    assert (net.block, net.shortcut, net.stride_on) == ("bottleneck", "projection", "3x3")
+    assert net.bottleneck_width == 64
+    net = ResNet(164, block="bottleneck").resolved()
+    assert (net.shortcut, net.stride_on, net.bottleneck_width) == ("projection", "1x1", 16)
     assert ResNet(20).resolved().bottleneck_width is None

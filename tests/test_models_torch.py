@@ -15,7 +15,7 @@ from resflax import DenseNet, ResNet
 from resflax.declarations import models as declarations
 from resflax.models import build
 from resflax.models.layers import Layers
-from resflax.models.shortcuts import SHORTCUTS
+from resflax.models.units import linen_class
 
 torch = pytest.importorskip("torch")
 reference = pytest.importorskip("torch_reference")
@@ -25,7 +25,7 @@ CLASSES = 7
 
 @pytest.fixture(autouse=True)
 def _small_imagenet_nets(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Depths of the imagenet layout that no paper has: two stages each."""
+    """Adds small depths of the imagenet layout, with two stages each, to those of the papers."""
     monkeypatch.setitem(declarations.IMAGENET_RESNETS, 8, ("basic", (1, 2)))
     monkeypatch.setitem(declarations.IMAGENET_RESNETS, 11, ("bottleneck", (1, 2)))
     monkeypatch.setitem(declarations.IMAGENET_DENSENETS, 12, (2, 3))
@@ -100,20 +100,21 @@ def randomize(module: Any) -> None:
         tensor.copy_(drawn)
 
 
-def assert_close(found: Any, expected: np.ndarray, what: str) -> None:
-    """To 1e-4 of the tensor's largest entry."""
-    found = np.asarray(found)
-    assert found.shape == expected.shape, what
-    scale = np.abs(expected).max()
-    assert scale > 0, what
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * scale, err_msg=what)
+def assert_close(ours: Any, theirs: np.ndarray, name: str) -> None:
+    """Compares two tensors to 1e-4 of the largest entry."""
+    ours = np.asarray(ours)
+    assert ours.shape == theirs.shape, name
+    scale = np.abs(theirs).max()
+    assert scale > 0, name
+    np.testing.assert_allclose(ours, theirs, rtol=0, atol=1e-4 * scale, err_msg=name)
 
 
 def imagenet(depth: int, **fields: Any) -> ResNet:
     return ResNet(depth, layout="imagenet", **fields)
 
 
-# Theirs and ours, made only when the small depths are there; names; side of the images.
+# For each case: a function that makes their network, one that declares ours (called after the small
+# depths were added), the rules for names, and the side of the images.
 CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any], Any, int]] = {
     "resnet_basic": (
         lambda: reference.ResNet(reference.BasicBlock, (1, 2), CLASSES),
@@ -156,8 +157,8 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any], Any, int]] = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_logits_gradients_and_statistics_are_pytorchs(case):
-    # Rounding may take an activation across a ReLU's kink, or a maximum to another place, which
-    # changes gradients at once; not with every draw of pictures.
+    # Rounding may take an activation across a ReLU's kink, or a maximum to another place. Gradients
+    # then differ, but not for every draw of pictures.
     for seed in range(4):
         try:
             compare(case, seed)
@@ -181,8 +182,8 @@ def compare(case: str, seed: int) -> None:
     names = {path: torch_name(path, rules) for path in like}
     state = net.state_dict()
     assert sorted(names.values()) == sorted(n for n in state if "num_batches" not in n)
-    given = {path: from_torch(state[name], like[path]).copy() for path, name in names.items()}
-    variables: Any = unflatten_dict(given, sep="/")
+    by_path = {path: from_torch(state[name], like[path]).copy() for path, name in names.items()}
+    variables: Any = unflatten_dict(by_path, sep="/")
 
     batch = torch.from_numpy(images.transpose(0, 3, 1, 2).copy())
     net.eval()
@@ -200,14 +201,14 @@ def compare(case: str, seed: int) -> None:
     @jax.jit
     def step(variables: Any) -> Any:
         gradients, (logits, updates) = jax.grad(loss_of, has_aux=True)(variables["params"])
-        found = {"params": gradients, "batch_stats": updates["batch_stats"]}
-        return module.apply(variables, images, train=False), logits, found
+        results = {"params": gradients, "batch_stats": updates["batch_stats"]}
+        return module.apply(variables, images, train=False), logits, results
 
-    ours_evaluated, ours_trained, found = step(variables)
+    ours_evaluated, ours_trained, results = step(variables)
     assert_close(ours_evaluated, evaluated, "logits in evaluation")
     assert_close(ours_trained, trained.detach().numpy(), "logits in training")
     parameters, buffers = dict(net.named_parameters()), dict(net.named_buffers())
-    for path, value in flatten_dict(found, sep="/").items():
+    for path, value in flatten_dict(results, sep="/").items():
         name = names[path]
         expected = parameters[name].grad if path.startswith("params/") else buffers[name]
         assert_close(value, from_torch(expected, like[path]), path)
@@ -226,8 +227,8 @@ def test_a_pooled_projection_is_timms_average_downsampling(side):
     expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
     expected = expected.detach().numpy().transpose(0, 2, 3, 1)
 
-    config = ResNet(8, shortcut="projection_pooled")
-    module = SHORTCUTS["projection_pooled"](config, Layers(), 2, True)
+    projection: Any = linen_class("projection_pooled")
+    module = projection(layers=Layers(), stride=2, normalized=True)
     norm = theirs[2]
     variables = {
         "params": {
@@ -238,5 +239,5 @@ def test_a_pooled_projection_is_timms_average_downsampling(side):
             "norm": {"mean": norm.running_mean.numpy(), "var": norm.running_var.numpy()}
         },
     }
-    found = module.apply(variables, x, jnp.zeros_like(expected), train=False)
-    assert_close(found, expected, "projection")
+    projected = module.apply(variables, x, jnp.zeros_like(expected), train=False)
+    assert_close(projected, expected, "projection")

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from resflax import SGD, Cosine, Polynomial, StepDecay
 from resflax.declarations.optimization import Schedule
-from resflax.training.optimizer import learning_rate, make_optimizer
+from resflax.training.optimizer import make_optimizer
+from resflax.training.schedule import learning_rate
 
 
 def rates(schedule: Schedule, peak: float, steps: int) -> np.ndarray:
@@ -78,8 +79,8 @@ places = st.sets(st.integers(1, 60), max_size=4).map(sorted)
     st.integers(1, 50),
 )
 def test_step_decay_at_every_step(schedule: StepDecay, peak: float, steps: int):
-    found = rates(schedule, peak, steps)
-    np.testing.assert_allclose(found, step_decay(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+    actual = rates(schedule, peak, steps)
+    np.testing.assert_allclose(actual, step_decay(schedule, peak, steps), rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)
@@ -89,8 +90,8 @@ def test_step_decay_at_every_step(schedule: StepDecay, peak: float, steps: int):
     st.integers(1, 50),
 )
 def test_cosine_at_every_step(schedule: Cosine, peak: float, steps: int):
-    found = rates(schedule, peak, steps)
-    np.testing.assert_allclose(found, cosine(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+    actual = rates(schedule, peak, steps)
+    np.testing.assert_allclose(actual, cosine(schedule, peak, steps), rtol=1e-5, atol=1e-6)
 
 
 @settings(deadline=None, max_examples=20)
@@ -105,16 +106,16 @@ def test_cosine_at_every_step(schedule: Cosine, peak: float, steps: int):
     st.integers(1, 50),
 )
 def test_polynomial_at_every_step(schedule: Polynomial, peak: float, steps: int):
-    found = rates(schedule, peak, steps)
-    np.testing.assert_allclose(found, polynomial(schedule, peak, steps), rtol=1e-5, atol=1e-6)
+    actual = rates(schedule, peak, steps)
+    np.testing.assert_allclose(actual, polynomial(schedule, peak, steps), rtol=1e-5, atol=1e-6)
 
 
 def test_the_schedule_of_he_2015():
     schedule = StepDecay((32_000, 48_000), 0.1, warmup_steps=400, warmup_learning_rate=0.01)
     rate = learning_rate(schedule, 0.1, 64_000)
     marks = {0: 0.01, 399: 0.01, 400: 0.1, 31_999: 0.1, 32_000: 0.01, 48_000: 0.001, 63_999: 0.001}
-    found = [float(rate(jnp.int32(step))) for step in marks]
-    np.testing.assert_allclose(found, list(marks.values()), rtol=1e-6)
+    actual = [float(rate(jnp.int32(step))) for step in marks]
+    np.testing.assert_allclose(actual, list(marks.values()), rtol=1e-6)
 
 
 def test_a_fraction_is_the_step_it_stands_for():

@@ -1,19 +1,19 @@
-"""Predictions for picture files: those of the evaluation, whatever the file is like."""
+"""Predictions for picture files equal those of the evaluation, whatever the file's format."""
 
 import io
 import json
 
 import numpy as np
 import pytest
-from PIL import Image, ImageOps
+from PIL import Image
 from rich.console import Console
 
 from resflax import Digits
-from resflax.data.source import load_split
+from resflax.data.in_memory import load_split
 from resflax.evaluation.evaluate import evaluate
-from resflax.evaluation.predict import Prediction, Unread, predict, upright
-from resflax.training.display import Display
-from resflax.training.run_folder import RunFolder
+from resflax.evaluation.predict import Prediction, UnreadableFile, predict
+from resflax.runs.run_folder import RunFolder
+from resflax.terminal.display import Display
 
 
 @pytest.fixture(scope="module")
@@ -41,17 +41,18 @@ def test_files_are_predicted_as_the_evaluation_does(undisturbed, saved, quiet, t
     evaluate([RunFolder(undisturbed)], "test", None, quiet, predictions=file)
     with np.load(file) as arrays:
         top, probabilities = arrays["top5"], arrays["probabilities"]
-    found = predict(RunFolder(undisturbed), saved, None, quiet)
-    for number, (path, one) in enumerate(zip(saved, found, strict=True)):
-        assert isinstance(one, Prediction)
-        assert (one.path, one.size, one.seen) == (path, (8, 8), (8, 8))
-        assert [guess.label for guess in one.guesses] == top[number].tolist()
-        assert [guess.name for guess in one.guesses] == [str(label) for label in top[number]]
-        for guess in one.guesses:
+    results = predict(RunFolder(undisturbed), saved, None, quiet)
+    for number, (path, prediction) in enumerate(zip(saved, results, strict=True)):
+        assert isinstance(prediction, Prediction)
+        assert (prediction.path, prediction.size, prediction.seen) == (path, (8, 8), (8, 8))
+        assert [guess.label for guess in prediction.guesses] == top[number].tolist()
+        names = [guess.name for guess in prediction.guesses]
+        assert names == [str(label) for label in top[number]]
+        for guess in prediction.guesses:
             assert guess.probability == pytest.approx(probabilities[number, guess.label], abs=1e-6)
 
 
-def test_other_modes_and_sizes_are_brought_to_what_the_network_knows(
+def test_pictures_of_other_modes_and_sizes_are_converted(
     undisturbed, digits, saved, quiet, tmp_path
 ):
     picture = Image.fromarray(digits[0])
@@ -67,27 +68,18 @@ def test_other_modes_and_sizes_are_brought_to_what_the_network_knows(
     for name, image in files.items():
         image.save(tmp_path / name)
     paths = [saved[0], *(tmp_path / name for name in files)]
-    as_saved, *found = predict(RunFolder(undisturbed), paths, None, quiet)
+    as_saved, *converted = predict(RunFolder(undisturbed), paths, None, quiet)
     assert isinstance(as_saved, Prediction)
-    for one in found:
-        assert isinstance(one, Prediction)
-        assert one.guesses == as_saved.guesses
-        assert one.seen == (8, 8)
-    assert [one.size for one in found[-2:]] == [(40, 40), (40, 60)]  # type: ignore[union-attr]
+    sizes = []
+    for prediction in converted:
+        assert isinstance(prediction, Prediction)
+        assert prediction.guesses == as_saved.guesses
+        assert prediction.seen == (8, 8)
+        sizes.append(prediction.size)
+    assert sizes[-2:] == [(40, 40), (40, 60)]
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_pictures_are_turned_as_their_exif_says(orientation):
-    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (6, 4, 3), np.uint8))
-    exif = Image.Exif()
-    exif[274] = orientation
-    file = io.BytesIO()
-    image.save(file, "png", exif=exif)
-    expected = ImageOps.exif_transpose(Image.open(io.BytesIO(file.getvalue())))
-    assert np.array_equal(upright(np.asarray(image), file.getvalue()), np.asarray(expected))
-
-
-def test_what_is_no_picture_is_told_for_each_file(undisturbed, saved, quiet, script, tmp_path):
+def test_each_file_that_is_not_a_picture_is_reported(undisturbed, saved, quiet, script, tmp_path):
     bad = {"text.png": b"hello", "empty.jpg": b"", "cut.png": saved[0].read_bytes()[:50]}
     for name, content in bad.items():
         (tmp_path / name).write_bytes(content)
@@ -95,8 +87,9 @@ def test_what_is_no_picture_is_told_for_each_file(undisturbed, saved, quiet, scr
     paths = [*(tmp_path / name for name in bad), tmp_path / "folder.png", tmp_path / "nowhere.png"]
 
     mixed = [paths[0], saved[1], *paths[1:]]
-    found = predict(RunFolder(undisturbed), mixed, None, quiet)
-    assert [type(one) for one in found] == [Unread, Prediction, *[Unread] * 4]
+    results = predict(RunFolder(undisturbed), mixed, None, quiet)
+    unreadable = UnreadableFile
+    assert [type(result) for result in results] == [unreadable, Prediction, *[unreadable] * 4]
 
     done = script("predict", undisturbed, *mixed)
     assert done.returncode == 2
@@ -104,9 +97,9 @@ def test_what_is_no_picture_is_told_for_each_file(undisturbed, saved, quiet, scr
     assert len(errors) == len(paths)
     for path, error in zip(paths, errors, strict=True):
         assert error.startswith(f"error: {path}: ")
-    assert errors[0].endswith(": no picture of a kind that is known")
-    good, *lines = done.stdout.splitlines()
-    assert good == f"{saved[1]} (8x8)"
+    assert errors[0].endswith(": not a picture in a known format")
+    heading, *lines = done.stdout.splitlines()
+    assert heading == f"{saved[1]} (8x8)"
     assert len(lines) == 5
     assert lines[0].strip().split()[0].endswith("%")
 

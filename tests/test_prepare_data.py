@@ -1,4 +1,4 @@
-"""Sets made from folders: the same batches, gone on with after an interruption, checked by sums."""
+"""Preparation: sets made from folders, interruptions, sums of files, and published sets."""
 
 import hashlib
 import importlib.util
@@ -9,14 +9,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from test_pictures import encode, photo
+from photos import encode, photo
 
 from resflax import ImageFolder, ImageNet, Streamed, UsageError
-from resflax.data import preparation
-from resflax.data.feed import Order
-from resflax.data.preparation import prepare_folder, prepare_published
-from resflax.data.records import open_records
-from resflax.data.stream import Shuffled
+from resflax.data.encoded import open_splits
+from resflax.data.preparation import picture_folders
+from resflax.data.preparation.picture_folders import prepare_folder
+from resflax.data.preparation.published_sets import prepare_published
+from resflax.data.progress import show_nothing
+from resflax.feeding.decoding import ShuffledPictures
+from resflax.feeding.order import ExampleOrder
 
 
 @pytest.fixture(scope="module")
@@ -28,25 +30,28 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
             folder = root / split / ("cat", "dog")[number % 2]
             folder.mkdir(parents=True, exist_ok=True)
             picture = photo(30 + number, 40, 1 if number == 3 else 3, seed=number)
-            kind = "png" if number == 5 else "jpeg"
-            encoded = encode(picture[..., 0] if number == 3 else picture, kind)
-            (folder / f"{number:02}.{kind}").write_bytes(encoded)
+            file_format = "png" if number == 5 else "jpeg"
+            encoded = encode(picture[..., 0] if number == 3 else picture, file_format)
+            (folder / f"{number:02}.{file_format}").write_bytes(encoded)
     return root
 
 
 def prepare(pictures: Path, data_dir: Path, name: str = "animals") -> tuple[Path, list[str]]:
-    said: list[str] = []
-    folder = prepare_folder(pictures, name, data_dir, said.append, lambda items, text: items)
-    return folder, said
+    """Prepares a set; returns its folder and the lines that were printed."""
+    lines: list[str] = []
+    folder = prepare_folder(pictures, name, data_dir, lines.append, show_nothing)
+    return folder, lines
 
 
-def batches(data: Streamed) -> list[np.ndarray]:
-    opened = open_records(data)
-    row = Shuffled(opened.train, data, opened.num_classes, Order(len(opened.train), 5, 1), 10)
-    coming = row.batches(0, 2, lambda pictures: pictures)
-    found = [next(coming) for _ in range(4)]
+def batch_arrays(data: Streamed) -> list[np.ndarray]:
+    """Images and labels of the first four batches."""
+    splits = open_splits(data)
+    order = ExampleOrder(len(splits.train), 5, 1)
+    pictures = ShuffledPictures(splits.train, data, splits.num_classes, order, 10)
+    coming = pictures.batches(0, 2, lambda batch: batch)
+    batches = [next(coming) for _ in range(4)]
     coming.close()
-    return [array for batch in found for array in (batch.images, batch.labels)]
+    return [array for batch in batches for array in (batch.images, batch.labels)]
 
 
 @pytest.fixture(scope="module")
@@ -58,10 +63,10 @@ def prepared(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_folder_and_the_set_made_from_it_give_the_same_batches(pictures, prepared):
-    of_folder = ImageFolder(data_dir=str(pictures), image_size=16)
-    of_set = Streamed("animals", str(prepared), test_split="val", image_size=16)
-    for one, other in zip(batches(of_folder), batches(of_set), strict=True):
-        assert np.array_equal(one, other)
+    in_folder = ImageFolder(data_dir=str(pictures), image_size=16)
+    in_set = Streamed("animals", str(prepared), test_split="val", image_size=16)
+    pairs = zip(batch_arrays(in_folder), batch_arrays(in_set), strict=True)
+    assert all(np.array_equal(of_folder, of_set) for of_folder, of_set in pairs)
     builder = tfds.builder_from_directory(prepared / "animals" / "1.0.0")
     assert builder.info.features["label"].names == ["cat", "dog"]
     assert {name: split.num_examples for name, split in builder.info.splits.items()} == {
@@ -75,14 +80,14 @@ def test_a_folder_and_the_set_made_from_it_give_the_same_batches(pictures, prepa
 
 def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
     folder, _ = prepare(pictures, tmp_path)
-    lines = [x.split("  ") for x in (folder / "SHA256SUMS").read_text().splitlines()]
-    sums = {name: expected for expected, name in lines}
+    rows = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
+    sums = {name: expected for expected, name in rows}
     assert len(sums) == 2
     for name, expected in sums.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
-    _, said = prepare(pictures, tmp_path)
-    assert said == [f"{folder} is prepared, and its 2 files are as they were written"]
+    _, lines = prepare(pictures, tmp_path)
+    assert lines == [f"{folder} is prepared, and its 2 files agree with their sha256 sums"]
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
     name = sorted(sums)[0]
@@ -94,44 +99,44 @@ def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
 
 
 def test_an_interrupted_preparation_goes_on(pictures, prepared, tmp_path: Path, monkeypatch):
-    monkeypatch.setattr(preparation, "SHARD_BYTES", 2_000)
-    whole, _ = prepare(pictures, tmp_path / "whole")
-    names = sorted(path.name for path in whole.iterdir())
+    monkeypatch.setattr(picture_folders, "SHARD_BYTES", 2_000)
+    uninterrupted, _ = prepare(pictures, tmp_path / "uninterrupted")
+    names = sorted(path.name for path in uninterrupted.iterdir())
     assert len(names) > 6
 
     written: list[str] = []
-    write = preparation._write_shard
+    write_shard = picture_folders._write_shard
 
-    def interrupted(path: Path, *arguments):
+    def interrupt(path: Path, *arguments):
         if len(written) == 3:
             path.with_name(path.name + ".part").write_bytes(b"half of it")
             raise KeyboardInterrupt
         written.append(path.name)
-        return write(path, *arguments)
+        return write_shard(path, *arguments)
 
-    monkeypatch.setattr(preparation, "_write_shard", interrupted)
+    monkeypatch.setattr(picture_folders, "_write_shard", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        prepare(pictures, tmp_path / "cut")
-    cut = tmp_path / "cut" / "animals" / "1.0.0"
-    assert not (cut / "dataset_info.json").exists()
-    again: list[str] = []
+        prepare(pictures, tmp_path / "interrupted")
+    interrupted = tmp_path / "interrupted" / "animals" / "1.0.0"
+    assert not (interrupted / "dataset_info.json").exists()
+    written_later: list[str] = []
 
-    def counted(path: Path, *arguments):
-        again.append(path.name)
-        return write(path, *arguments)
+    def count(path: Path, *arguments):
+        written_later.append(path.name)
+        return write_shard(path, *arguments)
 
-    monkeypatch.setattr(preparation, "_write_shard", counted)
-    prepare(pictures, tmp_path / "cut")
-    assert not set(again) & set(written)
-    assert sorted(path.name for path in cut.iterdir()) == names
+    monkeypatch.setattr(picture_folders, "_write_shard", count)
+    prepare(pictures, tmp_path / "interrupted")
+    assert not set(written_later) & set(written)
+    assert sorted(path.name for path in interrupted.iterdir()) == names
     for name in names:
         if "array_record" in name or name == "SHA256SUMS":
-            assert (cut / name).read_bytes() == (whole / name).read_bytes()
-    one, other = (
-        batches(Streamed("animals", str(d), test_split="val", image_size=16))
-        for d in (prepared, tmp_path / "cut")
+            assert (interrupted / name).read_bytes() == (uninterrupted / name).read_bytes()
+    in_one_file, in_shards = (
+        batch_arrays(Streamed("animals", str(data_dir), test_split="val", image_size=16))
+        for data_dir in (prepared, tmp_path / "interrupted")
     )
-    assert all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+    assert all(np.array_equal(a, b) for a, b in zip(in_one_file, in_shards, strict=True))
 
 
 def test_damaged_pictures_are_named_and_left_out(tmp_path: Path):
@@ -142,10 +147,10 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path: Path):
             bad = split == "train" and number == 1
             content = encoded[: len(encoded) // 2] if bad else encoded
             (tmp_path / "from" / split / "a" / f"{number}.jpg").write_bytes(content)
-    _, said = prepare(tmp_path / "from", tmp_path, "few")
-    assert [text.split(": ")[0] for text in said] == [str(tmp_path / "from" / "train/a/1.jpg")]
-    opened = open_records(Streamed("few", str(tmp_path), test_split="val"))
-    assert (len(opened.train), len(opened.test)) == (2, 3)
+    _, lines = prepare(tmp_path / "from", tmp_path, "few")
+    assert [line.split(": ")[0] for line in lines] == [str(tmp_path / "from" / "train/a/1.jpg")]
+    splits = open_splits(Streamed("few", str(tmp_path), test_split="val"))
+    assert (len(splits.train), len(splits.test)) == (2, 3)
 
 
 def test_another_folder_under_the_same_name_is_refused(pictures, tmp_path: Path):
@@ -157,7 +162,7 @@ def test_another_folder_under_the_same_name_is_refused(pictures, tmp_path: Path)
         prepare(tmp_path / "other", tmp_path)
 
 
-@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is there")
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is installed")
 def test_published_sets_need_tensorflow(tmp_path: Path):
     with pytest.raises(UsageError, match=r"needs TensorFlow .*pip install -e '\.\[prepare\]'"):
         prepare_published("cifar10", tmp_path, print)
@@ -166,17 +171,17 @@ def test_published_sets_need_tensorflow(tmp_path: Path):
 
 @pytest.fixture
 def tensorflow(monkeypatch):
-    """As if it were installed."""
+    """Makes the preparation believe that TensorFlow is installed."""
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
 
 
 def test_imagenet_has_to_be_downloaded_by_hand(tmp_path: Path, tensorflow):
     with pytest.raises(UsageError) as refused:
         prepare_published("imagenet2012", tmp_path, print)
-    said = str(refused.value)
-    assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in said
-    assert f"put them into {tmp_path}/downloads/manual" in said
-    assert "\n" not in said
+    message = str(refused.value)
+    assert "ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar" in message
+    assert f"put them into {tmp_path}/downloads/manual" in message
+    assert "\n" not in message
 
 
 def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
@@ -187,12 +192,12 @@ def add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="needs TensorFlow")
 def test_imagenet_is_prepared_from_its_archives(tmp_path: Path, script):
-    """Two of its classes: the numbers of their labels are those of all thousand in order."""
+    """The archives have two of the classes, whose labels are their numbers among all thousand."""
     manual = tmp_path / "downloads" / "manual"
     manual.mkdir(parents=True)
-    of_class = {"n01440764": 0, "n15075141": 999}
+    labels = {"n01440764": 0, "n15075141": 999}
     with tarfile.open(manual / "ILSVRC2012_img_train.tar", "w") as archive:
-        for name in of_class:
+        for name in labels:
             inner = io.BytesIO()
             with tarfile.open(fileobj=inner, mode="w") as pictures:
                 for number in range(3):
@@ -205,16 +210,16 @@ def test_imagenet_is_prepared_from_its_archives(tmp_path: Path, script):
     done = script("prepare_data", "imagenet2012", "--data-dir", tmp_path)
     assert done.returncode == 0, done.stderr
     assert "--data.name imagenet2012" in done.stdout
-    opened = open_records(ImageNet(data_dir=str(tmp_path)))
-    assert opened.num_classes == 1000
-    assert sorted(opened.train[i][1] for i in range(6)) == sorted(3 * list(of_class.values()))
+    splits = open_splits(ImageNet(data_dir=str(tmp_path)))
+    assert splits.num_classes == 1000
+    assert sorted(splits.train[i][1] for i in range(6)) == sorted(3 * list(labels.values()))
     # The first two lines of the set's validation labels: n01751748 and n09193705.
-    assert sorted(opened.test[i][1] for i in range(2)) == [65, 970]
+    assert sorted(splits.test[i][1] for i in range(2)) == [65, 970]
     again = script("prepare_data", "imagenet2012", "--data-dir", tmp_path)
-    assert "its 2 files are as they were written" in again.stdout
+    assert "its 2 files agree with their sha256 sums" in again.stdout
 
 
-def test_no_network_is_said_with_what_to_do(tmp_path: Path, tensorflow, monkeypatch):
+def test_without_a_network_the_message_says_what_to_do(tmp_path: Path, tensorflow, monkeypatch):
     class Builder:
         def download_and_prepare(self):
             raise ConnectionError("Failed to resolve\n'www.cs.toronto.edu'")
@@ -222,10 +227,10 @@ def test_no_network_is_said_with_what_to_do(tmp_path: Path, tensorflow, monkeypa
     monkeypatch.setattr(tfds, "builder", lambda *a, **k: Builder())
     with pytest.raises(UsageError) as refused:
         prepare_published("cifar10", tmp_path, lambda text: None)
-    said = str(refused.value)
-    assert "cifar10 could not be downloaded" in said
-    assert "prepare it on a machine that has one and copy the folder" in said
-    assert "\n" not in said
+    message = str(refused.value)
+    assert "cifar10 could not be downloaded" in message
+    assert "prepare it on a machine that has one and copy the folder" in message
+    assert "\n" not in message
 
 
 def test_an_unknown_set_is_refused(tmp_path: Path, tensorflow):
@@ -240,5 +245,5 @@ def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path
     refused = script("prepare_data", pictures)
     assert refused.returncode == 2
     assert refused.stderr.startswith("error: ")
-    assert "say with --name what to call the set" in refused.stderr
+    assert f"{pictures} is a folder; name the new set with --name" in refused.stderr
     assert refused.stderr.count("\n") == 1

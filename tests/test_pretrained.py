@@ -1,4 +1,7 @@
-"""Weights through the scripts: in, measured, trained on, out; and into a run with other classes."""
+"""Imported weights are measured, trained on and exported again.
+
+A classifier for other classes is drawn anew, and weights that do not fit are refused.
+"""
 
 import dataclasses
 import hashlib
@@ -15,17 +18,18 @@ import pytest
 import safetensors.numpy
 
 from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, UsageError
-from resflax.data.augmentation import Normalization
-from resflax.data.source import load_split
+from resflax.data.in_memory import load_split
+from resflax.data.normalization import Normalization
 from resflax.models import build
-from resflax.pretrained import Colours, export_weights, import_weights
-from resflax.training.checkpoints import Checkpoints
-from resflax.training.optimizer import learning_rate, make_optimizer
-from resflax.training.run_folder import RunFolder
-from resflax.training.start import start_from
+from resflax.runs.checkpoints import Checkpoints
+from resflax.runs.initialization import start_from
+from resflax.runs.pretrained import Colours, export_weights, import_weights
+from resflax.runs.run_folder import RunFolder
+from resflax.training.optimizer import make_optimizer
+from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
 from resflax.weights import from_torch, to_torch
-from resflax.weights.files import encode, read_tensors
+from resflax.weights.tensor_files import encode_safetensors, read_tensors
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = """
@@ -64,7 +68,7 @@ def experiment(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def net():
-    """pytorch_resnet_cifar10's network for gray pictures, its batch norms as after a training."""
+    """pytorch_resnet_cifar10's network for gray pictures, with batch statistics of noise."""
     torch = pytest.importorskip("torch")
     from tests import torch_reference
 
@@ -80,7 +84,7 @@ def net():
 
 @pytest.fixture(scope="module")
 def checkpoint(net, tmp_path_factory):
-    """As its training script leaves it."""
+    """The network in a file as its training script writes it."""
     import torch
 
     path = tmp_path_factory.mktemp("torch") / "checkpoint.th"
@@ -93,15 +97,15 @@ def checkpoint(net, tmp_path_factory):
 def imported(checkpoint, experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported") / "run"
     colours = ("--mean", 0.3, "--std", 0.4)
-    said = run("import_weights", checkpoint, "--model", experiment, "--run-dir", folder, *colours)
-    assert "75,002 parameters" in said
+    output = run("import_weights", checkpoint, "--model", experiment, "--run-dir", folder, *colours)
+    assert "75,002 parameters" in output
     return folder
 
 
-def test_an_imported_network_measures_as_in_pytorch(imported, net):
+def test_an_imported_network_has_the_error_and_loss_of_pytorch(imported, net):
     import torch
 
-    found = json.loads(run("evaluate", imported, "--json"))
+    measured = json.loads(run("evaluate", imported, "--json"))
     split = load_split(Digits(), "test")
     images = (split.images.astype(np.float32) / 255 - 0.3) / 0.4
     labels = torch.from_numpy(split.labels).long()
@@ -109,13 +113,13 @@ def test_an_imported_network_measures_as_in_pytorch(imported, net):
         logits = net(torch.from_numpy(images.transpose(0, 3, 1, 2)))
     wrong = int((logits.argmax(1) != labels).sum())
     assert 0 < wrong < len(split)
-    assert found["examples"] == len(split)
-    assert found["top1_error"] == pytest.approx(wrong / len(split))
+    assert measured["examples"] == len(split)
+    assert measured["top1_error"] == pytest.approx(wrong / len(split))
     expected = torch.nn.functional.cross_entropy(logits, labels)
-    assert found["loss"] == pytest.approx(float(expected), rel=1e-4)
+    assert measured["loss"] == pytest.approx(float(expected), rel=1e-4)
 
 
-def test_what_went_in_comes_out(imported, net, tmp_path):
+def test_imported_weights_are_exported_unchanged(imported, net, tmp_path):
     file = tmp_path / "out.safetensors"
     run("export_weights", imported, file)
     arrays, notes = read_tensors(file)
@@ -129,7 +133,7 @@ def test_what_went_in_comes_out(imported, net, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == [file.name]
 
 
-def test_the_folder_says_where_the_weights_are_from(imported, checkpoint):
+def test_the_folder_records_where_the_weights_are_from(imported, checkpoint):
     environment = json.loads((imported / "environment.json").read_text())
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
     assert environment["imported"] == {"file": "checkpoint.th", "sha256": sha256}
@@ -138,17 +142,17 @@ def test_the_folder_says_where_the_weights_are_from(imported, checkpoint):
 
 
 def test_training_starts_with_imported_weights(imported, experiment, tmp_path):
-    """At a rate that moves nothing, the weights after the training are those that came in."""
+    """With a learning rate that changes nothing, training ends with the imported weights."""
     folder = tmp_path / "run"
     options = ("--run-dir", folder, "--initialize-from", imported)
-    still = ("--optimizer.learning-rate", 1e-30, "--optimizer.weight-decay", 0)
-    said = run("train", experiment, *options, *still)
-    assert f"starting with the weights and the normalisation of {imported}, step 0" in said
+    no_change = ("--optimizer.learning-rate", 1e-30, "--optimizer.weight-decay", 0)
+    output = run("train", experiment, *options, *no_change)
+    assert f"starting with the weights and the normalisation of {imported}, step 0" in output
 
     before = Checkpoints(imported / "checkpoints").restore_arrays(0)
     after = Checkpoints(folder / "checkpoints").restore_arrays(3)
-    close = partial(np.testing.assert_allclose, rtol=0, atol=1e-25)
-    jax.tree.map(close, after["params"], before["params"])
+    assert_close = partial(np.testing.assert_allclose, rtol=0, atol=1e-25)
+    jax.tree.map(assert_close, after["params"], before["params"])
     jax.tree.map(np.testing.assert_array_equal, after["normalization"], before["normalization"])
     origin = json.loads((folder / "environment.json").read_text())["initialized_from"]
     sha256 = params_sha256(before["params"])
@@ -157,14 +161,14 @@ def test_training_starts_with_imported_weights(imported, experiment, tmp_path):
 
 def test_mistakes_are_one_line_and_write_nothing(checkpoint, experiment, imported, tmp_path):
     folder = tmp_path / "run"
-    to = ("--run-dir", folder)
-    said = run("import_weights", checkpoint, "--model", "resnet20", *to, code=2)
-    assert "layer1.1" in said
-    assert "is missing" in said
-    said = run("import_weights", checkpoint, "--model", "resnet2O", *to, code=2)
-    assert "resnet20" in said
-    depth = ("--model.depth", 14, "--initialize-from", imported)
-    assert "model.depth: 8 != 14" in run("train", experiment, *to, *depth, code=2)
+    to_folder = ("--run-dir", folder)
+    error = run("import_weights", checkpoint, "--model", "resnet20", *to_folder, code=2)
+    assert "layer1.1" in error
+    assert "is missing" in error
+    error = run("import_weights", checkpoint, "--model", "resnet2O", *to_folder, code=2)
+    assert "resnet20" in error
+    other_depth = ("--model.depth", 14, "--initialize-from", imported)
+    assert "model.depth: 8 != 14" in run("train", experiment, *to_folder, *other_depth, code=2)
     assert not folder.exists()
 
 
@@ -177,7 +181,9 @@ def gray_weights(config, classes, seed=0):
 
 def test_a_new_classifier_is_drawn_for_other_classes(tmp_path):
     path, folder = tmp_path / "seven.safetensors", RunFolder(tmp_path / "run")
-    path.write_bytes(encode(gray_weights(TINY.model, 7), {"mean": "[0.5]", "std": "[0.25]"}))
+    path.write_bytes(
+        encode_safetensors(gray_weights(TINY.model, 7), {"mean": "[0.5]", "std": "[0.25]"})
+    )
     with pytest.raises(UsageError, match=r"7 classes, and digits has 10.*--classes 10"):
         import_weights(path, TINY, folder, say=print)
     assert not folder.path.exists()
@@ -199,7 +205,7 @@ def test_a_new_classifier_is_drawn_for_other_classes(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("note", "said"),
+    ("notes", "message"),
     [
         ({"mean": "[0.5", "std": "[1]"}, "not a list of numbers"),
         ({"mean": "[[0]]", "std": "[1]"}, "not a list of numbers"),
@@ -209,27 +215,27 @@ def test_a_new_classifier_is_drawn_for_other_classes(tmp_path):
         ({}, "3 channels, and the network's pictures have 1"),
     ],
 )
-def test_colours_that_cannot_be(tmp_path, note, said):
+def test_colours_that_cannot_be_are_refused(tmp_path, notes, message):
     path = tmp_path / "w.safetensors"
-    path.write_bytes(encode(gray_weights(TINY.model, 10), note))
-    with pytest.raises(UsageError, match=said):
+    path.write_bytes(encode_safetensors(gray_weights(TINY.model, 10), notes))
+    with pytest.raises(UsageError, match=message):
         import_weights(path, TINY, RunFolder(tmp_path / "run"), say=print)
     assert not (tmp_path / "run").exists()
 
 
-def test_normalisation_survives_out_and_in_to_the_bit(tmp_path):
+def test_normalisation_survives_export_and_import_to_the_bit(tmp_path):
     path, colours = tmp_path / "w.safetensors", Colours((0.1307,), (0.3081,))
-    path.write_bytes(encode(gray_weights(TINY.model, 10), {}))
-    one, two = RunFolder(tmp_path / "one"), RunFolder(tmp_path / "two")
-    import_weights(path, TINY, one, colours=colours, say=print)
-    export_weights(one, tmp_path / "out.safetensors", print)
-    import_weights(tmp_path / "out.safetensors", TINY, two, say=print)
-    states = [Checkpoints(folder.checkpoints).restore_arrays(0) for folder in (one, two)]
+    path.write_bytes(encode_safetensors(gray_weights(TINY.model, 10), {}))
+    first, second = RunFolder(tmp_path / "first"), RunFolder(tmp_path / "second")
+    import_weights(path, TINY, first, colours=colours, say=print)
+    export_weights(first, tmp_path / "out.safetensors", print)
+    import_weights(tmp_path / "out.safetensors", TINY, second, say=print)
+    states = [Checkpoints(folder.checkpoints).restore_arrays(0) for folder in (first, second)]
     jax.tree.map(np.testing.assert_array_equal, states[0], states[1])
 
 
-def test_imagenets_colours_are_expected_where_nothing_is_said(tmp_path):
-    """(x / 255 - mean) / std with the figures of torchvision's documentation."""
+def test_imagenets_colours_are_expected_if_none_are_named(tmp_path):
+    """The figures of torchvision's documentation, as (x / 255 - mean) / std."""
     config = TINY.model
     image = np.zeros((1, 8, 8, 3), np.float32)
     variables = build(config, 10).init(jax.random.key(0), image, train=False)
@@ -239,11 +245,12 @@ def test_imagenets_colours_are_expected_where_nothing_is_said(tmp_path):
     folder.begin(experiment, {})  # an import that was cut off is made again
     import_weights(path, experiment, folder, say=print)
 
-    found = Checkpoints(folder.checkpoints).restore_arrays(0)["normalization"]
+    normalization = Checkpoints(folder.checkpoints).restore_arrays(0)["normalization"]
     x = np.array([12.0, 130.0, 255.0], np.float32)
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = (x / 255 - mean) / std
-    np.testing.assert_allclose((x - found["mean"]) * found["scale"], expected, rtol=1e-5)
+    normalised = (x - normalization["mean"]) * normalization["scale"]
+    np.testing.assert_allclose(normalised, expected, rtol=1e-5)
 
 
 def saved_run(path, experiment, classes, seed=0, mean=(1,)):
@@ -269,24 +276,24 @@ def drawn_state(experiment, classes, seed, mean=(1,)):
 
 def test_starting_from_a_run_with_other_classes(tmp_path):
     source = dataclasses.replace(TINY, model=DenseNet(10, 4, dropout_rate=0.2))
-    here = dataclasses.replace(TINY, model=DenseNet(10, 4))
-    folder, there = saved_run(tmp_path / "run", source, 6)
-    drawn = drawn_state(here, 10, seed=1)
+    target = dataclasses.replace(TINY, model=DenseNet(10, 4))
+    folder, saved = saved_run(tmp_path / "run", source, 6)
+    drawn = drawn_state(target, 10, seed=1)
     lines: list[str] = []
-    state, origin = start_from(folder.path, here, drawn, lines.append)
+    state, origin = start_from(folder.path, target, drawn, lines.append)
     assert any("for 6 classes: a new one is drawn for 10" in line for line in lines)
     assert origin["step"] == 5
 
     jax.tree.map(np.testing.assert_array_equal, state.params["head"], drawn.params["head"])
-    for name in there.params.keys() - {"head"}:
-        jax.tree.map(np.testing.assert_array_equal, state.params[name], there.params[name])
-    np.testing.assert_array_equal(state.normalization.scale, there.normalization.scale)
+    for name in saved.params.keys() - {"head"}:
+        jax.tree.map(np.testing.assert_array_equal, state.params[name], saved.params[name])
+    np.testing.assert_array_equal(state.normalization.scale, saved.normalization.scale)
     np.testing.assert_array_equal(state.key, drawn.key)
     assert state.step == 0
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, drawn.opt_state)
 
 
-def test_starting_from_what_does_not_fit(tmp_path):
+def test_starting_from_a_run_that_does_not_fit_is_refused(tmp_path):
     drawn = drawn_state(TINY, 10, seed=1)
     folder, _ = saved_run(tmp_path / "mean-picture", TINY, 10, mean=(8, 8, 1))
     with pytest.raises(UsageError, match=r"normalization/mean has the shape \(8, 8, 1\)"):
@@ -295,7 +302,7 @@ def test_starting_from_what_does_not_fit(tmp_path):
         start_from(tmp_path / "none", TINY, drawn, print)
     empty = RunFolder(tmp_path / "empty")
     empty.begin(TINY, {})
-    with pytest.raises(UsageError, match="has no checkpoint to start from"):
+    with pytest.raises(UsageError, match="empty has no checkpoint"):
         start_from(empty.path, TINY, drawn, print)
     plain = dataclasses.replace(TINY, model=ResNet(8, shortcut="none"))
     with pytest.raises(UsageError, match=r"model\.shortcut: 'zero_pad' != 'none'"):
@@ -304,7 +311,7 @@ def test_starting_from_what_does_not_fit(tmp_path):
 
 def test_exports_that_are_refused(tmp_path):
     folder, _ = saved_run(
-        tmp_path / "gates", dataclasses.replace(TINY, model=ResNet(8, shortcut="none")), 10
+        tmp_path / "plain", dataclasses.replace(TINY, model=ResNet(8, shortcut="none")), 10
     )
     file = tmp_path / "w.safetensors"
     with pytest.raises(UsageError, match=r"ResNet\.shortcut is 'none'"):

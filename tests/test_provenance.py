@@ -1,4 +1,4 @@
-"""What a run folder says of where it is from, and repeating a run from it."""
+"""A run folder records where it comes from, and a run can be repeated from it."""
 
 import json
 import subprocess
@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from whole_runs import assert_same, run
 
-from resflax.training import environment
-from resflax.training.run_folder import RunFolder
+from resflax.runs import environment
+from resflax.runs.run_folder import RunFolder
 
 
 def git(folder, *arguments):
@@ -33,23 +33,23 @@ def repository(tmp_path):
 
 
 def test_the_environment_has_what_a_repetition_needs(undisturbed):
-    found = json.loads((undisturbed / "environment.json").read_text())
-    assert {"jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint"} <= found[
+    noted = json.loads((undisturbed / "environment.json").read_text())
+    assert {"jax", "jaxlib", "flax", "optax", "numpy", "orbax-checkpoint"} <= noted[
         "packages"
     ].keys()
-    assert "XLA_FLAGS" in found["flags"]
-    assert "train.py" in found["command"]
-    assert len(found["devices"]) == 1
-    assert len(found["data_sha256"]) == 64
-    assert {"started", "host", "folder", "python", "platform", "cpus", "git"} <= found.keys()
+    assert "XLA_FLAGS" in noted["flags"]
+    assert "train.py" in noted["command"]
+    assert len(noted["devices"]) == 1
+    assert len(noted["data_sha256"]) == 64
+    assert {"started", "host", "folder", "python", "platform", "cpus", "git"} <= noted.keys()
 
 
 def test_a_clean_tree_has_a_commit_and_no_changes(repository):
     file = repository / "source.py"
-    found = environment.git_state(file)
-    assert found is not None
-    assert len(found["commit"]) == 40
-    assert found["clean"]
+    state = environment.git_state(file)
+    assert state is not None
+    assert len(state["commit"]) == 40
+    assert state["clean"]
     assert environment.git_changes(file) == ""
 
 
@@ -57,9 +57,9 @@ def test_the_changes_make_the_tree_from_its_commit(repository, tmp_path):
     file = repository / "source.py"
     file.write_text("one = 2  \n\n\n")
     (repository / "new.py").write_text("")
-    found = environment.git_state(file)
-    assert found is not None
-    assert not found["clean"]
+    state = environment.git_state(file)
+    assert state is not None
+    assert not state["clean"]
     patch = tmp_path / "source.diff"
     patch.write_text(environment.git_changes(file))
     assert "# not in git: new.py" in patch.read_text()
@@ -77,7 +77,7 @@ def test_a_package_installed_below_a_foreign_repository_claims_no_commit(reposit
 
 
 def test_every_session_keeps_its_changes(tmp_path, experiment):
-    from resflax.command_line import load_experiment
+    from resflax.terminal.experiment_files import load_experiment
 
     folder = RunFolder(tmp_path / "run")
     tiny = load_experiment(experiment).resolved()
@@ -85,9 +85,9 @@ def test_every_session_keeps_its_changes(tmp_path, experiment):
         folder.begin(tiny, {"number": number}, changes)
     assert (folder.path / "source.diff").read_text() == "one\n"
     assert (folder.path / "source-3.diff").read_text() == "three\n"
-    found = json.loads(folder.environment.read_text())
-    assert (found["number"], found["source_diff"]) == (0, "source.diff")
-    assert found["continued"] == [{"number": 1}, {"number": 2, "source_diff": "source-3.diff"}]
+    noted = json.loads(folder.environment.read_text())
+    assert (noted["number"], noted["source_diff"]) == (0, "source.diff")
+    assert noted["continued"] == [{"number": 1}, {"number": 2, "source_diff": "source-3.diff"}]
     assert folder.last_environment()["number"] == 2
 
 

@@ -1,11 +1,14 @@
-"""What a report says of runs, against numbers worked out by hand."""
+"""Reports of runs, against numbers that were worked out by hand."""
 
 import csv
 import io
 import itertools
 import json
 import re
+import subprocess
+import sys
 import xml.etree.ElementTree as ElementTree
+from collections import Counter
 from html.parser import HTMLParser
 
 import numpy as np
@@ -18,16 +21,22 @@ from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, 
 from resflax.errors import UsageError
 from resflax.experiment import to_json, with_fields
 from resflax.report.build import write_report
-from resflax.report.collect import collect, group
-from resflax.report.figures import error_curves
-from resflax.report.papers import PaperFigure, deviations, figure_of, figures
-from resflax.report.statistics import Spread, compare, sign_flip_p, spread
-from resflax.report.tables import ablation, comparisons, to_csv, to_markdown
+from resflax.report.collect import collect_runs, form_seed_groups
+from resflax.report.figures import plot_error_curves
+from resflax.report.papers import nearest_figure, paper_figures, protocol_differences
+from resflax.report.statistics import Spread, compare_by_seed, compute_spread, sign_flip_p
+from resflax.report.tables import (
+    make_comparisons_table,
+    make_results_table,
+    to_csv,
+    to_markdown,
+)
 
 BASE = Experiment(name="base", model=ResNet(20), batch_size=128, steps=100)
 
 
 def make_run(path, experiment, error=None, *, rate=1000.0, train=0.01):
+    """Writes a run folder; the run is unfinished if it has no error."""
     path.mkdir(parents=True)
     (path / "experiment.json").write_text(json.dumps(to_json(experiment)))
     lines = []
@@ -47,15 +56,15 @@ def make_run(path, experiment, error=None, *, rate=1000.0, train=0.01):
 
 @pytest.fixture
 def sweep(tmp_path):
-    """Two shortcuts by three seeds; one more unfinished, one failed."""
+    """A sweep of two shortcuts and three seeds, with one more run unfinished and one failed."""
     errors = {"zero_pad": [0.10, 0.12, 0.14], "none": [0.20, 0.26, 0.23]}
     folder = tmp_path / "sweep"
-    declared = {}
+    trials = {}
     for shortcut, per_seed in errors.items():
         for seed, error in enumerate(per_seed):
             trial = with_fields(BASE, {"model.shortcut": shortcut, "seed": seed})
             make_run(folder / "trials" / trial.content_hash, trial, error)
-            declared[trial.content_hash] = {"name": None}
+            trials[trial.content_hash] = {"name": None}
     unfinished = with_fields(BASE, {"seed": 9})
     make_run(folder / "trials" / unfinished.content_hash, unfinished)
     failed = with_fields(BASE, {"model.shortcut": "none", "seed": 9})
@@ -63,16 +72,22 @@ def sweep(tmp_path):
     (folder / "ended").mkdir()
     ended = {"state": "failed", "why": "the loss is nan <at> step 7"}
     (folder / "ended" / f"{failed.content_hash}.json").write_text(json.dumps(ended))
-    declared |= {e.content_hash: {"name": None} for e in (unfinished, failed)}
-    (folder / "sweep.json").write_text(json.dumps({"experiment": {}, "trials": declared}))
+    trials |= {trial.content_hash: {"name": None} for trial in (unfinished, failed)}
+    (folder / "sweep.json").write_text(json.dumps({"experiment": {}, "trials": trials}))
     return folder
 
 
 # Runs and groups
 
 
-def test_runs_are_grouped_by_all_but_the_seed(sweep):
-    groups = group(collect([sweep]))
+def test_the_page_and_the_trackers_do_not_import_jax():
+    code = "import sys, resflax.report.build, resflax.report.trackers; print('jax' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "False\n"
+
+
+def test_runs_of_a_group_differ_in_the_seed_alone(sweep):
+    groups = form_seed_groups(collect_runs([sweep]))
     assert [(g.label, len(g.runs), len(g.finished)) for g in groups] == [
         ("shortcut none", 4, 3), ("shortcut zero_pad", 4, 3),
     ]  # fmt: skip
@@ -82,14 +97,14 @@ def test_runs_are_grouped_by_all_but_the_seed(sweep):
 
 def test_a_run_named_twice_counts_once(sweep):
     trial = next((sweep / "trials").iterdir())
-    assert len(collect([sweep, trial, sweep.parent])) == 8
+    assert len(collect_runs([sweep, trial, sweep.parent])) == 8
 
 
 def test_fields_that_follow_from_others_are_left_out_of_the_labels(tmp_path):
     make_run(tmp_path / "0", with_fields(BASE, {"model.shortcut": "zero_pad"}), 0.1)
     make_run(tmp_path / "1", with_fields(BASE, {"model.shortcut": "shortcut_gating"}), 0.1)
     make_run(tmp_path / "2", with_fields(BASE, {"model.depth": 32}), 0.1)
-    labels = [g.label for g in group(collect([tmp_path]))]
+    labels = [group.label for group in form_seed_groups(collect_runs([tmp_path]))]
     assert labels == [
         "depth 20, shortcut shortcut_gating",
         "depth 20, shortcut zero_pad",
@@ -99,16 +114,16 @@ def test_fields_that_follow_from_others_are_left_out_of_the_labels(tmp_path):
 
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(UsageError, match="has no runs"):
-        collect([tmp_path])
+        collect_runs([tmp_path])
     with pytest.raises(UsageError, match="there is no such folder"):
-        collect([tmp_path / "none"])
+        collect_runs([tmp_path / "none"])
 
 
 # Numbers
 
 
-def test_the_ablation_table_has_mean_and_sample_deviation(sweep):
-    table, _ = ablation(group(collect([sweep])))
+def test_the_results_have_the_mean_and_the_samples_standard_deviation(sweep):
+    table, _ = make_results_table(form_seed_groups(collect_runs([sweep])))
     none, zero_pad = (dict(zip(table.headers, row, strict=True)) for row in table.rows)
     assert none["test error"].text == "23.00 ± 3.00 %"
     assert zero_pad["test error"].text == "12.00 ± 2.00 %"
@@ -120,60 +135,86 @@ def test_the_ablation_table_has_mean_and_sample_deviation(sweep):
 
 @given(st.lists(st.tuples(st.integers(0, 355), st.integers(0, 355)), min_size=2, max_size=9))
 @settings(deadline=None, max_examples=40)
-def test_comparisons_agree_with_scipy_and_with_counting(wrong):
-    assume(len({a - b for a, b in wrong}) > 1)  # a t-test needs a spread
-    first, second = ([pair[i] / 355 for pair in wrong] for i in (0, 1))
-    found = compare(dict(enumerate(first)), dict(enumerate(second)))
-    assert found is not None
-    expected = stats.ttest_rel(second, first)
-    assert found.p_t == pytest.approx(expected.pvalue, rel=1e-6, abs=1e-12)
-    interval = expected.confidence_interval(0.95)
-    assert found.interval == pytest.approx(
-        (interval.low, interval.high), rel=1e-6, abs=1e-12, nan_ok=True
-    )
-    differences = [b - a for a, b in zip(first, second, strict=True)]
-    ways = list(itertools.product((1, -1), repeat=len(first)))
-    seen = abs(sum(differences))
-    as_large = [w for w in ways if abs(np.dot(w, differences)) >= seen * (1 - 1e-9)]
-    assert found.p_exact == pytest.approx(len(as_large) / len(ways), abs=1e-12)
+def test_comparisons_agree_with_the_formulas_and_with_counting(mistakes):
+    counted_differences = np.array([second - first for first, second in mistakes])
+    assume(len(set(counted_differences)) > 1)  # a t-test needs variance
+    first, second = (np.array(mistakes)[:, i] / 355 for i in (0, 1))
+    comparison = compare_by_seed(dict(enumerate(first)), dict(enumerate(second)))
+    assert comparison is not None
+    n = len(mistakes)
+    mean, error = np.mean(second - first), np.std(second - first, ddof=1) / np.sqrt(n)
+    p_t = 2 * stats.t.sf(abs(mean) / error, n - 1)
+    assert comparison.p_t == pytest.approx(p_t, rel=1e-6, abs=1e-12)
+    reach = stats.t.ppf(0.975, n - 1) * error
+    assert comparison.interval == pytest.approx((mean - reach, mean + reach), rel=1e-6, abs=1e-12)
+    # Whole numbers are added without rounding, so equal sums are equal here.
+    signs = np.array(list(itertools.product((1, -1), repeat=n)))
+    as_large = np.abs(signs @ counted_differences) >= abs(counted_differences.sum())
+    assert comparison.p_exact == pytest.approx(as_large.mean(), abs=1e-12)
 
 
 def test_only_common_seeds_are_paired():
-    found = compare({0: 0.1, 1: 0.2, 5: 0.9}, {1: 0.3, 0: 0.2, 7: 0.0})
-    assert found is not None
-    assert found.n == 2
-    assert found.mean == pytest.approx(0.1)
-    assert compare({0: 1.0}, {1: 1.0}) is None
+    comparison = compare_by_seed({0: 0.1, 1: 0.2, 5: 0.9}, {1: 0.3, 0: 0.4, 7: 0.0})
+    assert comparison is not None
+    assert comparison.n == 2
+    assert comparison.mean == pytest.approx(0.2)
+    assert compare_by_seed({0: 1.0}, {1: 1.0}) is None
 
 
-def test_five_pairs_that_agree_are_as_sure_as_five_can_be():
+def test_one_pair_has_no_interval_and_no_t():
+    comparison = compare_by_seed({3: 0.1}, {3: 0.3})
+    assert comparison is not None
+    assert comparison.mean == pytest.approx(0.2)
+    assert np.isnan([*comparison.interval, comparison.p_t]).all()
+    assert comparison.p_exact == 1
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [((0.5, 0.25, 0.75), (0.75, 0.5, 1.0)), ((0.1, 0.3, 0.7), (0.35, 0.55, 0.95))],
+    ids=["exactly", "but for rounding"],
+)
+def test_equal_differences_have_an_interval_of_one_point_and_no_t(first, second):
+    comparison = compare_by_seed(dict(enumerate(first)), dict(enumerate(second)))
+    assert comparison is not None
+    assert comparison.interval == (comparison.mean, comparison.mean)
+    assert comparison.mean == pytest.approx(0.25)
+    assert np.isnan(comparison.p_t)
+    assert comparison.p_exact == 2 / 8
+
+
+def test_five_pairs_that_agree_have_the_least_p_of_five():
     assert sign_flip_p(np.array([1.0, 2, 3, 4, 5])) == 2 / 32
     assert sign_flip_p(np.zeros(3)) == 1
-    assert sign_flip_p(np.arange(1.0, 31)) == 1 / 20_000  # beyond 16 pairs the signs are sampled
 
 
-def test_one_run_has_no_deviation():
-    assert spread([0.5]) == Spread(1, 0.5, None)
-    assert spread([]) is None
+def test_beyond_16_pairs_sign_flips_are_sampled_in_the_same_way_each_time():
+    assert sign_flip_p(np.arange(1.0, 31)) == 1 / 20_000
+    differences = np.array([1.0, -1.0, 1.0] * 6)  # of 18 signs, 12 or more are equal
+    expected = 2 * stats.binom.sf(11, 18, 0.5)
+    assert sign_flip_p(differences) == pytest.approx(expected, abs=0.02)
+    assert sign_flip_p(differences) == sign_flip_p(differences)
 
 
-def test_comparisons_are_of_the_seeds_both_have(sweep):
-    table = comparisons(group(collect([sweep])))
-    error = next(row for row in table.rows if row[2].text == "test error")
-    assert [cell.text for cell in error[:5]] == [
+def test_a_single_value_has_no_standard_deviation():
+    assert compute_spread([0.5]) == Spread(1, 0.5, None)
+    assert compute_spread([]) is None
+
+
+def test_comparisons_are_of_the_seeds_that_both_groups_have(sweep):
+    table = make_comparisons_table(form_seed_groups(collect_runs([sweep])))
+    row = next(row for row in table.rows if row[2].text == "test error")
+    assert [cell.text for cell in row[:5]] == [
         "shortcut none", "shortcut zero_pad", "test error", "3", "-11.00 points",
     ]  # fmt: skip
-    assert error[7].value == 2 / 8
+    assert row[7].value == 2 / 8
 
 
 # The papers
 
 
-def test_every_figure_has_its_papers_count_of_rows():
-    by_table: dict[str, list[PaperFigure]] = {}
-    for figure in figures():
-        by_table.setdefault(figure.where, []).append(figure)
-    assert {name: len(found) for name, found in by_table.items()} == {
+def test_each_table_has_as_many_figures_as_in_its_paper():
+    assert Counter(figure.source for figure in paper_figures()) == {
         "He et al. 2015, Table 6": 6,
         "He et al. 2015, Figure 6": 1,
         "He et al. 2016, Table 1": 15,
@@ -183,26 +224,27 @@ def test_every_figure_has_its_papers_count_of_rows():
     }
 
 
-def known(experiment):
-    figure = figure_of(experiment)
+def figure_for(experiment):
+    """The paper's figure for an experiment that has one."""
+    figure = nearest_figure(experiment)
     assert figure is not None
     return figure
 
 
-def test_the_papers_own_protocol_is_recognised_and_others_are_marked():
+def test_the_papers_protocol_is_recognised_and_differences_are_listed():
     paper = Experiment(
         name="anything", seed=4, model=ResNet(56), data=CIFAR10(normalization="pixel"),
         batch_size=128, steps=64_000, optimizer=SGD(),
         schedule=StepDecay(boundaries=(32_000, 48_000)),
     )  # fmt: skip
-    figure = known(paper)
-    assert (figure.shown, figure.where) == ("6.97 %", "He et al. 2015, Table 6")
-    assert deviations(figure, paper) == []
+    figure = figure_for(paper)
+    assert (figure.printed, figure.source) == ("6.97 %", "He et al. 2015, Table 6")
+    assert protocol_differences(figure, paper) == []
     other = with_fields(
         paper, {"data": Digits(), "epochs": 8, "schedule": Cosine(), "batch_size": 64}
     )
-    assert known(other) == figure
-    assert deviations(figure, other) == [
+    assert figure_for(other) == figure
+    assert protocol_differences(figure, other) == [
         "batch_size: 128 != 64",
         "data.crop_padding: 4 != 1",
         "data.flip: True != False",
@@ -211,29 +253,29 @@ def test_the_papers_own_protocol_is_recognised_and_others_are_marked():
         "schedule.type: 'StepDecay' != 'Cosine'",
         "length: 64,000 steps != 8 epochs",
     ]
-    assert figure_of(with_fields(paper, {"model.depth": 26})) is None
+    assert nearest_figure(with_fields(paper, {"model.depth": 26})) is None
 
 
-def test_of_a_nets_figures_the_nearest_protocol_is_taken():
+def test_a_network_with_several_figures_gets_the_one_of_the_nearest_protocol():
     dense = Experiment(
         name="x", model=DenseNet(100, 12, dropout_rate=0.2),
         data=CIFAR10(crop_padding=0, flip=False), batch_size=64, epochs=300,
         optimizer=SGD(nesterov=True), schedule=StepDecay(boundaries=(0.5, 0.75)),
     )  # fmt: skip
-    assert known(dense).shown == "5.92 %"
-    assert deviations(known(dense), dense) == []
+    assert figure_for(dense).printed == "5.92 %"
+    assert protocol_differences(figure_for(dense), dense) == []
     augmented = with_fields(dense, {"data": CIFAR10(), "model.dropout_rate": 0.0})
-    assert known(augmented).shown == "4.51 %"
-    assert known(with_fields(BASE, {"model.depth": 110})).shown == "6.61 ± 0.16 %"
+    assert figure_for(augmented).printed == "4.51 %"
+    assert figure_for(with_fields(BASE, {"model.depth": 110})).printed == "6.61 ± 0.16 %"
     failing = {"model": ResNet(110, shortcut="dropout")}
-    assert known(with_fields(BASE, failing)).shown == "fail (above 20 %)"
+    assert figure_for(with_fields(BASE, failing)).printed == "fail (above 20 %)"
 
 
 # The page
 
 
-class Checked(HTMLParser):
-    """Every tag closed, every id once, nothing from elsewhere."""
+class PageParser(HTMLParser):
+    """Collects the ids, links and text of a page, and checks that tags are closed in order."""
 
     def __init__(self):
         super().__init__()
@@ -260,14 +302,14 @@ class Checked(HTMLParser):
         self.text.append(data)
 
 
-def test_the_page_is_whole_and_needs_nothing_else(sweep, tmp_path):
-    runs = collect([sweep])
-    written = write_report(tmp_path / "out" / "r.html", runs, group(runs))
-    assert sorted(p.name for p in written) == [
+def test_the_page_is_complete_and_needs_no_other_files(sweep, tmp_path):
+    runs = collect_runs([sweep])
+    paths = write_report(tmp_path / "out" / "r.html", runs, form_seed_groups(runs))
+    assert sorted(path.name for path in paths) == [
         "r-comparisons.csv", "r-runs.csv", "r.csv", "r.html", "r.md",
     ]  # fmt: skip
     html = (tmp_path / "out" / "r.html").read_text()
-    page = Checked()
+    page = PageParser()
     page.feed(html)
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))
@@ -280,13 +322,13 @@ def test_the_page_is_whole_and_needs_nothing_else(sweep, tmp_path):
     for count in ("8 runs: ", "1 unfinished", "6 finished", "1 failed"):
         assert count in text
     assert "8.75 % †" in text
-    assert "Thin: error on the training batches" in text
+    assert "Thin lines show the error on the training batches" in text
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
 
 
-def test_pictures_are_svg_in_the_pages_ink(sweep):
-    (picture,) = error_curves(group(collect([sweep]))).values()
+def test_pictures_are_svg_in_the_text_colour_of_the_page(sweep):
+    (picture,) = plot_error_curves(form_seed_groups(collect_runs([sweep]))).values()
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
     assert (root.get("role"), root.get("aria-label")) == (
@@ -299,8 +341,8 @@ def test_pictures_are_svg_in_the_pages_ink(sweep):
     assert "shortcut zero_pad" in picture  # text stays text
 
 
-def test_csv_has_plain_numbers_and_deviations_of_their_own(sweep):
-    table, _ = ablation(group(collect([sweep])))
+def test_csv_has_plain_numbers_and_columns_for_standard_deviations(sweep):
+    table, _ = make_results_table(form_seed_groups(collect_runs([sweep])))
     none, zero_pad = csv.DictReader(io.StringIO(to_csv(table)))
     assert float(none["test error"]) == pytest.approx(23)
     assert float(none["test error std"]) == pytest.approx(3)
@@ -309,7 +351,7 @@ def test_csv_has_plain_numbers_and_deviations_of_their_own(sweep):
     assert "| shortcut zero_pad | 3 of 4 | 12.00 ± 2.00 % | 8.75 % † |" in to_markdown(table)
 
 
-def test_the_command(script, sweep):
+def test_the_command_prints_its_files_and_refuses_another_ending(script, sweep):
     done = script("report", sweep, "--output", "page.html")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0] == "page.html"
@@ -319,7 +361,7 @@ def test_the_command(script, sweep):
 
 
 @pytest.mark.slow
-def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tmp_path):
+def test_diagnostics_of_dense_and_gated_networks_are_pictures_of_the_page(script, tmp_path):
     file = tmp_path / "nets.py"
     file.write_text(
         "from resflax import *\n"
@@ -333,7 +375,7 @@ def test_diagnostics_of_dense_and_gated_nets_are_pictures_of_the_page(script, tm
     done = script("report", "sweep", "--diagnostics")
     assert done.returncode == 0, done.stderr
     html = (tmp_path / "report.html").read_text()
-    page = Checked()
+    page = PageParser()
     page.feed(html)
     assert page.open == []
     assert len(page.ids) == len(set(page.ids))

@@ -4,93 +4,94 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from streamed import CLASSES, declared
-from test_pictures import encode, photo
+from photos import encode, photo
+from streamed import CLASSES, declare_set
 
 from resflax import ImageFolder, ImageNet, Streamed, UsageError
-from resflax.data.records import open_records
-from resflax.data.source import describe, training_examples
+from resflax.data.description import describe, training_examples
+from resflax.data.encoded import EncodedExamples, open_splits
+
+
+def read_all(examples: EncodedExamples) -> list[tuple[bytes, int]]:
+    return [examples[index] for index in range(len(examples))]
 
 
 def write_folder(root: Path, data: Streamed) -> None:
-    """The splits of a prepared set as folders of files, in the set's order."""
-    opened = open_records(data)
-    for split, records in (("train", opened.train), ("val", opened.test)):
-        for number in range(len(records)):
-            encoded, label = records[number]
+    """Writes the splits of a prepared set as folders of files, in the set's order."""
+    splits = open_splits(data)
+    for split, examples in (("train", splits.train), ("val", splits.test)):
+        for number, (encoded, label) in enumerate(read_all(examples)):
             folder = root / split / f"class {label}"
             folder.mkdir(parents=True, exist_ok=True)
             (folder / f"{number:03}.jpg").write_bytes(encoded)
 
 
 def test_a_folder_has_the_pictures_of_its_files(prepared: Path, tmp_path: Path):
-    write_folder(tmp_path, declared(prepared))
+    write_folder(tmp_path, declare_set(prepared))
     (tmp_path / "train" / "class 0" / "notes.txt").write_text("no picture")
     (tmp_path / "train" / ".hidden").mkdir()
     data = ImageFolder(data_dir=str(tmp_path), image_size=16)
-    opened, other = open_records(data), open_records(declared(prepared))
-    assert (opened.num_classes, len(opened.train), len(opened.test)) == (CLASSES, 23, 9)
-    for records, same in ((opened.train, other.train), (opened.test, other.test)):
-        assert sorted(records[i] for i in range(len(records))) == sorted(
-            same[i] for i in range(len(same))
-        )
-        labels = [records[i][1] for i in range(len(records))]
+    in_folder, in_set = open_splits(data), open_splits(declare_set(prepared))
+    sizes = (in_folder.num_classes, len(in_folder.train), len(in_folder.test))
+    assert sizes == (CLASSES, 23, 9)
+    pairs = ((in_folder.train, in_set.train), (in_folder.test, in_set.test))
+    for folder_examples, set_examples in pairs:
+        assert sorted(read_all(folder_examples)) == sorted(read_all(set_examples))
+        labels = [label for _, label in read_all(folder_examples)]
         assert labels == sorted(labels)
     assert describe(data).num_classes == CLASSES
     assert training_examples(data) == 23
 
 
-@pytest.mark.parametrize("kind", ["set", "folder"])
-def test_validation_examples_are_held_out(prepared: Path, tmp_path: Path, kind: str):
-    data = declared(prepared, validation=5)
-    if kind == "folder":
-        write_folder(tmp_path, declared(prepared))
+@pytest.mark.parametrize("source", ["set", "folder"])
+def test_validation_examples_are_held_out(prepared: Path, tmp_path: Path, source: str):
+    data = declare_set(prepared, validation=5)
+    if source == "folder":
+        write_folder(tmp_path, declare_set(prepared))
         data = ImageFolder(data_dir=str(tmp_path), validation=5, image_size=16)
-    opened = open_records(data)
-    assert opened.validation is not None
-    kept, held_out = (
-        [records[i] for i in range(len(records))] for records in (opened.train, opened.validation)
-    )
-    whole = open_records(dataclasses.replace(data, validation=0)).train
-    assert (len(kept), len(held_out)) == (18, 5)
-    assert sorted(kept + held_out) == sorted(whole[i] for i in range(23))
-    again = open_records(data).validation
+    splits = open_splits(data)
+    assert splits.validation is not None
+    kept, held_out = read_all(splits.train), read_all(splits.validation)
+    all_train = open_splits(dataclasses.replace(data, validation=0)).train
+    assert (len(kept), len(held_out), len(all_train)) == (18, 5, 23)
+    assert sorted(kept + held_out) == sorted(read_all(all_train))
+    again = open_splits(data).validation
     assert again is not None
-    assert [again[i] for i in range(5)] == held_out
+    assert read_all(again) == held_out
 
 
 def test_wrong_folders_are_refused_in_one_line(prepared: Path, tmp_path: Path):
-    def opened(**fields):
-        return open_records(ImageFolder(data_dir=str(tmp_path), image_size=16, **fields))
+    def open_folder(**fields):
+        return open_splits(ImageFolder(data_dir=str(tmp_path), image_size=16, **fields))
 
     with pytest.raises(UsageError, match="name the folder of the pictures with"):
-        open_records(ImageFolder())
+        open_splits(ImageFolder())
     with pytest.raises(UsageError, match=r"there is no folder .*train; the pictures must lie in"):
-        opened()
+        open_folder()
     (tmp_path / "train").mkdir()
     (tmp_path / "val" / "other").mkdir(parents=True)
     with pytest.raises(UsageError, match="train has no folders; it needs one for each class"):
-        opened()
+        open_folder()
     (tmp_path / "train" / "cat").mkdir()
     with pytest.raises(UsageError, match="train has no pictures"):
-        opened()
+        open_folder()
     (tmp_path / "train" / "cat" / "1.PNG").write_bytes(encode(photo(), "png"))
-    with pytest.raises(UsageError, match="val has the class other, and train has not"):
-        opened()
+    with pytest.raises(UsageError, match="val has the class other, which train does not have"):
+        open_folder()
     (tmp_path / "val" / "other").rename(tmp_path / "val" / "cat")
     (tmp_path / "val" / "cat" / "2.jpeg").write_bytes(encode(photo()))
-    assert len(opened().test) == 1
+    assert len(open_folder().test) == 1
     with pytest.raises(UsageError, match="validation is 1; it must be below the 1 training"):
-        opened(validation=1)
+        open_folder(validation=1)
 
 
-def test_imagenet_needs_not_be_there_to_be_described():
+def test_imagenet_is_described_without_being_prepared():
     facts = describe(ImageNet())
     assert (facts.num_classes, facts.image_shape) == (1000, (224, 224, 3))
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"image_size": 0}, "image_size is 0; it must be at least 1"),
         ({"training_sizes": (64, 5000)}, "each must be at least 1 and at most 4096"),
@@ -102,6 +103,6 @@ def test_imagenet_needs_not_be_there_to_be_described():
         ({"bad_pictures": -1}, "it must be at least 0"),
     ],
 )
-def test_wrong_declarations_are_refused(fields, said):
-    with pytest.raises(UsageError, match=said):
+def test_wrong_declarations_are_refused(fields, message):
+    with pytest.raises(UsageError, match=message):
         ImageNet(**fields)

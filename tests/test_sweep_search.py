@@ -1,4 +1,4 @@
-"""Searches: proposals by Optuna, judged by held-out examples, remembered when cut off."""
+"""Searches: Optuna proposes trials by their validation errors, also after a search was cut off."""
 
 import json
 
@@ -6,11 +6,12 @@ import pytest
 
 from resflax import Choice, Digits, Experiment, Integers, LogUniform, ResNet, Search, Uniform
 from resflax.errors import UsageError
-from resflax.sweep.folder import SweepFolder
-from resflax.sweep.launcher import Launcher, State
+from resflax.sweep.launcher import Launcher
 from resflax.sweep.search import SearchQueue
+from resflax.sweep.standings import TrialState
+from resflax.sweep.sweep_folder import SweepFolder
 
-pytest.importorskip("optuna")
+optuna = pytest.importorskip("optuna")
 
 BASE = Experiment(
     name="base", model=ResNet(8), data=Digits(validation=100), batch_size=32, steps=50
@@ -27,30 +28,30 @@ SEARCH = Search(
 )
 
 
-def error_of(experiment, place):
-    """Best at a learning rate of 0.1; falls with time."""
+def error_of(experiment, evaluation):
+    """An error that is lowest at a learning rate of 0.1, and falls with every evaluation."""
     distance = abs(experiment.optimizer.learning_rate - 0.1)
-    return min(1.0, distance + 1 / (1 + place))
+    return min(1.0, distance + 1 / (1 + evaluation))
 
 
 class Job:
-    """A worker that writes one evaluation each time it is asked."""
+    """A worker that writes one evaluation each time it is polled."""
 
     def __init__(self, folder, trial):
         self.trials, self._run = [trial], folder.run(trial)
-        self._place, self._stopped = 0, False
+        self._evaluations, self._stopped = 0, False
         self._run.path.mkdir(parents=True, exist_ok=True)
         self._run.metrics.write_text("")
 
     def poll(self):
         if self._stopped:
             return 143
-        self._place += 1
-        error = error_of(self.trials[0].experiment, self._place)
-        line = {"step": 10 * self._place, "split": "validation", "error": error}
+        self._evaluations += 1
+        error = error_of(self.trials[0].experiment, self._evaluations)
+        line = {"step": 10 * self._evaluations, "split": "validation", "error": error}
         with open(self._run.metrics, "a") as file:
             file.write(json.dumps(line) + "\n")
-        if self._place < 5:
+        if self._evaluations < 5:
             return None
         result = {"status": "finished", "validation_error": error, "test_error": 1 - error}
         self._run.result.write_text(json.dumps(result))
@@ -59,7 +60,7 @@ class Job:
     def stop(self):
         self._stopped = True
 
-    def why(self, trial):
+    def failure_reason(self, trial):
         return ""
 
 
@@ -87,13 +88,13 @@ def launch(folder, executor):
     return Launcher(folder, queue, executor, say=lambda text: None).run()
 
 
-def test_all_trials_are_run_within_their_ranges_and_bad_ones_stopped(tmp_path):
+def test_all_trials_are_within_their_ranges_and_bad_ones_are_stopped(tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     folder.begin(BASE)
     standings = launch(folder, Executor(folder))
     states = [s.state for s in standings]
     assert len(standings) == 12
-    assert set(states) == {State.DONE, State.PRUNED}
+    assert set(states) == {TrialState.DONE, TrialState.PRUNED}
     for standing in standings:
         fields = standing.trial.point.fields
         assert 1e-3 <= fields["optimizer.learning_rate"] <= 1
@@ -104,16 +105,16 @@ def test_all_trials_are_run_within_their_ranges_and_bad_ones_stopped(tmp_path):
     def final(standing):
         return error_of(standing.trial.experiment, 5)
 
-    done = [final(s) for s in standings if s.state is State.DONE]
-    pruned = [final(s) for s in standings if s.state is State.PRUNED]
+    done = [final(s) for s in standings if s.state is TrialState.DONE]
+    pruned = [final(s) for s in standings if s.state is TrialState.PRUNED]
     assert min(done) < min(pruned)
     executor = Executor(folder)
-    again = launch(folder, executor)
+    second_standings = launch(folder, executor)
     assert executor.started == []
-    assert sorted(s.trial.hash for s in again) == sorted(s.trial.hash for s in standings)
+    assert sorted(s.trial.hash for s in second_standings) == sorted(s.trial.hash for s in standings)
 
 
-def test_cut_off_it_goes_on_and_runs_every_trial_once_to_its_end(tmp_path):
+def test_a_search_that_was_cut_off_continues_and_completes_every_trial_once(tmp_path):
     folder = SweepFolder(tmp_path / "sweep")
     folder.begin(BASE)
     first = Executor(folder, stop_after=5)
@@ -137,9 +138,24 @@ def test_the_same_values_are_not_run_twice(tmp_path):
     assert len(standings) == len(executor.started) == 2
 
 
-def test_without_held_out_examples_or_with_an_unknown_field_it_is_refused(tmp_path):
-    without = Experiment(name="base", model=ResNet(8), batch_size=32, steps=50)
+def test_a_search_without_held_out_examples_or_with_an_unknown_field_is_refused():
+    without_validation = Experiment(name="base", model=ResNet(8), batch_size=32, steps=50)
     with pytest.raises(UsageError, match=r"Digits.validation is 0; a search needs examples held"):
-        SearchQueue.check(without, SEARCH)
+        SearchQueue.check(without_validation, SEARCH)
     with pytest.raises(UsageError, match=r"no field model.deepth; did you mean model.depth\?"):
         SearchQueue.check(BASE, Search({"model.deepth": Integers(8, 20)}, trials=1))
+
+
+def test_optuna_prints_nothing_and_its_verbosity_is_restored(tmp_path, capfd):
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.begin(BASE)
+    verbosity = optuna.logging.get_verbosity()
+    launch(folder, Executor(folder))
+    assert capfd.readouterr() == ("", "")
+    assert optuna.logging.get_verbosity() == verbosity
+    (folder.path / "elsewhere").mkdir()
+    impossible = Search({"model.depth": Integers(7, 9, step=2)}, trials=1)
+    queue = SearchQueue(BASE, impossible, SweepFolder(folder.path / "elsewhere"))
+    with pytest.raises(UsageError, match=r"ResNet.depth is [79]"):
+        queue.take()
+    assert optuna.logging.get_verbosity() == verbosity

@@ -1,4 +1,4 @@
-"""What trackers are given, and what TensorBoard reads back."""
+"""What trackers receive, and what TensorBoard reads back."""
 
 import json
 import struct
@@ -9,8 +9,8 @@ import pytest
 from resflax import Experiment, ResNet
 from resflax.errors import UsageError
 from resflax.experiment import to_json
-from resflax.report.collect import collect
-from resflax.report.trackers import TRACKERS, TensorBoard, send
+from resflax.report.collect import collect_runs
+from resflax.report.trackers import TRACKERS, TensorBoard, send_runs
 
 LINES = [
     {"step": 10, "split": "train", "loss": 2.0, "error": 0.75, "learning_rate": 0.1, "epoch": 1},
@@ -27,26 +27,26 @@ def runs(tmp_path):
     (folder / "experiment.json").write_text(json.dumps(to_json(experiment)))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
     (folder / "result.json").write_text(json.dumps({"status": "finished", "test_error": 0.5}))
-    return collect([folder])
+    return collect_runs([folder])
 
 
 class Recorder:
     def __init__(self):
         self.calls = []
 
-    def begin(self, name, experiment):
+    def begin_run(self, name, experiment):
         self.calls.append(("begin", name.split("-")[0], experiment.model.depth))
 
-    def line(self, step, figures):
-        self.calls.append((step, dict(figures)))
+    def log_step(self, step, measurements):
+        self.calls.append((step, dict(measurements)))
 
-    def end(self, result):
+    def end_run(self, result):
         self.calls.append(("end", result["test_error"]))
 
 
-def test_figures_of_a_step_come_together_and_missing_ones_not_at_all(runs):
+def test_measurements_of_a_step_are_sent_together_and_missing_ones_are_left_out(runs):
     recorder = Recorder()
-    send(runs, recorder)
+    send_runs(runs, recorder)
     first = {"train/loss": 2.0, "train/error": 0.75, "train/learning_rate": 0.1}
     assert recorder.calls == [
         ("begin", "base", 8),
@@ -61,28 +61,28 @@ def scalars(path):
     pytest.importorskip("tensorboardX")
     from tensorboardX.proto.event_pb2 import Event
 
-    data, place, found = path.read_bytes(), 0, []
+    data, place, values = path.read_bytes(), 0, []
     while place < len(data):
         (length,) = struct.unpack_from("<Q", data, place)
         event = Event.FromString(data[place + 12 : place + 12 + length])
-        found += [
+        values += [
             (value.tag, event.step, value.simple_value)
             for value in event.summary.value
             if value.HasField("simple_value")
         ]
         place += 12 + length + 4
-    return found
+    return values
 
 
 def test_tensorboard_reads_back_what_was_measured(runs, tmp_path):
     pytest.importorskip("tensorboardX")
-    for _ in range(2):  # a second time replaces the first
-        send(runs, TensorBoard(tmp_path / "out"))
+    for _ in range(2):  # the second call replaces the files of the first
+        send_runs(runs, TensorBoard(tmp_path / "out"))
     (file,) = (tmp_path / "out").rglob("events.*")
-    found = scalars(file)
-    assert ("train/loss", 20, 1.0) in found
-    assert ("test/top5_error", 10, 0.25) in found
-    assert len(found) == 8
+    values = scalars(file)
+    assert ("train/loss", 20, 1.0) in values
+    assert ("test/top5_error", 10, 0.25) in values
+    assert len(values) == 8
 
 
 @pytest.mark.parametrize("name", ["tensorboardX", "wandb"])
@@ -96,5 +96,5 @@ def test_wandb_is_written_without_a_network(runs, tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_SILENT", "true")
-    send(runs, TRACKERS["wandb"](tmp_path / "out"))
+    send_runs(runs, TRACKERS["wandb"](tmp_path / "out"))
     assert list((tmp_path / "out").rglob("*.wandb"))

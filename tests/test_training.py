@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from whole_runs import assert_same, metrics, result, run, start
 
-from resflax.training.run_folder import describe_result
+from resflax.runs.run_folder import describe_result
 
 RESULT_FIELDS = {
     "status", "steps", "test_error", "test_loss", "train_error", "train_loss",
@@ -32,9 +32,9 @@ def wait_for_step(process, folder, step):
 
 
 def test_the_run_is_the_record(undisturbed):
-    found = result(undisturbed)
-    assert found.keys() == RESULT_FIELDS
-    assert (found["status"], found["steps"], found["params"]) == ("finished", 40, 75_002)
+    ended = result(undisturbed)
+    assert ended.keys() == RESULT_FIELDS
+    assert (ended["status"], ended["steps"], ended["params"]) == ("finished", 40, 75_002)
     plain = json.loads((undisturbed / "experiment.json").read_text())
     assert plain["model"]["block"] == "basic"
     environment = json.loads((undisturbed / "environment.json").read_text())
@@ -61,9 +61,9 @@ def test_the_log_has_every_mark_once_in_order(undisturbed):
     assert sorted(norms) == sorted(["stem_conv", *units, "head"])
     assert all(0 < norm < lines[0]["gradient_norm"] for norm in norms.values())
     assert lines[0]["learning_rate"] == pytest.approx(0.1 * (1 + 1) / 2, abs=0.05)
-    found = result(undisturbed)
-    assert (found["test_error"], found["test_loss"]) == (lines[-1]["error"], lines[-1]["loss"])
-    assert found["train_loss"] == lines[-3]["loss"]
+    ended = result(undisturbed)
+    assert (ended["test_error"], ended["test_loss"]) == (lines[-1]["error"], lines[-1]["loss"])
+    assert ended["train_loss"] == lines[-3]["loss"]
 
 
 def test_a_finished_run_is_left_alone(experiment, undisturbed):
@@ -87,12 +87,12 @@ def test_another_experiment_is_refused_with_the_fields_that_differ(experiment, u
 
 
 def test_evaluation_of_the_folder_gives_the_result(undisturbed):
-    found = result(undisturbed)
+    ended = result(undisturbed)
     for split in ("test", "validation"):
         out, _ = run(undisturbed, "--json", "--split", split, script="evaluate")
         measured = json.loads(out)
-        assert measured["top1_error"] == found[f"{split}_error"]
-        assert measured["loss"] == pytest.approx(found[f"{split}_loss"], rel=1e-6)
+        assert measured["top1_error"] == ended[f"{split}_error"]
+        assert measured["loss"] == pytest.approx(ended[f"{split}_loss"], rel=1e-6)
         assert measured["examples"] == {"test": 355, "validation": 100}[split]
         assert measured["top5_error"] <= measured["top1_error"]
 

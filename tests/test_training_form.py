@@ -1,9 +1,7 @@
 """The form of networks that runs train: the same numbers, compiled once, kept small."""
 
 import io
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,19 +14,25 @@ from jax import lax
 from rich.console import Console
 
 from resflax import SGD, DenseNet, Digits, Experiment, ResNet, StepDecay
-from resflax.data.augmentation import fit_normalization
+from resflax.data.normalization import fit_normalization
 from resflax.declarations.models import Model
+from resflax.devices import compilation
+from resflax.devices.compilation import compile_for
+from resflax.devices.parallel import AXIS, Devices
+from resflax.feeding.batch import ResidentSplit, gather_resident
 from resflax.models import build, residual
 from resflax.models.convolution import convolve
 from resflax.models.layers import relu, scale_and_shift
 from resflax.models.stacking import stack, unstack
-from resflax.training.devices import Devices, compile_for
-from resflax.training.optimizer import learning_rate, make_optimizer
-from resflax.training.record import Record
-from resflax.training.run_folder import RunFolder
-from resflax.training.session import train
+from resflax.runs.log import RunLog
+from resflax.runs.run_folder import RunFolder
+from resflax.runs.session import train
+from resflax.training.many_steps import gathered, many_steps
+from resflax.training.objective import Objective
+from resflax.training.optimizer import make_optimizer
+from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
-from resflax.training.step import AXIS, Examples, many_steps, train_step
+from resflax.training.step import train_step
 
 RANDOM = np.random.default_rng(0)
 
@@ -71,9 +75,9 @@ def test_convolution_and_its_gradients_are_xlas(size, stride, height, width, out
         )
 
     expected, expected_gradients = jax.vjp(plain, x, kernel)
-    found, gradients = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, groups), x, kernel)
-    assert found.shape == expected.shape
-    assert_close(found, expected)
+    result, gradients = jax.vjp(lambda x, kernel: convolve(x, kernel, stride, groups), x, kernel)
+    assert result.shape == expected.shape
+    assert_close(result, expected)
     gradient = normal(*expected.shape)
     assert_close(gradients(gradient), expected_gradients(gradient))
 
@@ -117,13 +121,13 @@ def test_the_training_form_has_the_same_numbers(net, monkeypatch):
 
     def step(module, variables):
         def logits(params):
-            found, updates = module.apply(
+            output, updates = module.apply(
                 variables | {"params": params}, images, train=True, mutable=["batch_stats"]
             )
-            return found, updates["batch_stats"]
+            return output, updates["batch_stats"]
 
-        found, pull, statistics = jax.vjp(logits, variables["params"], has_aux=True)
-        return found, pull(cotangent)[0], statistics
+        output, pull, statistics = jax.vjp(logits, variables["params"], has_aux=True)
+        return output, pull(cotangent)[0], statistics
 
     expected = jax.jit(lambda v: step(plain, v))(dict(variables))
     logits, gradients, statistics = jax.jit(lambda v: step(trained, v))(stacked)
@@ -199,32 +203,37 @@ def test_steps_in_a_row_are_the_same_steps():
     optimizer = make_optimizer(SGD(), learning_rate(StepDecay(), 0.1, 10))
     module = build(ResNet(8), 10, axis_name=AXIS, for_training=True)
     drawn = build(ResNet(8), 10)
-    examples = Examples(*devices.replicate((images, labels)))
+    split = ResidentSplit(*devices.replicate((images, labels)))
     batches = RANDOM.integers(0, 64, (16, 5)).astype(np.int32)
+    step = gathered(train_step(Objective(module, data), optimizer), gather_resident)
+    many = devices.parallelize(many_steps(step), donate_state=True)
+    single = devices.parallelize(step, donate_state=True)
 
-    def run(columns):
-        """Through the same program, with any number of steps a call."""
+    def steps_of_many(state, first, count):
+        indices = np.zeros((16, 5), np.int32)
+        indices[:, :count] = batches[:, first : first + count]
+        return many(state, (split, np.int32(count)), devices.shard(indices))
+
+    def one_step(state, first, count):
+        assert count == 1
+        return single(state, split, devices.shard(batches[:, first]))
+
+    def run(call, calls):
+        """Goes through the steps with the given first step and number of steps of each call."""
         state = devices.replicate(
             initial_state(drawn, optimizer, fit_normalization(images, data), (8, 8, 1), 0)
         )
         loss = None
-        for first, count in columns:
-            chosen = np.full((16, 5), -1, np.int32)
-            chosen[:, :count] = batches[:, first : first + count]
-            state, loss = step(state, examples, chosen)
+        for first, count in calls:
+            state, loss = call(state, first, count)
         return jax.device_get((state, loss))
 
-    step: Callable[..., Any] = devices.parallelize(
-        many_steps(train_step(module, optimizer, data)), donate_state=True
-    )
-    at_once, loss = run([(0, 5)])
-    one_by_one, last = run([(0, 1), (1, 2), (3, 1), (4, 1)])
+    at_once, loss = run(steps_of_many, [(0, 5)])
+    one_by_one, last = run(steps_of_many, [(0, 1), (1, 2), (3, 1), (4, 1)])
     assert at_once.step == 5
     assert loss == last
     jax.tree.map(np.testing.assert_array_equal, at_once, one_by_one)
-    single = devices.parallelize(train_step(module, optimizer, data), donate_state=True)
-    step = lambda state, examples, chosen: single(state, examples, chosen[:, 0])  # noqa: E731
-    alone, _ = run([(i, 1) for i in range(5)])
+    alone, _ = run(one_step, [(i, 1) for i in range(5)])
     assert_close(at_once.params, alone.params, 1e-4)
     assert optax.tree.norm(at_once.params) > 0
 
@@ -241,14 +250,14 @@ def test_nothing_is_compiled_after_the_first_epoch(tmp_path, monkeypatch, caplog
         checkpoint_every=6,
     )
     seen: list[tuple[int, int]] = []
-    training = Record.training
+    training = RunLog.training
 
     def count_and_log(self, state, step):
         messages = [record.getMessage() for record in caplog.records]
         seen.append((step, sum("Compiling" in message for message in messages)))
         return training(self, state, step)
 
-    monkeypatch.setattr(Record, "training", count_and_log)
+    monkeypatch.setattr(RunLog, "training", count_and_log)
     with jax.log_compiles():
         train(experiment, RunFolder(tmp_path / "run"), Console(file=io.StringIO()))
     first_epoch = 1342 // 96 + 1
@@ -267,15 +276,13 @@ def test_compiler_options_leave_the_numbers_alone(precision):
         apply = partial(build(ResNet(8), 10, dtype=dtype).apply, train=False)
         return jax.jit(apply).lower(variables, images)
 
-    found = compile_for("cpu", lowered(precision))(variables, images)
+    logits = compile_for("cpu", lowered(precision))(variables, images)
     expected = lowered("float32").compile()(variables, images)
     tolerance = {"float32": 1e-5, "bfloat16": 3e-2}[precision] * float(jnp.abs(expected).max())
-    np.testing.assert_allclose(found, expected, atol=tolerance)
+    np.testing.assert_allclose(logits, expected, atol=tolerance)
 
 
 def test_an_unknown_compiler_option_is_left_out(monkeypatch):
-    from resflax.training import devices
-
-    monkeypatch.setattr(devices, "_LIBRARY", "xla_no_such_option")
-    program = devices.compile_for("cpu", jax.jit(lambda x: x + 1).lower(jnp.zeros(3)))
+    monkeypatch.setattr(compilation, "_CPU_LIBRARY_OPTION", "xla_no_such_option")
+    program = compile_for("cpu", jax.jit(lambda x: x + 1).lower(jnp.zeros(3)))
     np.testing.assert_array_equal(program(jnp.zeros(3)), np.ones(3))

@@ -1,4 +1,8 @@
-"""Weights of other libraries against those libraries' networks, and both ways to the bit."""
+"""Weights of other libraries.
+
+Our networks compute what those libraries' networks compute with them, and weights that go out and
+come in again are the same to the bit.
+"""
 
 from types import MethodType
 from typing import Any
@@ -30,7 +34,7 @@ def dense(growth_rate, depths):
 
 
 def cifar_dense():
-    """torchvision's DenseNet with the stem that CIFAR nets have."""
+    """torchvision's DenseNet with the stem of CIFAR networks."""
     net = reference.DenseNet(6, (2, 2, 2), 12, CLASSES)
     net.features.conv0 = torch.nn.Conv2d(3, 12, 3, padding=1, bias=False)
     for name in ("norm0", "relu0", "pool0"):
@@ -98,7 +102,7 @@ DEEP: dict[str, tuple[Model, Any, tuple[int, int]]] = {
 
 
 def randomized(net, seed=0):
-    """Gives every tensor values of its own, of a size that keeps activations alive."""
+    """Gives every tensor random values of a scale at which activations do not vanish."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in net.state_dict().items():
         if name.endswith("running_var"):
@@ -121,17 +125,17 @@ def logits(net, images):
         return net(torch.from_numpy(images.transpose(0, 3, 1, 2))).numpy()
 
 
-def assert_same(found, expected):
-    assert found.keys() == expected.keys()
+def assert_same(arrays, expected):
+    assert arrays.keys() == expected.keys()
     for name, array in expected.items():
-        assert found[name].dtype == array.dtype, name
-        np.testing.assert_array_equal(found[name], array, name, strict=True)
+        assert arrays[name].dtype == array.dtype, name
+        np.testing.assert_array_equal(arrays[name], array, name, strict=True)
 
 
 @pytest.mark.parametrize(
     "name", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in DEEP)]
 )
-def test_ours_and_theirs_agree(name):
+def test_logits_agree_with_the_other_library(name):
     config, make, size = (FAMILIES | DEEP)[name]
     net = randomized(make())
     images = np.random.default_rng(0).normal(size=(2, *size, 3)).astype(np.float32)
@@ -139,15 +143,15 @@ def test_ours_and_theirs_agree(name):
 
     variables = from_torch(config, arrays(net))
     module = build(config, CLASSES)
-    found = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, images)
-    assert np.abs(found - expected).max() < 1e-4 * np.abs(expected).max()
+    ours = jax.jit(lambda v, x: module.apply(v, x, train=False))(variables, images)
+    assert np.abs(ours - expected).max() < 1e-4 * np.abs(expected).max()
     assert np.abs(expected[0] - expected[1]).max() > 1e-2 * np.abs(expected).max()
 
     state = to_torch(config, variables)
     assert_same(state, arrays(net))
-    again = make().eval()
-    again.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=True)
-    np.testing.assert_array_equal(logits(again, images), expected)
+    reloaded = make().eval()
+    reloaded.load_state_dict({k: torch.from_numpy(v) for k, v in state.items()}, strict=True)
+    np.testing.assert_array_equal(logits(reloaded, images), expected)
 
 
 def shapes(config, classes, channels):
@@ -185,10 +189,10 @@ configs = st.one_of(
 
 @settings(max_examples=12, deadline=None)
 @given(configs, st.integers(1, 12), st.integers(1, 4), st.integers(0, 2**32 - 1))
-def test_out_and_in_is_the_same_to_the_bit(config, classes, channels, seed):
+def test_exported_and_imported_variables_are_the_same_to_the_bit(config, classes, channels, seed):
     variables = random_variables(config, classes, channels, seed)
-    again = from_torch(config, to_torch(config, variables))
-    assert_same(flatten_dict(again, sep="/"), flatten_dict(variables, sep="/"))
+    imported = from_torch(config, to_torch(config, variables))
+    assert_same(flatten_dict(imported, sep="/"), flatten_dict(variables, sep="/"))
 
 
 @pytest.fixture(scope="module")
@@ -202,11 +206,11 @@ def test_prefix_of_data_parallel_and_missing_counters_do_not_matter(cifar_state)
         for name, array in cifar_state.items()
         if not name.endswith("num_batches_tracked")
     }
-    found = flatten_dict(from_torch(ResNet(8), wrapped), sep="/")
-    assert_same(found, flatten_dict(from_torch(ResNet(8), cifar_state), sep="/"))
+    arrays_of_wrapped = flatten_dict(from_torch(ResNet(8), wrapped), sep="/")
+    assert_same(arrays_of_wrapped, flatten_dict(from_torch(ResNet(8), cifar_state), sep="/"))
 
 
-def test_older_names_of_densenets():
+def test_older_names_of_densenet_tensors_are_read():
     config, state = DenseNet(16, 6), arrays(randomized(cifar_dense()))
     older = {
         name.replace("norm1.", "norm.1.")
@@ -216,8 +220,8 @@ def test_older_names_of_densenets():
         for name, array in state.items()
     }
     assert "features.denseblock1.denselayer2.norm.1.weight" in older
-    found = flatten_dict(from_torch(config, older), sep="/")
-    assert_same(found, flatten_dict(from_torch(config, state), sep="/"))
+    arrays_of_older = flatten_dict(from_torch(config, older), sep="/")
+    assert_same(arrays_of_older, flatten_dict(from_torch(config, state), sep="/"))
 
 
 def changed(name, array):
@@ -254,15 +258,15 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize(("change", "said"), WRONG.values(), ids=WRONG)
-def test_tensors_that_do_not_fit_are_named(cifar_state, change, said):
+@pytest.mark.parametrize(("change", "message"), WRONG.values(), ids=WRONG)
+def test_a_tensor_that_does_not_fit_is_named(cifar_state, change, message):
     with pytest.raises(UsageError) as refusal:
         from_torch(ResNet(8), change(cifar_state))
-    assert said in str(refusal.value)
+    assert message in str(refusal.value)
     assert "\n" not in str(refusal.value)
 
 
-NAMELESS = [
+ONLY_HERE = [
     ("shortcut", ResNet(8, shortcut="none")),
     ("shortcut", ResNet(8, shortcut="shortcut_gating")),
     ("block", ResNet(11, block="bottleneck")),
@@ -280,8 +284,8 @@ NAMELESS = [
 ]
 
 
-@pytest.mark.parametrize(("field", "config"), NAMELESS)
-def test_networks_that_nobody_else_has_are_refused(field, config):
+@pytest.mark.parametrize(("field", "config"), ONLY_HERE)
+def test_networks_that_no_other_library_has_are_refused(field, config):
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes(config, 5, 3))
     with pytest.raises(UsageError, match=rf"\.{field} is "):
         to_torch(config, variables)

@@ -1,4 +1,4 @@
-"""Files of weights: read as they were written, and refused in one line where they are damaged."""
+"""Files of weights are read as they were written; damaged ones are refused in one line."""
 
 import collections
 import io
@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from resflax import UsageError
-from resflax.weights.files import encode, read_tensors
+from resflax.weights.tensor_files import encode_safetensors, read_tensors
 
 RANDOM = np.random.default_rng(0)
 ARRAYS: dict[str, np.ndarray] = {
@@ -24,10 +24,10 @@ ARRAYS: dict[str, np.ndarray] = {
 }
 
 
-def torch_bytes(thing, **options):
+def torch_bytes(content, **options):
     torch = pytest.importorskip("torch")
     file = io.BytesIO()
-    torch.save(thing, file, **options)
+    torch.save(content, file, **options)
     return file.getvalue()
 
 
@@ -37,60 +37,60 @@ def torch_state():
 
 
 FORMATS = {
-    "safetensors": (".safetensors", lambda: encode(ARRAYS, {})),
+    "safetensors": (".safetensors", lambda: encode_safetensors(ARRAYS, {})),
     "zip": (".pth", lambda: torch_bytes(torch_state())),
     "legacy": (".th", lambda: torch_bytes(torch_state(), _use_new_zipfile_serialization=False)),
 }
 
 
 def refusal(path):
-    """What is said of a file that must be refused."""
-    with pytest.raises(UsageError) as refused:
+    """The message about a file that must be refused."""
+    with pytest.raises(UsageError) as error:
         read_tensors(path)
-    said = str(refused.value)
-    assert "\n" not in said
-    assert str(path) in said
-    assert len(said) < len(str(path)) + 350
-    return said
+    message = str(error.value)
+    assert "\n" not in message
+    assert str(path) in message
+    assert len(message) < len(str(path)) + 350
+    return message
 
 
 @pytest.fixture(params=FORMATS)
-def whole(request, tmp_path):
-    """A good file of every format."""
+def good_file(request, tmp_path):
+    """A good file of each format."""
     suffix, make = FORMATS[request.param]
     path = tmp_path / f"weights{suffix}"
     path.write_bytes(make())
     return path
 
 
-def assert_whole(found):
-    assert found.keys() == ARRAYS.keys()
+def assert_complete(arrays):
+    assert arrays.keys() == ARRAYS.keys()
     for name, array in ARRAYS.items():
-        np.testing.assert_array_equal(found[name], array, strict=True)
+        np.testing.assert_array_equal(arrays[name], array, strict=True)
 
 
-def test_whole_files(whole):
-    assert_whole(read_tensors(whole).arrays)
+def test_good_files_are_read_completely(good_file):
+    assert_complete(read_tensors(good_file).arrays)
 
 
 @pytest.mark.parametrize("entry", ["state_dict", "model"])
-def test_checkpoints_that_hold_a_state_dict(tmp_path, entry):
+def test_the_state_dict_of_a_checkpoint_is_read(tmp_path, entry):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(torch_bytes({"epoch": 3, entry: torch_state(), "best_prec1": 92.6}))
-    assert_whole(read_tensors(path).arrays)
+    assert_complete(read_tensors(path).arrays)
 
 
-def test_notes_and_strides(tmp_path):
+def test_notes_and_transposed_arrays_survive(tmp_path):
     path = tmp_path / "w.safetensors"
-    turned = np.arange(6, dtype=np.float32).reshape(2, 3).T
-    path.write_bytes(encode({"turned": turned}, {"mean": "[0.5]"}))
+    transposed = np.arange(6, dtype=np.float32).reshape(2, 3).T
+    path.write_bytes(encode_safetensors({"transposed": transposed}, {"mean": "[0.5]"}))
     arrays, notes = read_tensors(path)
-    np.testing.assert_array_equal(arrays["turned"], turned, strict=True)
+    np.testing.assert_array_equal(arrays["transposed"], transposed, strict=True)
     assert notes["mean"] == "[0.5]"
 
 
 def damaged(content, count, random):
-    """Files cut off, with flipped bits (most of them near the ends), patched, and of noise."""
+    """Yields content cut off, with a flipped bit (mostly near an end), patched, and random."""
     length = len(content)
     for _ in range(count):
         yield content[: random.integers(length)]
@@ -107,23 +107,23 @@ def damaged(content, count, random):
         yield random.bytes(random.integers(1, 2000))
 
 
-def test_damaged_files_are_read_or_refused_in_one_line(whole):
-    """300 of each format. What can be read has named arrays, for `from_torch` to check."""
-    content, said = whole.read_bytes(), []
-    for mutation in damaged(content, 75, np.random.default_rng(1)):
-        whole.write_bytes(mutation)
+def test_damaged_files_are_read_or_refused_in_one_line(good_file):
+    """300 files of each format. Those that can be read have arrays, which `from_torch` checks."""
+    content, messages = good_file.read_bytes(), []
+    for damaged_content in damaged(content, 75, np.random.default_rng(1)):
+        good_file.write_bytes(damaged_content)
         try:
-            arrays = read_tensors(whole).arrays
+            arrays = read_tensors(good_file).arrays
         except UsageError as error:
-            said.append(str(error))
+            messages.append(str(error))
         else:
             assert all(isinstance(array, np.ndarray) for array in arrays.values())
-    assert len(said) > 150
-    assert all(str(whole) in text and "\n" not in text for text in said)
+    assert len(messages) > 150
+    assert all(str(good_file) in message and "\n" not in message for message in messages)
 
 
 class Payload:
-    """Unpickled, it makes a folder."""
+    """Makes a folder when it is unpickled."""
 
     def __init__(self, folder):
         self.folder = str(folder)
@@ -161,7 +161,7 @@ def archive(compression, **entries):
     return file.getvalue()
 
 
-def test_archives_of_another_structure(tmp_path):
+def test_archives_that_pytorch_did_not_write_are_refused(tmp_path):
     pytest.importorskip("torch")
     path = tmp_path / "archive.pth"
     path.write_bytes(archive(zipfile.ZIP_DEFLATED, **{"data.pkl": bytes(50_000_000)}))
@@ -173,7 +173,7 @@ def test_archives_of_another_structure(tmp_path):
 
 
 def header(**fields):
-    """A safetensors file of one such header and 8 bytes of data."""
+    """A safetensors file with this header and 8 bytes of data."""
     text = json.dumps(fields).encode()
     return struct.pack("<Q", len(text)) + text + bytes(8)
 
@@ -190,7 +190,7 @@ LYING_HEADERS = {
         b={"dtype": "F32", "shape": [2], "data_offsets": [0, 8]},
     ),
     "a list": header(a=[1, 2]),
-    "notes that are no texts": header(__metadata__={"mean": [1]}),
+    "notes that are not texts": header(__metadata__={"mean": [1]}),
     "no header": b"",
     "an endless header": struct.pack("<Q", 2**63) + b"{}",
     "deep nesting": struct.pack("<Q", 200_000) + b"[" * 200_000,
@@ -198,14 +198,14 @@ LYING_HEADERS = {
 
 
 @pytest.mark.parametrize("content", LYING_HEADERS.values(), ids=LYING_HEADERS)
-def test_headers_that_lie(tmp_path, content):
+def test_headers_that_lie_are_refused(tmp_path, content):
     path = tmp_path / "w.safetensors"
     path.write_bytes(content)
     refusal(path)
 
 
 @pytest.mark.parametrize("kind", ["F64", "F16", "BF16", "BOOL"])
-def test_other_types_are_named(tmp_path, kind):
+def test_values_of_another_type_are_refused_by_name(tmp_path, kind):
     size = {"F64": 8, "F16": 2, "BF16": 2, "BOOL": 1}[kind]
     path = tmp_path / "w.safetensors"
     path.write_bytes(
@@ -232,25 +232,25 @@ def strange_states():
 
 
 @pytest.mark.parametrize(
-    "what",
+    "content",
     ["a list", "a tensor", "a number for a name", "a text for a tensor", "half precision",
      "bfloat16", "complex", "sparse", "no values", "nested"],
 )  # fmt: skip
-def test_torch_files_that_are_no_state_dict(tmp_path, what):
+def test_torch_files_without_a_state_dict_of_floats_are_refused(tmp_path, content):
     path = tmp_path / "w.pth"
-    path.write_bytes(torch_bytes(strange_states()[what]))
+    path.write_bytes(torch_bytes(strange_states()[content]))
     refusal(path)
 
 
 def test_expanded_tensors_do_not_fill_the_memory(tmp_path):
-    """2**50 zeros in four bytes: they are read without a copy, and their shape gives them away."""
+    """A file can hold 2**50 zeros in four bytes. They are read without a copy."""
     torch = pytest.importorskip("torch")
     path = tmp_path / "w.pth"
     path.write_bytes(torch_bytes({"fc.bias": torch.zeros(1).expand(2**25, 2**25)}))
     assert read_tensors(path).arrays["fc.bias"].shape == (2**25, 2**25)
 
 
-def test_files_that_are_not_there_or_of_unknown_kind(tmp_path):
+def test_missing_files_folders_and_unknown_kinds_are_refused(tmp_path):
     assert "no such file" in refusal(tmp_path / "none.safetensors")
     folder = tmp_path / "folder.safetensors"
     folder.mkdir()
@@ -260,14 +260,14 @@ def test_files_that_are_not_there_or_of_unknown_kind(tmp_path):
     assert ".safetensors, .pth, .th, .pt" in refusal(text)
 
 
-def test_pytorch_is_asked_for_where_it_is_missing(tmp_path, monkeypatch):
+def test_a_missing_pytorch_is_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     path.write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
     assert "pip install -e '.[torch]'" in refusal(path)
 
 
-def test_pytorch_that_cannot_read_safely_is_refused(tmp_path, monkeypatch):
+def test_a_pytorch_that_cannot_read_safely_is_refused(tmp_path, monkeypatch):
     torch = pytest.importorskip("torch")
     path = tmp_path / "w.pth"
     path.write_bytes(torch_bytes(torch_state()))
@@ -279,4 +279,4 @@ def test_safetensors_needs_no_pytorch(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     path.write_bytes(safetensors.numpy.save(ARRAYS))
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert_whole(read_tensors(path).arrays)
+    assert_complete(read_tensors(path).arrays)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from resflax.command_line import one_line, parse_with_experiment
 from resflax.errors import UsageError
 from resflax.experiment import from_json, to_json
-from resflax.training.run_folder import RunFolder, Status, default_path
+from resflax.runs.run_folder import RunFolder, Status, default_run_path
+from resflax.terminal.command import message_line
+from resflax.terminal.options import parse_with_experiment
 from scripts import train
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").rglob("*.py"))
@@ -143,7 +144,7 @@ def read(arguments):
             options = parse_with_experiment(train.Options, arguments, usage="")
             experiment = options.experiment.resolved()
             assert from_json(to_json(experiment)) == experiment
-            path = Path(options.run_dir) if options.run_dir else default_path(experiment)
+            path = Path(options.run_dir) if options.run_dir else default_run_path(experiment)
             assert RunFolder(path).status(experiment) is Status.NEW
     except UsageError as error:
         return str(error)
@@ -154,7 +155,7 @@ def read(arguments):
 
 
 def assert_one_line(said):
-    line = one_line(said)
+    line = message_line(said)
     assert line.isprintable() or not line.isascii(), line
     assert len(line) > 10, line
     assert "Traceback" not in line

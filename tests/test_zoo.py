@@ -1,4 +1,7 @@
-"""Names of published networks: complete, free of JAX, and helpful when mistyped."""
+"""The names of published networks are complete and need no JAX, and typing errors get advice.
+
+Also `scripts/summary.py`, which takes such a name.
+"""
 
 import json
 import subprocess
@@ -57,7 +60,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
 
 
-def test_the_names_are_those_of_the_papers_nets():
+def test_the_names_are_those_of_the_published_networks():
     assert sorted(NAMES) == sorted(IMAGENET + CIFAR)
     assert all(named(name).layout == "imagenet" for name in IMAGENET)
     assert all(named(name).layout == "cifar" for name in CIFAR)
@@ -74,13 +77,13 @@ def test_a_plain_twin_differs_in_the_shortcut_alone(depth):
     assert (residual.depth, residual.block, residual.order) == (depth, plain.block, plain.order)
 
 
-def test_pre_activation_nets_are_full_pre():
+def test_pre_activation_networks_are_full_pre():
     names = [name for name in NAMES if getattr(named(name), "order", "") == "full_pre"]
     expected = ["preact_resnet110", "preact_resnet164", "preact_resnet1001", "resnet200"]
     assert sorted(names) == sorted(expected)
 
 
-def test_dense_nets_have_the_names_depth_and_growth_rate():
+def test_dense_networks_have_the_depth_and_growth_rate_of_their_names():
     for name in NAMES:
         config = named(name)
         if isinstance(config, DenseNet) and config.layout == "cifar":
@@ -93,20 +96,22 @@ def test_dense_nets_have_the_names_depth_and_growth_rate():
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_named_net_survives_an_experiments_json(name):
+def test_a_named_network_survives_the_json_of_an_experiment(name):
     experiment = Experiment(name="x", model=named(name), batch_size=1, steps=1)
-    again = from_json(json.loads(json.dumps(to_json(experiment))))
-    assert again == experiment.resolved()
-    assert again.content_hash == experiment.content_hash
+    reread = from_json(json.loads(json.dumps(to_json(experiment))))
+    assert reread == experiment.resolved()
+    assert reread.content_hash == experiment.content_hash
 
 
-@pytest.mark.parametrize(("wrong", "meant"), [("resnet51", "resnet50"), ("densenet12", "121")])
-def test_a_mistyped_name_is_answered_with_close_ones(wrong, meant):
-    with pytest.raises(UsageError, match=rf"'{wrong}'; did you mean .*{meant}"):
-        named(wrong)
+@pytest.mark.parametrize(
+    ("mistyped", "intended"), [("resnet51", "resnet50"), ("densenet12", "121")]
+)
+def test_a_mistyped_name_is_answered_with_close_names(mistyped, intended):
+    with pytest.raises(UsageError, match=rf"'{mistyped}'; did you mean .*{intended}"):
+        named(mistyped)
 
 
-def test_a_strange_name_is_answered_with_all_of_them():
+def test_an_unknown_name_is_answered_with_all_names():
     with pytest.raises(UsageError, match=r"'zzz'; there are resnet18, .*densenet_bc_190_40"):
         named("zzz")
 
@@ -119,22 +124,22 @@ def test_names_need_no_jax():
 def test_summary_takes_a_name_and_overrides():
     done = run("scripts/summary.py", "--json", "resnet50", "--model.groups=32",
                "--model.bottleneck-width", "128")  # fmt: skip
-    found = json.loads(done.stdout)
+    summary = json.loads(done.stdout)
     assert (done.returncode, done.stderr) == (0, "")
-    assert set(found) == {"params", "macs", "activation_bytes", "layers"}
-    assert found["params"] == 25_028_904
+    assert set(summary) == {"params", "macs", "activation_bytes", "layers"}
+    assert summary["params"] == 25_028_904
     for number in ("params", "macs", "activation_bytes"):
-        assert found[number] == sum(layer[number] for layer in found["layers"])
+        assert summary[number] == sum(layer[number] for layer in summary["layers"])
 
 
 def test_summary_takes_an_experiment_and_overrides():
     experiment = "experiments/quickstart.py"
-    found = json.loads(run("scripts/summary.py", experiment, "--json").stdout)
-    assert found["params"] == 269_722 - 2 * 9 * 16  # gray pictures
-    changed = ("--model.shortcut", "conv", "--precision=bfloat16", "--json")
-    half = json.loads(run("scripts/summary.py", experiment, *changed).stdout)
+    summary = json.loads(run("scripts/summary.py", experiment, "--json").stdout)
+    assert summary["params"] == 269_722 - 2 * 9 * 16  # gray pictures
+    overrides = ("--model.shortcut", "conv", "--precision=bfloat16", "--json")
+    half = json.loads(run("scripts/summary.py", experiment, *overrides).stdout)
     assert half["params"] == 283_962 - 2 * 9 * 16
-    assert half["layers"][0]["activation_bytes"] * 2 == found["layers"][0]["activation_bytes"]
+    assert half["layers"][0]["activation_bytes"] * 2 == summary["layers"][0]["activation_bytes"]
 
 
 @pytest.mark.parametrize(

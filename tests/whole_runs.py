@@ -74,10 +74,10 @@ def metrics(folder: Path) -> list[dict[str, Any]]:
 
 
 def result(folder: Path) -> dict[str, Any]:
-    """What the run came to."""
-    found = json.loads((folder / "result.json").read_text())
-    assert isinstance(found, dict)
-    return found
+    """The result of a finished run."""
+    ended = json.loads((folder / "result.json").read_text())
+    assert isinstance(ended, dict)
+    return ended
 
 
 def assert_same(folder: Path, undisturbed: Path) -> None:
@@ -87,6 +87,6 @@ def assert_same(folder: Path, undisturbed: Path) -> None:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """All files of a run but its lock."""
-    found = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
-    return {name: path.read_bytes() for name, path in found.items() if name != "run.lock"}
+    """All files of a run except its lock."""
+    paths = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    return {name: path.read_bytes() for name, path in paths.items() if name != "run.lock"}

@@ -1,4 +1,4 @@
-"""What is timed: a training step of one network in one implementation."""
+"""The cases that are timed, and the contenders: a case's training step in one implementation."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from resflax.declarations.models import Model
 Precision = Literal["float32", "bfloat16"]
 
 LEARNING_RATE, MOMENTUM, WEIGHT_DECAY = 0.1, 0.9, 1e-4
-"""Of everyone's SGD."""
+"""SGD's settings in every implementation."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """A network, and what it is fed."""
+    """A network with the batches that it trains on."""
 
     name: str
-    """For the table."""
+    """The name that tables show."""
     model: Model
     image_shape: tuple[int, int, int]
     """(H, W, C)."""
@@ -28,13 +28,13 @@ class Case:
 
 @dataclass(frozen=True)
 class Contender:
-    """An implementation of a case, compiled and warm."""
+    """One implementation of a case, compiled and warmed up."""
 
     name: str
-    """Such as resflax, naive, torch."""
+    """The name of the implementation, such as resflax, naive linen or torch."""
     steps: Callable[[int], None]
-    """Does so many training steps, and returns when the device has done them."""
+    """Does the given number of training steps, and returns when the device has finished them."""
     compile_seconds: float
-    """From the network's declaration to the end of the first step."""
+    """Time from the network's declaration to the end of the first step."""
     memory_bytes: Callable[[], int | None]
-    """Peak, without the pictures of the data set; None where it is not known."""
+    """Returns the peak memory in bytes, without the data set's pictures; None if it is unknown."""

@@ -1,1 +1,1 @@
-"""From a prepared TFDS set to uint8 batches, and their augmentation on the device."""
+"""Data sets: preparation, reading, decoding, crops, augmentation and normalisation."""

@@ -1,4 +1,4 @@
-"""Encoded pictures to squares of the size that the network sees, for training and for tests."""
+"""Decodes pictures and makes square crops of the size that the network sees."""
 
 import math
 
@@ -6,104 +6,127 @@ import numpy as np
 
 from resflax.data.pictures import (
     center_crop,
+    copy_into,
     decode,
-    place,
+    picture_size,
     resize_fast,
     resize_shorter,
-    size,
 )
 from resflax.declarations.data import Streamed
 
 _ATTEMPTS = 10
-_AREAS = 0.08, 1.0
-_RATIOS = 3 / 4, 4 / 3
+_AREAS = 0.08, 1.0  # least and greatest area, as a share of the picture's
+_RATIOS = 3 / 4, 4 / 3  # least and greatest ratio of width to height
 
 
 def random_square(
     encoded: bytes,
     data: Streamed,
     side: int,
-    draw: np.random.Generator,
+    generator: np.random.Generator,
     into: np.ndarray | None = None,
 ) -> np.ndarray:
-    """A picture as `data.crop` says: (side, side, 3) uint8, `into` if that is given.
+    """Decodes a picture and crops it for training.
 
-    What is random comes from `draw` alone. Raises `BadPicture`.
+    Args:
+      encoded: the encoded picture.
+      data: the declaration; its `crop` says how the picture is cropped.
+      side: height and width of the crop.
+      generator: the source of everything that is random.
+      into: (side, side, 3) uint8, the array that the pixels are written to; None: a new array.
+
+    Returns:
+      The crop (side, side, 3) uint8, which is `into` if that is given.
+
+    Raises:
+      BadPicture: if the picture cannot be decoded.
     """
     if data.crop == "center":
         return central_square(encoded, data, side, into)
     if data.crop == "scale":
-        low, high = data.shorter_side
-        shorter = low + int(draw.random() * (high - low + 1))
-        return _scaled(encoded, _in_proportion(shorter, data, side), side, draw.random(2), into)
-    height, width = size(encoded)
-    top, left, rows, columns = random_box(height, width, draw)
-    # All that is asked of the decoder is that the box itself is not enlarged.
-    shorter = math.ceil(side * min(height, width) / min(rows, columns))
-    image = decode(encoded, shorter=shorter, briefly=True)
-    if image.shape[:2] != (height, width):
-        by_rows, by_columns = image.shape[0] / height, image.shape[1] / width
-        top, left = round(top * by_rows), round(left * by_columns)
-        rows = max(1, min(round(rows * by_rows), image.shape[0] - top))
-        columns = max(1, min(round(columns * by_columns), image.shape[1] - left))
-    return resize_fast(image[top : top + rows, left : left + columns], side, side, into)
+        return _scaled_square(encoded, data, side, generator, into)
+    return _random_resized_square(encoded, side, generator, into)
 
 
 def central_square(
     encoded: bytes, data: Streamed, side: int, into: np.ndarray | None = None
 ) -> np.ndarray:
-    """The centre (side, side, 3) of a picture whose shorter side is `test_shorter_side`.
+    """The centre (side, side, 3) uint8 of a picture, after its shorter side was resized.
 
-    At another `side` than `image_size` it shows the same part. It is `into` if that is given.
-    Raises `BadPicture`.
+    For crops of `data.image_size` the shorter side becomes `data.test_shorter_side`. At another
+    `side` it changes in proportion, so that the crop shows the same part of the picture. The pixels
+    are written to `into` if that is given. Raises `BadPicture` if the picture cannot be decoded.
     """
-    shorter = _in_proportion(data.test_shorter_side, data, side)
-    image = resize_shorter(decode(encoded, shorter=shorter, briefly=True), shorter)
-    return _taken_out(center_crop(image, side), into)
+    shorter_side = _in_proportion(data.test_shorter_side, data, side)
+    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
+    return _copied(center_crop(resize_shorter(image, shorter_side), side, side), into)
 
 
-def _in_proportion(shorter: int, data: Streamed, side: int) -> int:
-    return max(side, round(shorter * side / data.image_size))
+def random_box(
+    height: int, width: int, generator: np.random.Generator
+) -> tuple[int, int, int, int]:
+    """Top, left, rows and columns of a `random_resized` crop (Szegedy et al. 2015, section 6).
 
-
-def _scaled(
-    encoded: bytes, shorter: int, side: int, where: np.ndarray, into: np.ndarray | None
-) -> np.ndarray:
-    """A crop at a random place of the picture with that shorter side."""
-    image = decode(encoded, shorter=shorter, briefly=True)
-    scale = shorter / min(image.shape[:2])
-    rows, columns = (max(shorter, round(length * scale)) for length in image.shape[:2])
-    image = resize_fast(image, rows, columns)
-    top, left = (
-        int(u * (length - side + 1)) for u, length in zip(where, image.shape[:2], strict=True)
-    )
-    return _taken_out(image[top : top + side, left : left + side], into)
-
-
-def _taken_out(part: np.ndarray, into: np.ndarray | None) -> np.ndarray:
-    """A part of pixels that may be overwritten, safe from that."""
-    return part.copy() if into is None else place(part, into)
-
-
-def random_box(height: int, width: int, draw: np.random.Generator) -> tuple[int, int, int, int]:
-    """Top, left, rows and columns of a box for `random_resized` (Szegedy et al. 2015, section 6).
-
-    Its area is uniform in 8 to 100 % of the picture's, the logarithm of its ratio of width to
-    height in those of 3/4 to 4/3. If ten such boxes do not fit, it is the largest one in the
-    centre with a ratio in those bounds, as in torchvision.
+    The area is uniform between 8 and 100 % of the picture. The ratio of width to height is between
+    3/4 and 4/3, and its logarithm is uniform. If ten boxes in a row do not fit into the picture,
+    the result is the largest box in the centre with a ratio in these bounds, as in torchvision.
     """
-    for area, ratio, down, right in draw.random((_ATTEMPTS, 4)).tolist():
+    for area, ratio, down, right in generator.random((_ATTEMPTS, 4)).tolist():
         target = height * width * (_AREAS[0] + area * (_AREAS[1] - _AREAS[0]))
         low, high = (math.log(bound) for bound in _RATIOS)
         proportion = math.exp(low + ratio * (high - low))
         columns, rows = round(math.sqrt(target * proportion)), round(math.sqrt(target / proportion))
         if 0 < columns <= width and 0 < rows <= height:
-            return (
-                int(down * (height - rows + 1)),
-                int(right * (width - columns + 1)),
-                rows,
-                columns,
-            )
+            top, left = int(down * (height - rows + 1)), int(right * (width - columns + 1))
+            return top, left, rows, columns
     rows = min(height, max(1, round(width / _RATIOS[0])))
     columns = min(width, max(1, round(height * _RATIOS[1])))
     return (height - rows) // 2, (width - columns) // 2, rows, columns
+
+
+def _random_resized_square(
+    encoded: bytes, side: int, generator: np.random.Generator, into: np.ndarray | None
+) -> np.ndarray:
+    height, width = picture_size(encoded)
+    top, left, rows, columns = random_box(height, width, generator)
+    # The picture may be decoded at a smaller size, as long as the box is not enlarged afterwards.
+    shorter_side = math.ceil(side * min(height, width) / min(rows, columns))
+    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
+    if image.shape[:2] != (height, width):
+        row_scale, column_scale = image.shape[0] / height, image.shape[1] / width
+        top, left = round(top * row_scale), round(left * column_scale)
+        rows = max(1, min(round(rows * row_scale), image.shape[0] - top))
+        columns = max(1, min(round(columns * column_scale), image.shape[1] - left))
+    return resize_fast(image[top : top + rows, left : left + columns], side, side, into)
+
+
+def _scaled_square(
+    encoded: bytes,
+    data: Streamed,
+    side: int,
+    generator: np.random.Generator,
+    into: np.ndarray | None,
+) -> np.ndarray:
+    """A crop at a random place of the picture, resized to a random shorter side."""
+    low, high = data.shorter_side
+    at_image_size = low + int(generator.random() * (high - low + 1))
+    shorter_side = _in_proportion(at_image_size, data, side)
+    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
+    scale = shorter_side / min(image.shape[:2])
+    rows, columns = (max(shorter_side, round(length * scale)) for length in image.shape[:2])
+    image = resize_fast(image, rows, columns)
+    top, left = (
+        int(share * (length - side + 1))
+        for share, length in zip(generator.random(2), image.shape[:2], strict=True)
+    )
+    return _copied(image[top : top + side, left : left + side], into)
+
+
+def _in_proportion(shorter_side: int, data: Streamed, side: int) -> int:
+    """The shorter side for crops of size `side`, if `shorter_side` is for `data.image_size`."""
+    return max(side, round(shorter_side * side / data.image_size))
+
+
+def _copied(pixels: np.ndarray, into: np.ndarray | None) -> np.ndarray:
+    """Copies pixels to `into` or a new array, because the next picture overwrites their memory."""
+    return pixels.copy() if into is None else copy_into(pixels, into)

@@ -1,4 +1,4 @@
-"""scikit-learn's handwritten digits as a TFDS set: real data that needs no network."""
+"""scikit-learn's handwritten digits as a TFDS set: real data that needs no download."""
 
 import contextlib
 import io
@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
+from tensorflow_datasets.core.utils import tqdm_utils
 
 NAME = "digits"
 
@@ -18,8 +19,8 @@ NAME = "digits"
 class Builder(tfds.core.GeneratorBasedBuilder):
     """1,797 images (8, 8, 1) uint8 of ten digits: the test part of Alpaydin & Kaynak (UCI, 1998).
 
-    scikit-learn has no split of them, so every fifth picture of each class is for testing. Values
-    0 to 16 become 0 to 255.
+    scikit-learn does not split them, so here every fifth picture of each class is for testing.
+    Pixel values from 0 to 16 are scaled to 0 to 255.
     """
 
     name = NAME
@@ -41,7 +42,7 @@ class Builder(tfds.core.GeneratorBasedBuilder):
         return {"train": self._generate_examples(False), "test": self._generate_examples(True)}
 
     def _generate_examples(self, test: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-        from sklearn.datasets import load_digits  # slow to import, and needed once
+        from sklearn.datasets import load_digits  # slow to import, and needed only once
 
         digits = load_digits()
         seen = [0] * 10
@@ -49,28 +50,41 @@ class Builder(tfds.core.GeneratorBasedBuilder):
             seen[label] += 1
             if (seen[label] % 5 == 0) == test:
                 pixels = np.rint(values * (255 / 16)).astype(np.uint8)
-                png = io.BytesIO()  # encoded here: TFDS would need TensorFlow for it
+                png = io.BytesIO()  # encoded here, because TFDS would need TensorFlow for this
                 Image.fromarray(pixels).save(png, "png")
                 yield index, {"image": png.getvalue(), "label": int(label)}
 
 
-def prepare(data_dir: Path) -> None:
-    """Prepares the digits under `data_dir`, whole or not at all; does nothing if they are there."""
+def prepare_digits(data_dir: Path) -> None:
+    """Prepares the digits in `data_dir`, unless they are already prepared.
+
+    Other processes see either the whole set or none of it, and may prepare it at the same time.
+    """
     version = f"{NAME}/{Builder.VERSION}"
     final = data_dir / version
     if final.exists():
         return
     final.parent.mkdir(parents=True, exist_ok=True)
-    # A private folder and a rename: two processes may do this at the same time.
     private = Path(tempfile.mkdtemp(prefix=".preparing-", dir=data_dir))
     try:
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(None):  # TFDS announces every set it prepares
+        # TFDS announces every set that it prepares.
+        with contextlib.redirect_stdout(None), _no_progress_bars():
             Builder(data_dir=private, file_format="array_record").download_and_prepare()
         try:
             (private / version).rename(final)
         except OSError:
-            if not final.exists():
+            if not final.exists():  # else another process was faster
                 raise
     finally:
         shutil.rmtree(private, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _no_progress_bars() -> Iterator[None]:
+    """Switches TFDS's progress bars off inside a `with` statement."""
+    shown = tqdm_utils._active  # TFDS has no public function that returns this
+    tqdm_utils.display_progress_bar(False)
+    try:
+        yield
+    finally:
+        tqdm_utils.display_progress_bar(shown)

@@ -1,1 +1,4 @@
-"""What an experiment is made of: frozen dataclasses, checked when constructed, free of JAX."""
+"""The parts of an experiment: frozen dataclasses that are checked when they are constructed.
+
+Nothing here imports JAX.
+"""

@@ -1,4 +1,4 @@
-"""Checks shared by all declarations: field types from the annotations, and one way to refuse."""
+"""Checks that all declarations share: type checks by annotation, and one way to refuse a value."""
 
 import dataclasses
 import math
@@ -10,24 +10,24 @@ from resflax.errors import UsageError
 
 
 def refuse(declaration: object, field: str, allowed: str) -> NoReturn:
-    """Raises a `UsageError` naming the field, its value and what is allowed."""
+    """Raises a `UsageError` that names the field, its value and what is allowed."""
     value = getattr(declaration, field)
     raise UsageError(f"{type(declaration).__name__}.{field} is {short(value)}; {allowed}")
 
 
 def short(value: object) -> str:
-    """`repr(value)`, cut so that an error stays one readable line."""
+    """`repr(value)`, shortened so that an error stays one readable line."""
     if isinstance(value, int) and value.bit_length() > 200:
         return f"an integer of {value.bit_length()} bits"
     try:
         text = " ".join(repr(value).split())
-    except ValueError:  # Python refuses to write huge integers, here inside another value
+    except ValueError:  # Python refuses to print a huge integer, here one inside another value
         text = f"a {type(value).__name__} with a huge integer"
     return text if len(text) <= 80 else text[:77] + "..."
 
 
 def check_types(declaration: Any) -> None:
-    """Checks every field against its annotation; ints become floats and lists tuples where due."""
+    """Checks every field against its annotation; ints become floats, and lists become tuples."""
     cls = type(declaration)
     for name, hint in field_types(cls).items():
         value = _convert(getattr(declaration, name), hint, f"{cls.__name__}.{name}")
@@ -59,7 +59,7 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
 
 
 def _match(value: Any, hint: Any) -> Any:
-    """`value` as an instance of one non-union annotation, or `_MISMATCH`."""
+    """`value` converted to one non-union annotation, or `_MISMATCH` if it does not fit."""
     if get_origin(hint) is Literal:
         hit = any(type(value) is type(x) and value == x for x in get_args(hint))
         return value if hit else _MISMATCH

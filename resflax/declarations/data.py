@@ -1,4 +1,4 @@
-"""Data sets as declarations: where the pictures are, and what is done to them."""
+"""Declarations of data sets: where the pictures are, and how they are normalised and cropped."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -6,24 +6,28 @@ from typing import Literal
 from resflax.declarations.checks import check_types, refuse
 
 LARGEST_SIZE = 4096
-"""Of pictures, in pixels a side."""
+"""Largest declared height or width of pictures, in pixels."""
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """What names a prepared TensorFlow Datasets set (array_record) with an image and a label."""
+    """A prepared set of TensorFlow Datasets (TFDS) whose examples have an image and a label.
+
+    The set must be stored in the array_record format.
+    """
 
     name: str
-    """The set's name, as in the TFDS catalogue: `name`, `name/config` or `name:version`."""
+    """Name of the set, as in the TFDS catalogue: `name`, `name/config` or `name:version`."""
 
     data_dir: str | None = None
-    """Folder that holds NAME/VERSION/. None: where TFDS keeps its sets (TFDS_DATA_DIR)."""
+    """Folder that holds NAME/VERSION/. None: the folder in which TFDS keeps its sets
+    (TFDS_DATA_DIR)."""
 
     train_split: str = "train"
     """Split to train on."""
 
     test_split: str = "test"
-    """Split to test on; never used to choose anything."""
+    """Split to test on. It is never used to choose anything."""
 
     image_key: str = "image"
     """Feature that holds the picture."""
@@ -32,8 +36,8 @@ class Prepared:
     """Feature that holds the class."""
 
     validation: int = 0
-    """Examples held out of the training split for choosing (a fixed random sample;
-    the CIFAR papers hold out 5,000). 0: none."""
+    """Number of training examples that are held out, so that choices can be based on the error on
+    them. They are a fixed random sample. The CIFAR papers hold out 5,000. 0: none."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""
@@ -42,7 +46,7 @@ class Prepared:
             if not getattr(self, field).strip():
                 refuse(self, field, "it must not be empty")
         if self.data_dir is not None and not self.data_dir.strip():
-            refuse(self, "data_dir", "it must be a folder, or None for the default one")
+            refuse(self, "data_dir", "it must be a folder, or None for the default folder")
         if self.train_split == self.test_split:
             refuse(self, "test_split", "it must differ from train_split")
         if self.validation < 0:
@@ -51,17 +55,19 @@ class Prepared:
 
 @dataclass(frozen=True)
 class TFDS(Prepared):
-    """Any prepared set whose pictures have one size and fit into the devices' memory."""
+    """Any prepared set whose pictures have the same size and fit into the memory of each device."""
 
     normalization: Literal["channel", "pixel"] = "channel"
-    """channel: subtract each channel's mean, divide by its standard deviation (Huang et al. 2017);
-    pixel: subtract the mean picture (He et al. 2015). Statistics of the training examples."""
+    """Normalisation by statistics of the training examples. channel: subtract each channel's mean
+    and divide by its standard deviation (Huang et al. 2017); pixel: subtract the mean picture
+    (He et al. 2015)."""
 
     crop_padding: int = 0
-    """Training: pad each side by this many pixels, then crop back at a random place. 0: no crop."""
+    """In training, pad each side by this many pixels, then crop a box of the picture's own size at
+    a random place. 0: no crop."""
 
     flip: bool = False
-    """Training: mirror each picture left to right with probability 1/2."""
+    """In training, mirror each picture left to right with probability 1/2."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""
@@ -80,7 +86,7 @@ class Digits(TFDS):
 
 @dataclass(frozen=True)
 class CIFAR10(TFDS):
-    """CIFAR-10 with the standard augmentation: 4-pixel pad and crop, mirror."""
+    """CIFAR-10 with the standard augmentation: pad by 4 pixels, crop and mirror."""
 
     name: str = "cifar10"
     crop_padding: int = 4
@@ -89,7 +95,7 @@ class CIFAR10(TFDS):
 
 @dataclass(frozen=True)
 class CIFAR100(TFDS):
-    """CIFAR-100 with the standard augmentation: 4-pixel pad and crop, mirror."""
+    """CIFAR-100 with the standard augmentation: pad by 4 pixels, crop and mirror."""
 
     name: str = "cifar100"
     crop_padding: int = 4
@@ -98,37 +104,39 @@ class CIFAR100(TFDS):
 
 @dataclass(frozen=True)
 class Streamed(Prepared):
-    """Any prepared set, of any size, read and decoded while the training goes.
+    """Any prepared set, however large, which is read and decoded while the network trains.
 
-    Pictures may differ in size; gray ones become RGB. Channels are normalised by the constants of
-    ImageNet (mean 0.485, 0.456, 0.406 and standard deviation 0.229, 0.224, 0.225 of 1), as for the
-    networks that torchvision and timm publish, so that nothing has to be read in advance.
+    Pictures may differ in size, and gray ones become RGB. Channels are normalised by ImageNet's
+    constants, as in torchvision and timm, so that the set need not be read in advance: mean 0.485,
+    0.456, 0.406 and standard deviation 0.229, 0.224, 0.225 of values from 0 to 1.
     """
 
     image_size: int = 224
-    """Height and width of what the network sees."""
+    """Height and width of the pictures that the network sees."""
 
     training_sizes: tuple[int, ...] = ()
-    """Progressive resizing: the sizes in equal parts of the training, one after another. Empty:
-    `image_size` throughout. Tests are made at `image_size`."""
+    """Progressive resizing: the training is divided into as many equal parts as there are sizes,
+    and each part uses pictures of one size, in order. Tests use `image_size`. Empty: training uses
+    `image_size` too."""
 
     crop: Literal["random_resized", "scale", "center"] = "random_resized"
-    """Training. random_resized: 8 to 100 % of the picture's area in proportions of 3/4 to 4/3,
-    resized (Szegedy et al. 2015, section 6); scale: shorter side drawn from `shorter_side`, then a
-    crop at a random place (He et al. 2015, section 3.4); center: as in tests."""
+    """Crop in training. random_resized: a box of 8 to 100 % of the picture's area with proportions
+    of 3/4 to 4/3, resized (Szegedy et al. 2015, section 6); scale: the picture is resized to a
+    random shorter side and cropped at a random place (He et al. 2015, section 3.4); center: the
+    centre, as in tests."""
 
     shorter_side: tuple[int, ...] = (256, 480)
-    """The least and the largest shorter side of `crop="scale"` at `image_size`."""
+    """Smallest and largest shorter side for `crop="scale"`, at `image_size`."""
 
     flip: bool = True
-    """Training: mirror each picture left to right with probability 1/2."""
+    """In training, mirror each picture left to right with probability 1/2."""
 
     test_shorter_side: int = 256
-    """Tests: the shorter side is resized to this, and the centre cropped."""
+    """In tests, the picture is resized to this shorter side and its centre is cropped."""
 
     bad_pictures: int = 10
-    """Examples of a split that may be passed over because they cannot be read or decoded: in
-    training others take their places, tests leave them out. One more ends the run."""
+    """Number of examples of a split that may be unreadable or damaged. In training, other examples
+    take their places; tests leave them out. One more bad example ends the run."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""
@@ -138,8 +146,8 @@ class Streamed(Prepared):
         if any(not 1 <= size <= LARGEST_SIZE for size in self.training_sizes):
             refuse(self, "training_sizes", f"each must be at least 1 and at most {LARGEST_SIZE}")
         for field in ("shorter_side", "test_shorter_side"):
-            found = getattr(self, field)
-            sides = found if isinstance(found, tuple) else (found,)
+            value = getattr(self, field)
+            sides = value if isinstance(value, tuple) else (value,)
             if any(not self.image_size <= side <= LARGEST_SIZE for side in sides):
                 refuse(
                     self,
@@ -163,10 +171,10 @@ class ImageNet(Streamed):
 
 @dataclass(frozen=True)
 class ImageFolder(Streamed):
-    """A folder of pictures, a folder for each class: DATA_DIR/train/CLASS/*.jpg, DATA_DIR/val/...
+    """A folder of pictures for each class: DATA_DIR/train/CLASS/*.jpg, DATA_DIR/val/CLASS/*.jpg.
 
-    Classes are numbered in the order of their names in the training split. The two keys mean
-    nothing here.
+    Classes are numbered in the order of their folders' names in the training split.
+    `image_key` and `label_key` are not used.
     """
 
     name: str = "folder"

@@ -1,32 +1,29 @@
-"""Networks as declarations: depth, layout, unit, shortcut, growth rate."""
+"""Networks as declarations: depth, layout, block, shortcut, order, growth rate."""
 
 import dataclasses
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from resflax.declarations.checks import check_types, refuse
+from resflax.orders import ORDERS
+from resflax.shortcuts import SHORTCUTS, own_fields
 
 Layout = Literal["cifar", "imagenet"]
 Block = Literal["basic", "bottleneck"]
-Shortcut = Literal[
-    "none",
-    "zero_pad",
-    "projection",
-    "projection_all",
-    "projection_pooled",
-    "constant_scaling",
-    "exclusive_gating",
-    "shortcut_gating",
-    "conv",
-    "dropout",
-]
-Order = Literal["post", "bn_after_addition", "relu_before_addition", "relu_only_pre", "full_pre"]
 StrideOn = Literal["1x1", "3x3"]
 
-DEEPEST = 10_000
-"""Layers of the deepest nets that were ever trained (Xiao et al. 2018, arXiv 1806.05393)."""
+if TYPE_CHECKING:  # type checkers cannot read these from the tables
+    ShortcutName = str
+    OrderName = str
+else:
+    ShortcutName = Literal[tuple(SHORTCUTS)]
+    OrderName = Literal[tuple(ORDERS)]
 
-# He et al. 2015, Table 1; 200 layers: He et al. 2016, appendix. (block, units per stage)
+DEEPEST = 10_000
+"""Largest depth: that of the deepest nets ever trained (Xiao et al. 2018, arXiv 1806.05393)."""
+
+# The block and the units per stage of every depth: He et al. 2015, Table 1; He et al. 2016,
+# appendix, for 200 layers.
 IMAGENET_RESNETS: dict[int, tuple[Block, tuple[int, ...]]] = {
     18: ("basic", (2, 2, 2, 2)),
     34: ("basic", (3, 4, 6, 3)),
@@ -36,8 +33,8 @@ IMAGENET_RESNETS: dict[int, tuple[Block, tuple[int, ...]]] = {
     200: ("bottleneck", (3, 24, 36, 3)),
 }
 
-# Huang et al. 2017, Table 1; 161 from its earlier version and the authors' code.
-# The name 264 is the paper's, though the rule that names the others gives 265.
+# Dense layers per block: Huang et al. 2017, Table 1. Depth 161 is from an earlier version of the
+# paper and the authors' code. 264 is the paper's name, although its rule of counting gives 265.
 IMAGENET_DENSENETS: dict[int, tuple[int, ...]] = {
     121: (6, 12, 24, 16),
     161: (6, 12, 36, 24),
@@ -48,35 +45,16 @@ IMAGENET_DENSENETS: dict[int, tuple[int, ...]] = {
 
 _CONVS_PER_UNIT: dict[Block, int] = {"basic": 2, "bottleneck": 3}
 
-# Shortcuts that are an identity, padded with zeros where channels are missing.
-_IDENTITIES: tuple[Shortcut, ...] = (
-    "zero_pad",
-    "constant_scaling",
-    "exclusive_gating",
-    "shortcut_gating",
-    "dropout",
-)
-
-# Fields that only some shortcuts have: which, and the value that None stands for there
-# (He et al. 2016, Table 1; of the gates' biases the best one).
-_SHORTCUT_FIELDS: dict[str, tuple[tuple[Shortcut, ...], object]] = {
-    "zero_pad_side": (_IDENTITIES, "end"),
-    "shortcut_scale": (("constant_scaling",), 0.5),
-    "branch_scale": (("constant_scaling",), 0.5),
-    "gate_bias": (("exclusive_gating", "shortcut_gating"), -6.0),
-    "shortcut_dropout_rate": (("dropout",), 0.5),
-}
-
-# Orders whose residual branch ends in BN, and so can start at zero.
-_BRANCH_ENDS_IN_BN: tuple[Order, ...] = ("post", "relu_only_pre")
+SHORTCUT_FIELDS = tuple(sorted({name for cls in SHORTCUTS.values() for name in own_fields(cls)}))
+"""Fields of a `ResNet` that only some shortcuts have."""
 
 
 @dataclass(frozen=True)
 class ResNet:
-    """A residual network, or with `shortcut="none"` its plain twin.
+    """A residual network or, with `shortcut="none"`, its plain counterpart.
 
     Sources: He et al. 2015 (arXiv 1512.03385), Table 1 and section 4.2; He et al. 2016
-    (arXiv 1603.05027), Tables 1 and 2, and for the bottleneck units of CIFAR nets.
+    (arXiv 1603.05027), Tables 1 and 2, also for the bottleneck units of CIFAR nets.
     """
 
     depth: int
@@ -88,29 +66,31 @@ class ResNet:
     block: Block | None = None
     """basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1). None: derived from depth."""
 
-    shortcut: Shortcut | None = None
-    """none: plain net; zero_pad, projection, projection_all: options A, B, C of He et al. 2015;
-    projection_pooled: B with a 2x2 average in place of the stride (ResNet-D, He et al. 2018);
-    constant_scaling, exclusive_gating, shortcut_gating, conv, dropout: He et al. 2016, Table 1.
-    None: zero_pad for basic units of the cifar layout, else projection."""
+    shortcut: ShortcutName | None = None
+    """How a unit's input is joined with its branch; resflax/shortcuts.py has them all. none: not at
+    all (the plain net); zero_pad, projection, projection_all: options A, B and C of He et al. 2015;
+    projection_pooled: ResNet-D (He et al. 2018); constant_scaling, exclusive_gating,
+    shortcut_gating, conv (projection_all by another name), dropout: He et al. 2016, Table 1. None:
+    zero_pad for basic units of the cifar layout, else projection."""
 
     zero_pad_side: Literal["end", "both"] | None = None
-    """Where an identity gets its missing channels: all at the end (fb.resnet.torch), or half of
-    them before and half behind (akamaster's pytorch_resnet_cifar10). None: end."""
+    """Where an identity shortcut gets its missing channels. end: all of them after the others
+    (fb.resnet.torch); both: half before and half after them (akamaster's pytorch_resnet_cifar10).
+    None: end."""
 
     shortcut_scale: float | None = None
-    """constant_scaling: factor of the shortcut. None: 0.5."""
+    """For constant_scaling: factor of the shortcut. None: 0.5."""
 
     branch_scale: float | None = None
-    """constant_scaling: factor of the residual branch. None: 0.5."""
+    """For constant_scaling: factor of the residual branch. None: 0.5."""
 
     gate_bias: float | None = None
-    """exclusive_gating, shortcut_gating: initial bias of the gate. None: -6."""
+    """For exclusive_gating and shortcut_gating: initial bias of the gate. None: -6."""
 
     shortcut_dropout_rate: float | None = None
-    """dropout: probability of dropping an activation of the shortcut. None: 0.5."""
+    """For the shortcut dropout: probability of dropping one of its activations. None: 0.5."""
 
-    order: Order = "post"
+    order: OrderName = "post"
     """Order of BN, ReLU, convolution and addition: He et al. 2016, Table 2 and Figure 4a-e.
     post: the original; full_pre: BN and ReLU before each convolution."""
 
@@ -119,41 +99,44 @@ class ResNet:
     (fb.resnet.torch, torchvision). None: 1x1 for bottlenecks of the cifar layout, else 3x3."""
 
     bottleneck_width: int | None = None
-    """Channels of a bottleneck's 3x3 convolution in the first stage; doubled in each later one.
-    None: 64 for the imagenet layout, 16 for cifar. 128 makes wide_resnet50_2."""
+    """Channels of a bottleneck's 3x3 convolution in the first stage; each later stage has twice as
+    many. None: 64 for the imagenet layout, 16 for cifar. 128 makes wide_resnet50_2."""
 
     groups: int = 1
-    """Groups of a bottleneck's 3x3 convolution: cardinality of ResNeXt (Xie et al. 2017)."""
+    """Groups of a bottleneck's 3x3 convolution: ResNeXt's cardinality (Xie et al. 2017)."""
 
     stem: Literal["conv", "deep"] = "conv"
-    """conv: one convolution; deep: three 3x3 with 32, 32, 64 maps in place of the 7x7 of the
-    imagenet layout (ResNet-C, He et al. 2018, arXiv 1812.01187)."""
+    """conv: one convolution; deep: three 3x3 convolutions with 32, 32, 64 maps in place of the 7x7
+    of the imagenet layout (ResNet-C, He et al. 2018, arXiv 1812.01187)."""
 
     pool_first: bool = False
-    """full_pre in the imagenet layout: the stem pools before its BN and ReLU (timm, TF-Slim),
-    not behind them (fb.resnet.torch). In eval they differ only where a BN scale is negative."""
+    """For full_pre in the imagenet layout: whether the stem pools before its BN and ReLU (timm,
+    TF-Slim) or after them (fb.resnet.torch). In evaluation the two differ only where a BN scale is
+    negative."""
 
     squeeze_excitation: int | None = None
-    """Reduction ratio of squeeze-and-excitation on every branch (Hu et al. 2018). None: none."""
+    """Reduction ratio of squeeze-and-excitation on every branch (Hu et al. 2018). None: branches
+    have no squeeze-and-excitation."""
 
     zero_init_last_scale: bool = False
     """Start the scale of each branch's last BN at 0, so that every unit starts as its shortcut
     (Goyal et al. 2017, arXiv 1706.02677)."""
 
     stochastic_depth: float = 0.0
-    """Probability of dropping the last unit's branch in a training step; falls linearly to that
-    of the first unit (Huang et al. 2016, arXiv 1603.09382: 0.5). 0: never."""
+    """Probability that a training step drops the branch of the last unit. The probability grows
+    linearly from the first unit to the last (Huang et al. 2016, arXiv 1603.09382: 0.5). 0: no
+    branch is dropped."""
 
     remat: bool = False
-    """Recompute each unit's activations in the backward pass and keep its input alone: less memory,
-    about a third more work. The numbers stay the same."""
+    """Keep only the input of each unit and recompute its activations in the backward pass. This
+    takes less memory and about a third more computation; the numbers stay the same."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or value, or fields that do not go together."""
+        """Raises `UsageError` for a wrong type or value, or for fields that do not fit together."""
         check_types(self)
         self._check_depth()
         self._check_shortcut()
-        self._check_unit()
+        self._check_block()
         if self.stem == "deep" and self.layout == "cifar":
             refuse(self, "stem", "only the imagenet layout has a deep stem")
         if self.pool_first and (self.layout, self.order) != ("imagenet", "full_pre"):
@@ -164,8 +147,8 @@ class ResNet:
             refuse(self, "stochastic_depth", "a plain net has no way around a dropped unit")
         if self.zero_init_last_scale and self.shortcut == "none":
             refuse(self, "zero_init_last_scale", "a plain net would be zero everywhere")
-        if self.zero_init_last_scale and self.order not in _BRANCH_ENDS_IN_BN:
-            orders = " and ".join(_BRANCH_ENDS_IN_BN)
+        if self.zero_init_last_scale and not ORDERS[self.order].branch_ends_in_norm:
+            orders = " and ".join(n for n, order in ORDERS.items() if order.branch_ends_in_norm)
             refuse(self, "zero_init_last_scale", f"only branches of {orders} end in BN")
 
     def _check_depth(self) -> None:
@@ -186,15 +169,18 @@ class ResNet:
             refuse(self, "depth", f"the cifar layout needs {forms} with n >= 1")
 
     def _check_shortcut(self) -> None:
-        for field, (shortcuts, _) in _SHORTCUT_FIELDS.items():
-            if getattr(self, field) is not None and self.connection not in shortcuts:
-                refuse(self, field, f"only the shortcut {' or '.join(shortcuts)} has it")
-        rate = self.shortcut_dropout_rate
-        if rate is not None and not 0 <= rate < 1:
-            refuse(self, "shortcut_dropout_rate", "it must be at least 0 and below 1")
+        shortcut = SHORTCUTS[self.resolved_shortcut]
+        for field in SHORTCUT_FIELDS:
+            if getattr(self, field) is not None and field not in own_fields(shortcut):
+                having = [name for name, cls in SHORTCUTS.items() if field in own_fields(cls)]
+                refuse(self, field, f"only the shortcut {' or '.join(having)} has it")
+        for field in shortcut.probability_fields:
+            probability = getattr(self, field)
+            if probability is not None and not 0 <= probability < 1:
+                refuse(self, field, "it must be at least 0 and below 1")
 
-    def _check_unit(self) -> None:
-        if self.unit == "basic":
+    def _check_block(self) -> None:
+        if self.resolved_block == "basic":
             if self.stride_on == "1x1":
                 refuse(self, "stride_on", "basic units have no 1x1 convolution")
             if self.bottleneck_width is not None:
@@ -205,7 +191,10 @@ class ResNet:
             refuse(self, "bottleneck_width", "it must be at least 1")
         if self.groups < 1 or self.inner_width % self.groups:
             refuse(self, "groups", f"it must divide the bottleneck's width, {self.inner_width}")
-        ratio, maps = self.squeeze_excitation, self.width * (1 if self.unit == "basic" else 4)
+        ratio, maps = (
+            self.squeeze_excitation,
+            self.width * (1 if self.resolved_block == "basic" else 4),
+        )
         if ratio is not None and (ratio < 1 or maps % ratio):
             refuse(self, "squeeze_excitation", f"it must divide the first stage's maps, {maps}")
 
@@ -213,8 +202,8 @@ class ResNet:
         return (self.block,) if self.block else ("basic", "bottleneck")
 
     @property
-    def unit(self) -> Block:
-        """`block`, or what the depth says where it was left out."""
+    def resolved_block(self) -> Block:
+        """`block`, or the one that follows from the depth if it was left out."""
         if self.layout == "imagenet":
             return IMAGENET_RESNETS[self.depth][0]
         return next(block for block in self._possible_blocks() if _units(self.depth, block))
@@ -224,43 +213,48 @@ class ResNet:
         """Residual units in each stage."""
         if self.layout == "imagenet":
             return IMAGENET_RESNETS[self.depth][1]
-        return (_units(self.depth, self.unit),) * 3
+        return (_units(self.depth, self.resolved_block),) * 3
 
     @property
     def width(self) -> int:
-        """Maps of the stem and of the first stage's 3x3 convolutions in the paper's net."""
+        """Feature maps of the stem, and of the 3x3 convolutions in the papers' first stage."""
         return 64 if self.layout == "imagenet" else 16
 
     @property
     def inner_width(self) -> int:
-        """`bottleneck_width`, or the paper's where it was left out."""
+        """`bottleneck_width`, or the papers' value if it was left out."""
         return self.width if self.bottleneck_width is None else self.bottleneck_width
 
     @property
-    def connection(self) -> Shortcut:
-        """`shortcut`, or the papers' where it was left out."""
-        option_a = self.layout == "cifar" and self.unit == "basic"
+    def resolved_shortcut(self) -> ShortcutName:
+        """`shortcut`, or the papers' choice if it was left out."""
+        option_a = self.layout == "cifar" and self.resolved_block == "basic"
         return self.shortcut or ("zero_pad" if option_a else "projection")
 
     def resolved(self) -> "ResNet":
         """The same network with every derived field written out."""
         papers_stride: StrideOn = "3x3"
-        if self.layout == "cifar" and self.unit == "bottleneck":
+        if self.layout == "cifar" and self.resolved_block == "bottleneck":
             papers_stride = "1x1"
         derived: dict[str, Any] = {
-            "block": self.unit,
-            "shortcut": self.connection,
+            "block": self.resolved_block,
+            "shortcut": self.resolved_shortcut,
             "stride_on": self.stride_on or papers_stride,
-            "bottleneck_width": None if self.unit == "basic" else self.inner_width,
+            "bottleneck_width": None if self.resolved_block == "basic" else self.inner_width,
         }
-        for field, (shortcuts, default) in _SHORTCUT_FIELDS.items():
-            if self.connection in shortcuts and getattr(self, field) is None:
+        for field, default in own_fields(SHORTCUTS[self.resolved_shortcut]).items():
+            if getattr(self, field) is None:
                 derived[field] = default
         return dataclasses.replace(self, **derived)
 
 
+assert set(SHORTCUT_FIELDS) <= {field.name for field in dataclasses.fields(ResNet)}, (
+    "every field of a shortcut's own must be a field of ResNet, with None for the default"
+)
+
+
 def _units(depth: int, block: Block) -> int:
-    """Units per stage of a CIFAR net of this depth; 0 if there is no such net."""
+    """Units per stage of a CIFAR net of this depth, or 0 if there is no such net."""
     units, remainder = divmod(depth - 2, 3 * _CONVS_PER_UNIT[block])
     return units if remainder == 0 and units > 0 else 0
 
@@ -289,20 +283,21 @@ class DenseNet:
     """C: a transition after m maps keeps floor(compression * m) of them."""
 
     dropout_rate: float = 0.0
-    """Probability of dropping an activation after each convolution but the first
-    (0.2 for the paper's runs without augmentation)."""
+    """Probability of dropping an activation; dropout follows each convolution except the first (0.2
+    in the paper's runs without augmentation)."""
 
     initial_channels: int | None = None
-    """Maps of the stem. None: 2k with bottlenecks and compression or the imagenet layout, else 16
-    (as printed; the authors' code has 2k everywhere, which does not give their counts)."""
+    """Feature maps of the stem. None: 2k in the imagenet layout and with both bottlenecks and
+    compression, else 16, as in the paper (the authors' code has 2k everywhere, which does not give
+    the paper's counts)."""
 
     remat: bool = True
-    """Recompute the normalised maps of each layer in the backward pass and keep its convolutions'
-    results alone: memory linear, not quadratic, in depth (Pleiss et al. 2017, arXiv 1707.06990).
-    The numbers stay the same."""
+    """Keep only the results of each layer's convolutions and recompute the normalised maps in the
+    backward pass. Memory then grows linearly with depth, not quadratically (Pleiss et al. 2017,
+    arXiv 1707.06990); the numbers stay the same."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or value, or a depth the layout cannot have."""
+        """Raises `UsageError` for a wrong type or value, or a depth that the layout cannot have."""
         check_types(self)
         if self.growth_rate < 1:
             refuse(self, "growth_rate", "it must be at least 1")
@@ -337,7 +332,7 @@ class DenseNet:
 
     @property
     def stem_channels(self) -> int:
-        """`initial_channels`, or the paper's where it was left out."""
+        """`initial_channels`, or the paper's value if it was left out."""
         if self.initial_channels is not None:
             return self.initial_channels
         doubled = self.layout == "imagenet" or (self.bottleneck and self.compression < 1)

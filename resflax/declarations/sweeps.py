@@ -1,4 +1,4 @@
-"""Sweeps as declarations: which fields of an experiment vary, and over what."""
+"""Declarations of sweeps: which fields of an experiment vary, and which values they take."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,90 +9,91 @@ from resflax.declarations.checks import check_types, refuse, short
 from resflax.errors import UsageError
 
 Fields = str | tuple[str, ...]
-"""`"model.depth"`, or several that vary together: `("model.depth", "batch_size")`."""
+"""One field, `"model.depth"`, or several that vary together, `("model.depth", "batch_size")`."""
 
 
 @dataclass(frozen=True)
 class Point:
-    """One place in a sweep: the fields that are replaced there."""
+    """One point of a sweep: the fields of the experiment that are replaced, and their values."""
 
     fields: Mapping[str, Any]
     """Values by dotted field, such as `{"model.depth": 20, "seed": 3}`."""
 
     name: str | None = None
-    """Of the variant, where the sweep has named ones."""
+    """Name of the variant, if the sweep has named variants."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Every combination of the values, one trial each.
+    """Every combination of the values; each combination is one trial.
 
         Grid({"model.depth": [20, 56], "model.shortcut": ["none", "zero_pad"], "seed": range(5)})
 
-    has 20 trials. Fields in a tuple vary together, so that this has 10:
+    has 20 trials. Fields in a tuple vary together, so this grid has 10 trials:
 
         Grid({("model.depth", "batch_size"): [(20, 128), (110, 64)], "seed": range(5)})
 
-    and variants are named sets of fields, each combined with all else:
+    Variants are named sets of fields. Each variant is combined with all values of the other fields:
 
         Grid({"seed": range(5)}, variants=[{"name": "original"},
                                            {"name": "gated", "model.shortcut": "shortcut_gating"}])
     """
 
     fields: Mapping[Fields, Sequence[Any]]
-    """Values by dotted field of the experiment. A value may be a whole part, such as a
-    `ResNet(20)` for `"model"`."""
+    """Values of each dotted field of the experiment. A value may also be a whole part of the
+    experiment, such as `ResNet(20)` for `"model"`."""
 
     variants: Sequence[Mapping[str, Any]] = ()
-    """Fields of each variant, and its `name`."""
+    """Variants. Each has its name under the key `name`, and the values of its fields."""
 
     points: tuple[Point, ...] = field(init=False, repr=False, compare=False)
-    """All places, the last field varying fastest."""
+    """All points in order; the last field varies fastest."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for no values, equal values, or a field that varies twice."""
+        """Raises `UsageError` if values are missing or equal, or if a field varies twice."""
         if not isinstance(self.fields, Mapping):
             raise UsageError(f"Grid.fields is {short(self.fields)}; it must map fields to values")
         axes = [self._axis(names, values) for names, values in self.fields.items()]
         variants = self._variants()
-        together = [name for names in self.fields for name in _names(names)]
-        together += sorted({name for variant in variants for name in variant.fields})
-        for name in together:
-            if together.count(name) > 1:
-                raise UsageError(f"Grid: {name} varies in two places; it must be in one")
-        if not together and not variants:
-            raise UsageError("Grid.fields is empty; a sweep varies at least one field")
+        varying = [name for names in self.fields for name in _names(names)]
+        varying += sorted({name for variant in variants for name in variant.fields})
+        for name in varying:
+            if varying.count(name) > 1:
+                raise UsageError(f"Grid: {name} varies in two places; it must vary in only one")
+        if not varying and not variants:
+            raise UsageError("Grid.fields is empty; a sweep must vary at least one field")
         points = []
-        for variant, *parts in itertools.product(variants or [Point({})], *axes):
-            merged = dict(variant.fields)
-            for part in parts:
-                merged |= part
-            points.append(Point(merged, variant.name))
+        for variant, *assignments in itertools.product(variants or [Point({})], *axes):
+            fields = dict(variant.fields)
+            for assignment in assignments:
+                fields |= assignment
+            points.append(Point(fields, variant.name))
         object.__setattr__(self, "points", tuple(points))
 
     @property
     def fields_that_vary(self) -> frozenset[str]:
-        """Dotted names."""
+        """Dotted names of the fields that the sweep replaces."""
         return frozenset(name for point in self.points for name in point.fields)
 
     def _axis(self, names: Fields, values: Sequence[Any]) -> list[dict[str, Any]]:
-        where, fields = f"Grid: {_shown(names)}", _names(names)
+        """Assignments to the fields `names`, one for each of the values."""
+        where, fields = f"Grid: {_joined(names)}", _names(names)
         if not fields or not all(isinstance(name, str) and name.strip() for name in fields):
-            raise UsageError(f"{where} is no field; name one as in model.depth")
+            raise UsageError(f"{where} is not a field; name fields as in model.depth")
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-            raise UsageError(f"{where} is given {short(values)}; it must be a list of values")
-        found = list(values)
-        if not found:
+            raise UsageError(f"{where} is {short(values)}; it must be a list of values")
+        values = list(values)
+        if not values:
             raise UsageError(f"{where} has no values; it must have at least one")
-        _refuse_equal(where, found)
+        _refuse_equal(where, values)
         if isinstance(names, str):
-            return [{names: value} for value in found]
-        for value in found:
+            return [{names: value} for value in values]
+        for value in values:
             if not isinstance(value, tuple | list) or len(value) != len(fields):
                 raise UsageError(
-                    f"{where} is given {short(value)}; it must be {len(fields)} values"
+                    f"{where} has the value {short(value)}; it must be {len(fields)} values"
                 )
-        return [dict(zip(fields, value, strict=True)) for value in found]
+        return [dict(zip(fields, value, strict=True)) for value in values]
 
     def _variants(self) -> list[Point]:
         points = []
@@ -109,42 +110,42 @@ def _names(names: Fields) -> tuple[str, ...]:
     return (names,) if isinstance(names, str) else tuple(names)
 
 
-def _shown(names: Fields) -> str:
+def _joined(names: Fields) -> str:
     return names if isinstance(names, str) else f"({', '.join(map(str, names))})"
 
 
 def _refuse_equal(where: str, values: Sequence[Any]) -> None:
-    for i, value in enumerate(values):
-        if value in values[:i]:
-            raise UsageError(f"{where}: {short(value)} is there twice")
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise UsageError(f"{where}: {short(value)} occurs twice; values must differ")
 
 
 @dataclass(frozen=True)
 class Uniform:
-    """Real numbers from `low` to `high`, each as likely."""
+    """Real numbers from `low` to `high`, drawn on a linear scale."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or an empty range."""
+        """Raises `UsageError` for a value of the wrong type or an empty range."""
         check_types(self)
         _check_range(self)
 
 
 @dataclass(frozen=True)
 class LogUniform:
-    """Positive real numbers from `low` to `high`, whose logarithms are each as likely."""
+    """Positive real numbers from `low` to `high`, drawn on a logarithmic scale."""
 
     low: float
     high: float
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or an empty range."""
+        """Raises `UsageError` for a value of the wrong type or an empty range."""
         check_types(self)
         _check_range(self)
         if self.low <= 0:
-            refuse(self, "low", "a logarithm needs it above 0")
+            refuse(self, "low", "it must be above 0 to have a logarithm")
 
 
 @dataclass(frozen=True)
@@ -155,35 +156,36 @@ class Integers:
     high: int
 
     step: int = 1
-    """Distance between two of them, from `low` on."""
+    """Distance between neighbouring numbers, counted from `low`."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or an empty range."""
+        """Raises `UsageError` for a value of the wrong type or an empty range."""
         check_types(self)
         _check_range(self)
         if self.step < 1:
             refuse(self, "step", "it must be at least 1")
 
 
-def _check_range(numbers: "Uniform | LogUniform | Integers") -> None:
-    if numbers.low >= numbers.high:
-        refuse(numbers, "high", f"it must be above low, {numbers.low}")
+def _check_range(declared: Uniform | LogUniform | Integers) -> None:
+    if declared.low >= declared.high:
+        refuse(declared, "high", f"it must be above low, {declared.low}")
 
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values: str, bool, int, float or None."""
+    """One of several values, which may be str, bool, int, float or None."""
 
     values: Sequence[Any]
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for fewer than two values, or values that a search cannot store."""
         if isinstance(self.values, str) or len(tuple(self.values)) < 2:
-            raise UsageError(f"Choice.values is {short(self.values)}; it must be two or more")
+            raise UsageError(f"Choice.values is {short(self.values)}; it must have two or more")
         for value in self.values:
             if not isinstance(value, str | bool | int | float | None):
                 raise UsageError(
-                    f"Choice.values has {short(value)}; it must be str, bool, int, float or None"
+                    f"Choice.values has {short(value)}; a value must be str, bool, int, float or "
+                    "None"
                 )
         _refuse_equal("Choice.values", list(self.values))
 
@@ -193,35 +195,35 @@ Range = Uniform | LogUniform | Integers | Choice
 
 @dataclass(frozen=True)
 class Search:
-    """A search for the values with the lowest validation error; the test split has no part in it.
+    """A search for the values with the lowest validation error.
 
-    TPE (Bergstra et al. 2011) proposes the values, and trials that fall behind the others at the
-    same step are stopped early. Needs examples held out (`data.validation`) and Optuna
-    (`pip install -e '.[search]'`).
+    TPE (Bergstra et al. 2011) proposes the values. A trial is stopped early if its error is too
+    high compared with the other trials at the same step. The test split plays no part. A search
+    needs held-out examples (`data.validation`) and Optuna (`pip install -e '.[search]'`).
     """
 
     fields: Mapping[str, Range]
-    """What each dotted field of the experiment may be."""
+    """Range of each dotted field of the experiment."""
 
     trials: int
-    """Trials in all."""
+    """Total number of trials."""
 
     pruner: Literal["hyperband", "median", "none"] = "hyperband"
-    """What stops trials early: Hyperband (Li et al. 2018), or being worse than the median of the
-    trials so far at the same step."""
+    """Rule that stops trials early: Hyperband (Li et al. 2018), or an error above the median of
+    the earlier trials at the same step."""
 
     seed: int = 0
-    """Of the proposals; the trials' own is the experiment's."""
+    """Seed of the proposals. The trials train with the experiment's own seed."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type, no fields, or no trials."""
+        """Raises `UsageError` for a value of the wrong type, no fields, or no trials."""
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise UsageError(f"Search.fields is {short(self.fields)}; it must map fields to ranges")
         for name, values in self.fields.items():
             if not isinstance(values, Range):
                 raise UsageError(
-                    f"Search: {name} is given {short(values)}; it must be Uniform, LogUniform, "
-                    "Integers or Choice"
+                    f"Search: {name} is {short(values)}; it must be Uniform, LogUniform, Integers "
+                    "or Choice"
                 )
         if not isinstance(self.trials, int) or isinstance(self.trials, bool) or self.trials < 1:
             refuse(self, "trials", "it must be at least 1")
@@ -230,7 +232,7 @@ class Search:
 
     @property
     def fields_that_vary(self) -> frozenset[str]:
-        """Dotted names."""
+        """Dotted names of the fields that the search chooses."""
         return frozenset(self.fields)
 
 

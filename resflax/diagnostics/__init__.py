@@ -1,5 +1,5 @@
-"""Diagnostics: what happens inside a trained network. Numbers here; pictures in `report`.
+"""Diagnostics of what happens inside a network. They return numbers; `report` draws them.
 
-Each file is one question, a function of a `Network`. How layers are found and read is in
-`network` alone.
+Each file answers one question about an `InspectedNetwork`. Only `inspected` runs the network and
+reads its layers.
 """

@@ -1,4 +1,4 @@
-"""The error when single units are taken away (Veit et al. 2016, arXiv 1605.06431, section 4.1)."""
+"""The error after single units are removed (Veit et al. 2016, arXiv 1605.06431, section 4.1)."""
 
 from typing import Any
 
@@ -7,19 +7,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resflax.diagnostics.network import Network, Variables, apply
+from resflax.diagnostics.inspected import InspectedNetwork, Variables, apply
 from resflax.models.dense import DenseLayer
 from resflax.models.layers import StochasticDepth
-from resflax.training.step import rank
+from resflax.training.measurement import rank
 
 
-def errors_without_units(network: Network) -> tuple[float, dict[str, float]]:
-    """The error with all units, and by path that without each one.
+def errors_without_units(network: InspectedNetwork) -> tuple[float, dict[str, float]]:
+    """The top-1 error with all units, and the errors without each single unit, by the unit's path.
 
-    Without a residual unit its branch is zero and the shortcut is left; in a plain net nothing
-    is left. Without a dense layer its maps are zero.
+    A residual unit is removed by setting its branch to zero, so that its shortcut remains; in a
+    plain net nothing of it remains. A dense layer is removed by setting its maps to zero.
     """
-    names: list[str] = []
+    names: list[str] = []  # paths of the units, in the order of their calls
 
     def error(
         keep: jax.Array, variables: Variables, images: jax.Array, labels: jax.Array
@@ -40,7 +40,7 @@ def errors_without_units(network: Network) -> tuple[float, dict[str, float]]:
     data = (network.variables, network.images, jnp.asarray(network.labels))
     jax.eval_shape(error, jax.ShapeDtypeStruct((10_000,), jnp.float32), *data)  # counts the units
     units = len(names)
-    compiled = jax.jit(error)  # once: which unit is dropped is an input
-    whole = float(compiled(jnp.ones(units), *data))
+    compiled = jax.jit(error)  # compiled only once, because the removed unit is an input
+    with_all = float(compiled(jnp.ones(units), *data))
     without = [float(compiled(keep, *data)) for keep in jnp.asarray(1 - np.eye(units))]
-    return whole, dict(zip(names, without, strict=True))
+    return with_all, dict(zip(names, without, strict=True))

@@ -1,4 +1,4 @@
-"""Gradient norm of every layer: at one step by itself, and over a training as its log has it."""
+"""The gradient norms of all layers, computed for one step or read from a run's log."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from resflax.diagnostics.network import Network, apply, kernels
-from resflax.training.compilation import compile_fast
+from resflax.devices.compilation import compile_fast
+from resflax.diagnostics.inspected import InspectedNetwork, apply, kernels
 
 
-def gradient_norms(network: Network) -> dict[str, float]:
-    """Euclidean norm of the loss's gradient by every kernel, by path in order of the parameters.
+def gradient_norms(network: InspectedNetwork) -> dict[str, float]:
+    """Euclidean norm of the loss's gradient with respect to each kernel, by the layer's path.
 
-    The loss is the mean cross-entropy of the network's pictures, in training mode.
+    The loss is the mean cross-entropy over the network's pictures, in training mode. The paths are
+    in the order of the parameters.
     """
-
     gradients = _gradient_of(network.module)(
         network.variables["params"],
         network.variables["batch_stats"],
@@ -32,15 +32,15 @@ def gradient_norms(network: Network) -> dict[str, float]:
 def norms_over_training(
     lines: Sequence[Mapping[str, Any]], layers: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """What a run's log says of its gradients.
+    """Reads the gradient norms of layers from a run's log.
 
     Args:
-      lines: of its metrics.jsonl.
-      layers: paths of convolutions or of the classifier.
+      lines: lines of the run's metrics.jsonl.
+      layers: paths of convolutions, or of the classifier.
 
     Returns:
-      Steps (n,) int, and the mean norms since the line before (n, layers) float64; NaN for one
-      that was not finite. n is 0 for a log without them.
+      The steps (n,) int of the lines with gradient norms, and the norms (n, layers) float64. Each
+      norm is a mean over the steps since the previous line; NaN if that mean was not finite.
     """
     logged = [line for line in lines if "kernel_gradient_norms" in line]
     norms = [
@@ -54,7 +54,7 @@ def norms_over_training(
     return steps, np.array(norms, np.float64).reshape(len(logged), len(layers))
 
 
-@lru_cache(maxsize=1)  # compiled once for all checkpoints of a run
+@lru_cache(maxsize=1)  # all checkpoints of a run use one compiled function
 def _gradient_of(module: nn.Module) -> Callable[..., Any]:
     def loss(params: Any, statistics: Any, images: jax.Array, labels: jax.Array) -> jax.Array:
         variables = {"params": params, "batch_stats": statistics}

@@ -1,12 +1,12 @@
-"""What a network takes for what, and where it is sure and wrong."""
+"""Which classes a network confuses, and its most confident mistakes."""
 
 from dataclasses import dataclass
 
 import jax
 import numpy as np
 
-from resflax.diagnostics.network import Network, apply
-from resflax.training.compilation import compile_fast
+from resflax.devices.compilation import compile_fast
+from resflax.diagnostics.inspected import InspectedNetwork, apply
 
 
 @dataclass(frozen=True)
@@ -14,15 +14,17 @@ class Mistake:
     """A picture that was classified wrongly."""
 
     picture: int
-    """Place in the network's pictures."""
+    """Number of the picture among the network's pictures."""
     label: int
+    """Number of the true class."""
     guess: int
+    """Number of the class that the network finds most probable."""
     confidence: float
     """Softmax probability of the guess."""
 
 
-def probabilities(network: Network) -> np.ndarray:
-    """(N, classes) softmax of the pictures' logits."""
+def probabilities(network: InspectedNetwork) -> np.ndarray:
+    """Softmax probabilities (N, classes) of the network's pictures."""
     run = compile_fast(
         lambda v, images: jax.nn.softmax(apply(network.module, v, images, train=False))
     )
@@ -30,19 +32,27 @@ def probabilities(network: Network) -> np.ndarray:
 
 
 def confusion(labels: np.ndarray, guessed: np.ndarray) -> np.ndarray:
-    """(classes, classes) counts: row the true class, column the guess.
+    """The confusion matrix (classes, classes) int64, which counts pictures.
+
+    A row is a true class, and a column is a guess: the most probable class.
 
     Args:
       labels: (N,) true classes.
       guessed: (N, classes) probabilities.
     """
-    found = np.zeros((guessed.shape[1],) * 2, np.int64)
-    np.add.at(found, (labels, guessed.argmax(1)), 1)
-    return found
+    counts = np.zeros((guessed.shape[1],) * 2, np.int64)
+    np.add.at(counts, (labels, guessed.argmax(1)), 1)
+    return counts
 
 
 def surest_mistakes(labels: np.ndarray, guessed: np.ndarray, count: int) -> list[Mistake]:
-    """The wrong guesses with the greatest probability, surest first."""
+    """The wrong guesses with the greatest probabilities, greatest first.
+
+    Args:
+      labels: (N,) true classes.
+      guessed: (N, classes) probabilities.
+      count: the largest number of mistakes to return.
+    """
     guess = guessed.argmax(1)
     wrong = np.flatnonzero(guess != labels)
     order = wrong[np.argsort(-guessed[wrong, guess[wrong]], kind="stable")]

@@ -1,43 +1,48 @@
-"""How the signal's size develops with depth (signal propagation plots, Brock et al. 2021,
-arXiv 2101.08692, section 3)."""
+"""Mean and variance of the signal at every depth.
+
+These are the numbers of a signal propagation plot (Brock et al. 2021, arXiv 2101.08692, section 3).
+"""
 
 from dataclasses import dataclass
 
 import numpy as np
 
-from resflax.diagnostics.network import Network, outputs
+from resflax.diagnostics.inspected import InspectedNetwork, outputs
 from resflax.models.dense import DenseLayer, Transition
 from resflax.models.layers import StochasticDepth
-from resflax.models.residual import Unit
+from resflax.models.units import Unit
 
 
 @dataclass(frozen=True)
 class Signal:
-    """Behind one unit."""
+    """The size of the signal after one unit."""
 
     name: str
+    """Path of the unit."""
     squared_mean: float
-    """Mean over maps of the squared mean over pictures and places."""
+    """The squared mean of a map over pictures and positions, averaged over the maps."""
     variance: float
-    """Mean over maps of the variance over pictures and places."""
+    """The variance of a map over pictures and positions, averaged over the maps."""
     branch_variance: float | None
-    """The same of the residual branch; None where there is none."""
+    """The same variance for the output of the residual branch; None for units without a branch."""
 
 
-def signal_propagation(network: Network) -> list[Signal]:
-    """Of every unit in order, in training mode (batch norm takes the pictures' statistics).
+def signal_propagation(network: InspectedNetwork) -> list[Signal]:
+    """The signal after each unit, in order.
 
-    Meant for a network before its first step: see `network.untrained`.
+    Batch norm uses the statistics of the pictures, as in training. The paper plots networks before
+    their first step, which `inspected.untrained` makes.
     """
-    kinds = (Unit, DenseLayer, Transition, StochasticDepth)
-    found = outputs(network, lambda m: isinstance(m, kinds), train=True)
+    # The StochasticDepth module of a residual unit returns the output of the branch.
+    watched = (Unit, DenseLayer, Transition, StochasticDepth)
+    by_path = outputs(network, lambda m: isinstance(m, watched), train=True)
     branches = {
         name.rpartition(".")[0]: maps
-        for name, maps in found.items()
+        for name, maps in by_path.items()
         if name.endswith(".stochastic_depth")
     }
     signals = []
-    for name, maps in found.items():
+    for name, maps in by_path.items():
         if name.endswith(".stochastic_depth"):
             continue
         mean, variance = _moments(maps)
@@ -47,5 +52,6 @@ def signal_propagation(network: Network) -> list[Signal]:
 
 
 def _moments(maps: np.ndarray) -> tuple[float, float]:
+    """The squared mean and the variance of maps (B, H, W, C), each averaged over the maps."""
     maps = maps.astype(np.float64)
     return float(np.mean(maps.mean((0, 1, 2)) ** 2)), float(np.mean(maps.var((0, 1, 2))))

@@ -1,26 +1,27 @@
-"""Standard deviation of the layers' responses (He et al. 2015, Figure 7)."""
+"""Standard deviations of the layers' responses (He et al. 2015, Figure 7)."""
 
 import flax.linen as nn
 import numpy as np
 
-from resflax.diagnostics.network import Network, outputs
+from resflax.diagnostics.inspected import InspectedNetwork, outputs
 from resflax.models.layers import BatchNorm, Conv
 
 
-def layer_responses(network: Network) -> dict[str, float]:
-    """Standard deviation, over pictures, places and maps, of every 3x3 layer's response.
+def layer_responses(network: InspectedNetwork) -> dict[str, float]:
+    """Standard deviation of each 3x3 layer's response over pictures, positions and maps, by path.
 
-    The response is taken where the paper takes it: behind BN and before ReLU or addition. Where
-    the order of the unit puts no BN directly behind a convolution, it is the convolution's own.
+    As in the paper, the response is taken after BN and before ReLU or addition. Where no BN
+    directly follows the convolution, the response is the output of the convolution.
     """
-    found = outputs(network, lambda m: _is_3x3(m) or isinstance(m, BatchNorm))
-    names = list(found)
+    by_path = outputs(network, lambda m: _is_3x3(m) or isinstance(m, BatchNorm))
+    names = list(by_path)
     responses = {}
     for name, following in zip(names, [*names[1:], ""], strict=True):
         if "conv" not in name.rpartition(".")[2]:
             continue
-        behind = name.replace("conv", "norm") == following
-        responses[name] = float(np.std(found[following if behind else name], dtype=np.float64))
+        bn_follows = name.replace("conv", "norm") == following
+        response = by_path[following if bn_follows else name]
+        responses[name] = float(np.std(response, dtype=np.float64))
     return responses
 
 

@@ -1,1 +1,1 @@
-"""Trained networks measured as the papers do, and their predictions for pictures of one's own."""
+"""Measures trained networks as the papers do, and predicts classes of a person's own pictures."""

@@ -1,4 +1,4 @@
-"""Measuring a run's network, or the ensemble of several runs, on a split of their data."""
+"""Measures the network of a run, or the ensemble of several runs, on a split of their data."""
 
 import math
 from collections.abc import Iterable, Iterator, Sequence
@@ -9,48 +9,56 @@ from typing import Any
 
 import numpy as np
 
-from resflax.data.records import SplitName
-from resflax.data.source import describe
+from resflax.data.description import describe
+from resflax.data.encoded import SplitName
 from resflax.declarations.checks import short
 from resflax.declarations.data import Data
+from resflax.devices import hosts
+from resflax.devices.compilation import keep_compiled
 from resflax.errors import UsageError
-from resflax.evaluation.examples import Example, frame_of, load_examples, moved
-from resflax.evaluation.measures import Measures, measures
+from resflax.evaluation.measures import Measures, measure_predictions
 from resflax.evaluation.network import load_network
 from resflax.evaluation.predictions_file import check_path, write_predictions
 from resflax.evaluation.scores import log_probabilities
-from resflax.evaluation.views import Views, cutting
-from resflax.training import hosts
-from resflax.training.compilation import keep_compiled
-from resflax.training.display import Display
-from resflax.training.run_folder import RunFolder
+from resflax.evaluation.split_reader import (
+    ExampleImages,
+    data_in,
+    open_split,
+    trained_picture_format,
+)
+from resflax.evaluation.views import Views, view_maker
+from resflax.runs.run_folder import RunFolder
+from resflax.terminal.display import Display
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """One or several runs' networks, measured."""
+    """The measures of one run's network, or of the ensemble of several runs' networks."""
 
     measures: Measures
-    """Of the probabilities averaged over views and runs."""
+    """Measures of the predicted probabilities, which are averaged over views and runs."""
     split: SplitName
     views: Views
     runs: dict[str, int]
-    """Folders, and the steps of training behind their networks."""
+    """Number of steps that each network was trained for, by the path of its run folder."""
     bad_pictures: int = 0
-    """Examples that could not be read, and do not count."""
+    """Number of examples that could not be read. The measures leave them out."""
 
     def to_json(self) -> dict[str, Any]:
-        """All fields by name, those of `measures` and `views` among them; null for no number."""
+        """All fields, and those of `measures` and `views`, as one flat dict of plain JSON values.
+
+        Numbers that are not finite become null.
+        """
         numbers = asdict(self.measures)
-        numbers["per_class_accuracy"] = [_finite(x) for x in numbers["per_class_accuracy"]]
+        numbers["per_class_accuracy"] = [_or_none(x) for x in numbers["per_class_accuracy"]]
         for name in ("loss", "calibration_error"):
-            numbers[name] = _finite(numbers[name])
-        about = {"bad_pictures": self.bad_pictures, "split": self.split, "runs": self.runs}
-        return numbers | about | asdict(self.views)
+            numbers[name] = _or_none(numbers[name])
+        others = {"bad_pictures": self.bad_pictures, "split": self.split, "runs": self.runs}
+        return numbers | others | asdict(self.views)
 
 
-def _finite(number: float) -> float | None:
-    """JSON has no infinity."""
+def _or_none(number: float) -> float | None:
+    """The number, or None if it is not finite, because JSON has no infinity."""
     return number if math.isfinite(number) else None
 
 
@@ -62,85 +70,96 @@ def evaluate(
     views: Views = Views(),  # noqa: B008 (frozen)
     predictions: Path | None = None,
 ) -> Evaluation:
-    """Measures the newest good checkpoints of runs, on all devices.
+    """Measures the newest good checkpoint of each run, on all devices.
 
-    Each of several hosts measures its part of the examples, and all return the whole. Of several
-    runs it measures the ensemble: their probabilities averaged (He et al. 2015, Table 5).
+    Several runs are measured as an ensemble: their probabilities are averaged (He et al. 2015,
+    Table 5). Several hosts divide the examples among themselves, and each returns the result for
+    all examples.
 
     Args:
-      folders: the runs'.
-      split: of the runs' data.
-      data_dir: where the data lies now; None: where the experiments say.
-      display: shows how far it is, and which damaged checkpoints are passed over.
-      views: of each picture.
-      predictions: a file for `write_predictions`; None: none is written.
+      folders: the folders of the runs.
+      split: the split of the runs' data that is measured.
+      data_dir: the folder where the data is now; None: the folder that the experiments declare.
+      display: shows the progress, and which damaged checkpoints are skipped.
+      views: the views of each picture.
+      predictions: the file that `write_predictions` writes; None: nothing is written.
 
     Raises:
-      UsageError: if a folder is no run, has no checkpoint, or its data cannot be read or has no
-        such views; if runs are the same or have different data; if the predictions cannot be
-        written.
+      UsageError: if a folder is not a run's or has no checkpoint; if its data cannot be read or
+        does not allow these views; if a run is named twice or the runs have different data; if the
+        predictions cannot be written.
       TrainingError: if all checkpoints of a run are damaged.
     """
-    declared = [moved(folder.read_experiment().data, data_dir) for folder in folders]
-    _check_same(folders, declared)
-    asked = (*(str(folder.path) for folder in folders), split, data_dir, views, predictions)
-    hosts.check_same("arguments", repr(asked))
+    declared = [data_in(folder.read_experiment().data, data_dir) for folder in folders]
+    _check_ensemble(folders, declared)
+    paths = [str(folder.path) for folder in folders]
+    hosts.check_same("arguments", repr((*paths, split, data_dir, views, predictions)))
     if predictions is not None:
-        hosts.by_first(partial(check_path, predictions))
+        hosts.on_first(partial(check_path, predictions))
     keep_compiled()
     num_classes = describe(declared[0]).num_classes
-    examples = load_examples(declared[0], split, display)
-    numbers = hosts.part(len(examples))
-    labels = np.empty(len(numbers), np.int32)
+    reader = open_split(declared[0], split, display)
+    numbers = hosts.part(len(reader))
+    labels = np.zeros(len(numbers), np.int32)
+    readable = np.zeros(len(numbers), bool)
     total: np.ndarray | None = None
-    runs = {}
+    steps = {}
     for folder, data in zip(folders, declared, strict=True):
-        frame = frame_of(data)
-        how = cutting(views, frame)
-        network = load_network(folder, num_classes, frame.shape, display.say)
-        runs[str(folder.path)] = network.step
+        picture_format = trained_picture_format(data)
+        maker = view_maker(views, picture_format)
+        network = load_network(folder, num_classes, picture_format.shape, display.say)
+        steps[str(folder.path)] = network.step
         if views.mirrored and not data.flip:
             display.say(f"{folder.path} was not trained on mirrored pictures, as some views are")
-        cuts = _noting(labels, examples.cut(how, numbers))
+        pictures = _images_noting_labels(reader.read(maker, numbers), labels, readable)
         with display.bar(f"{split} split", len(numbers)) as bar:
-            found = log_probabilities(network, how, cuts, len(numbers), bar.set)
-        total = found if total is None else np.logaddexp(total, found)
-    assert total is not None, "there is a run"
+            scores = log_probabilities(network, maker, pictures, len(numbers), bar.set)
+        total = scores if total is None else np.logaddexp(total, scores)
+    assert total is not None, "at least one run was named"
     labels, total = hosts.joined(labels), hosts.joined(total)
-    good = np.flatnonzero(labels >= 0)
+    good = np.flatnonzero(hosts.joined(readable))
     if not len(good):
         raise UsageError(f"no picture of the {split} split can be read")
     labels, averaged = labels[good], total[good] - np.float32(math.log(len(folders)))
     if predictions is not None:
-        hosts.by_first(partial(write_predictions, predictions, good, labels, averaged))
-    bad = len(examples) - len(good)
-    return Evaluation(measures(labels, averaged), split, views, runs, bad)
+        hosts.on_first(partial(write_predictions, predictions, good, labels, averaged))
+    bad = len(reader) - len(good)
+    return Evaluation(measure_predictions(labels, averaged), split, views, steps, bad)
 
 
-def _noting(labels: np.ndarray, examples: Iterable[Example]) -> Iterator[list[np.ndarray]]:
-    """What was cut of each example; its class is written to `labels`."""
-    for number, example in enumerate(examples):
-        labels[number] = example.label
-        yield example.cuts
+def _images_noting_labels(
+    examples: Iterable[ExampleImages], labels: np.ndarray, readable: np.ndarray
+) -> Iterator[list[np.ndarray]]:
+    """Yields the images of each example, and notes its class and whether it can be read.
+
+    Args:
+      examples: the examples in order.
+      labels: (N,) int32, filled with the classes; 0 for an example that cannot be read.
+      readable: (N,) bool, filled with True for each example that can be read.
+    """
+    for place, example in enumerate(examples):
+        readable[place] = example.label is not None
+        labels[place] = example.label or 0
+        yield example.images
 
 
-_CHOOSING = (
+_FIELDS_OF_EXAMPLES = (
     "name", "data_dir", "train_split", "test_split", "image_key", "label_key", "validation",
 )  # fmt: skip
-"""Fields of data that decide which examples there are; the others are about training on them."""
+"""Fields of a data declaration that decide which examples a split has."""
 
 
-def _check_same(folders: Sequence[RunFolder], declared: Sequence[Data]) -> None:
-    """Raises `UsageError` unless the runs are different ones with the same examples."""
+def _check_ensemble(folders: Sequence[RunFolder], declared: Sequence[Data]) -> None:
+    """Raises `UsageError` unless all runs are different and their data has the same examples."""
     paths = [folder.path.resolve() for folder in folders]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{path} is named twice; an ensemble counts every run once")
     for folder, data in zip(folders, declared, strict=True):
-        for name in _CHOOSING:
+        for name in _FIELDS_OF_EXAMPLES:
             first, other = getattr(declared[0], name), getattr(data, name)
             if first != other:
                 raise UsageError(
-                    f"an ensemble needs runs of the same data, and data.{name} is {short(first)} "
+                    f"an ensemble needs runs of the same data, but data.{name} is {short(first)} "
                     f"in {folders[0].path} and {short(other)} in {folder.path}"
                 )

@@ -1,40 +1,45 @@
-"""A run's network as its newest good checkpoint has it, on all devices of this host."""
+"""A trained network on all devices of this host, ready to score pictures."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
-from resflax.data.augmentation import no_normalization
+from resflax.data.normalization import Normalization
+from resflax.devices.parallel import AXIS, Devices
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
-from resflax.training import hosts
-from resflax.training.checkpoints import Checkpoints
-from resflax.training.devices import Devices
-from resflax.training.optimizer import learning_rate, make_optimizer
-from resflax.training.run_folder import RunFolder
-from resflax.training.state import TrainState, initial_state
-from resflax.training.step import AXIS
+from resflax.models.stacking import stack
+from resflax.runs.run_folder import RunFolder
+from resflax.runs.trained import TrainedNetwork, load_trained
+
+
+class Weights(NamedTuple):
+    """The arrays with which a network computes."""
+
+    variables: dict[str, Any]
+    """`params` and `batch_stats`, in which equal units are stacked (see `models.stacking`)."""
+    normalization: Normalization
 
 
 @dataclass(frozen=True)
-class TrainedNetwork:
-    """A network with its weights and the normalisation of its pictures."""
+class ScoringNetwork:
+    """A network with its weights on the devices."""
 
     experiment: Experiment
     module: nn.Module
     num_classes: int
     image_shape: tuple[int, int, int]
-    """(H, W, C) of what it was trained on."""
+    """(H, W, C) of the images that the network was trained on."""
     devices: Devices
-    state: TrainState
-    """On all devices."""
+    weights: Weights
     step: int
-    """Steps of training behind it."""
+    """Number of steps that the network was trained for."""
 
 
 def load_network(
@@ -42,41 +47,29 @@ def load_network(
     num_classes: int,
     image_shape: tuple[int, int, int],
     say: Callable[[str], None],
-) -> TrainedNetwork:
-    """Reads the newest good checkpoint of a run.
+) -> ScoringNetwork:
+    """Loads the newest good checkpoint of a run onto all devices of this host.
 
     Args:
-      folder: the run's.
-      num_classes: of the run's data.
-      image_shape: (H, W, C) of the pictures that it was trained on.
-      say: is told which damaged checkpoints are passed over.
+      folder: the run's folder.
+      num_classes: number of classes in the run's data.
+      image_shape: (H, W, C) of the images that the network was trained on.
+      say: is called with a line of text for each damaged checkpoint that is skipped.
 
     Raises:
-      UsageError: if the folder is no run, has no checkpoint, or one of another network.
-      TrainingError: if all of its checkpoints are damaged.
+      UsageError: if the folder is not a run's or has no checkpoint, or if the network does not fit
+        the data.
+      TrainingError: if all checkpoints of the run are damaged.
     """
-    experiment = folder.read_experiment()
-    checkpoints = Checkpoints(folder.checkpoints)
-    step = hosts.by_first(partial(checkpoints.newest_good, say))
-    if step is None:
-        raise UsageError(f"{folder.path} has no checkpoint yet")
-    drawn = build(experiment.model, num_classes)
-    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
-    optimizer = make_optimizer(experiment.optimizer, rate)
-    devices = Devices(experiment.parallel, jax.local_devices())
-    normalization = no_normalization(image_shape, experiment.data)
-    averaged = experiment.ema_decay is not None
-    like = devices.abstract(
-        lambda: initial_state(drawn, optimizer, normalization, image_shape, 0, averaged=averaged)
-    )
-    try:
-        state, _ = checkpoints.restore(step, like)
-    except UsageError:
+    trained = load_trained(folder, say)
+    if not _fits(trained, num_classes, image_shape):
         height, width, channels = image_shape
         raise UsageError(
-            f"checkpoint {step} of {folder.path} does not fit the data: pictures of "
+            f"checkpoint {trained.step} of {folder.path} does not fit the data: pictures of "
             f"{height}x{width}x{channels} in {num_classes} classes"
-        ) from None
+        )
+    experiment = trained.experiment
+    devices = Devices(experiment.parallel, jax.local_devices())
     module = build(
         experiment.model,
         num_classes,
@@ -84,4 +77,23 @@ def load_network(
         axis_name=AXIS,
         for_training=True,
     )
-    return TrainedNetwork(experiment, module, num_classes, image_shape, devices, state, step)
+    stacked = {name: stack(tree) for name, tree in trained.variables.items()}
+    weights = devices.replicate(Weights(stacked, trained.normalization))
+    return ScoringNetwork(
+        experiment, module, num_classes, image_shape, devices, weights, trained.step
+    )
+
+
+def _fits(trained: TrainedNetwork, num_classes: int, image_shape: tuple[int, int, int]) -> bool:
+    """Whether the variables and the normalisation have the shapes that these images require."""
+    module = build(trained.experiment.model, num_classes)
+    image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
+    expected = jax.eval_shape(
+        lambda image: module.lazy_init(jax.random.key(0), image, train=False), image
+    )
+    shapes, expected_shapes = (
+        {path: leaf.shape for path, leaf in flatten_dict(dict(variables)).items()}
+        for variables in (trained.variables, expected)
+    )
+    mean = trained.normalization.mean.shape
+    return shapes == expected_shapes and mean in (image_shape[-1:], image_shape)

@@ -1,4 +1,4 @@
-"""What a network predicts for every example of a split, as a file."""
+"""The file of a network's predictions for every example of a split."""
 
 import csv
 import io
@@ -8,11 +8,11 @@ import numpy as np
 
 from resflax.errors import UsageError
 from resflax.evaluation.measures import best_classes
-from resflax.training.files import in_words, write_atomically
+from resflax.files import reason_of, write_atomically
 
 
 def check_path(path: Path) -> None:
-    """Raises `UsageError` if no file of predictions can be written there."""
+    """Raises `UsageError` if `write_predictions` cannot write to the path."""
     if path.suffix not in (".npz", ".csv"):
         raise UsageError(f"--predictions is {path}; it must end in .npz or .csv")
     if path.is_dir():
@@ -24,28 +24,29 @@ def check_path(path: Path) -> None:
 def write_predictions(
     path: Path, numbers: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarray
 ) -> None:
-    """Writes the predictions, whole or not at all, in the order of the split.
+    """Writes predictions in the order of the split, either whole or not at all.
 
-    An .npz holds `example` (N,) int64, the number in the split, `label` (N,) int32, `top5` (N, 5)
-    int32, surest first, and `probabilities` (N, classes) float32; a .csv a line for each example:
-    its number, its label, the first five classes and their probabilities. Of fewer than five
-    classes there are all.
+    An .npz file has the arrays `example` (N,) int64, the examples' numbers in the split; `label`
+    (N,) int32; `top5` (N, 5) int32, the most probable classes in order; and `probabilities`
+    (N, classes) float32. A .csv file has a header, and for each example a line with its number, its
+    label, the five most probable classes and their probabilities. If there are fewer than five
+    classes, all are written.
 
     Args:
-      path: ends in .npz or .csv.
-      numbers: (N,) int64: of the examples.
-      labels: (N,) int32.
-      log_probabilities: (N, classes) float32.
+      path: the file, whose name ends in .npz or .csv.
+      numbers: the examples' numbers in the split, (N,) int64.
+      labels: the true classes (N,) int32.
+      log_probabilities: logarithms of the probabilities (N, classes) float32.
 
     Raises:
-      UsageError: if it cannot be written.
+      UsageError: if the file cannot be written.
     """
     top = best_classes(log_probabilities).astype(np.int32)
     content = _npz if path.suffix == ".npz" else _csv
     try:
         write_atomically(path, content(numbers, labels, top, np.exp(log_probabilities)))
     except OSError as error:
-        raise UsageError(f"{path} cannot be written: {in_words(error)}") from None
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def _npz(
@@ -61,9 +62,9 @@ def _csv(
 ) -> bytes:
     places = range(1, top.shape[1] + 1)
     file = io.StringIO(newline="")
-    lines = csv.writer(file)
-    names = [f"{what}{place}" for what in ("class", "probability") for place in places]
-    lines.writerow(["example", "label", *names])
+    writer = csv.writer(file)
+    columns = [f"{column}{place}" for column in ("class", "probability") for place in places]
+    writer.writerow(["example", "label", *columns])
     for number, label, best, row in zip(numbers, labels, top, probabilities, strict=True):
-        lines.writerow([number, label, *best, *row[best]])
+        writer.writerow([number, label, *best, *row[best]])
     return file.getvalue().encode()

@@ -1,4 +1,9 @@
-"""Which views of a picture a network's scores are averaged over. Nothing here imports JAX."""
+"""The views of a picture over which a network's scores are averaged. This file does not import JAX.
+
+A view is a part of a picture, or all of it, that the network sees at one time. The host makes
+uint8 images from the picture by resizing and cropping it. The devices normalise each image and make
+views from it by shifting and mirroring it.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,29 +11,30 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from resflax.data.pictures import resize, resize_shorter
+from resflax.data.pictures import center_crop, resize, resize_shorter
 from resflax.declarations.checks import check_types, refuse
 from resflax.errors import UsageError
 
 
 @dataclass(frozen=True)
 class Views:
-    """The views of each picture; softmax probabilities are averaged over all of them.
+    """The views of each picture. Softmax probabilities are averaged over all of them.
 
-    Pictures of different sizes are resized first, their shorter side to the data's
-    `test_shorter_side` or to each of `scales`.
+    Pictures of different sizes are resized first: their shorter side becomes `test_shorter_side` of
+    the data, or each of the lengths in `scales`.
     """
 
     crops: Literal[1, 10] = 1
-    """10: the four corners, the centre, and the five mirrored (Krizhevsky et al. 2012, section
-    4.1). 1: the centre; with `scales` the whole picture, which the network is applied to as a
-    convolution, its last maps averaged over all places (He et al. 2015, section 3.4)."""
+    """10: the four corners and the centre, and the same five mirrored (Krizhevsky et al. 2012,
+    section 4.1). 1: only the centre. With `scales`, 1 means the whole picture: the network is
+    applied to it as a convolution, and its last maps are averaged over all places (He et al. 2015,
+    section 3.4)."""
 
     scales: tuple[int, ...] = ()
-    """Shorter sides in pixels (He et al. 2015, Table 4: 224, 256, 384, 480, 640)."""
+    """Lengths of the shorter side in pixels (He et al. 2015, Table 4: 224, 256, 384, 480, 640)."""
 
     flip: bool = False
-    """Each view mirrored left to right as well, as ten crops are anyway."""
+    """Whether each view is also used mirrored left to right. With ten crops, it always is."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""
@@ -44,53 +50,59 @@ class Views:
         return self.flip or self.crops == 10
 
     @property
-    def whole(self) -> bool:
-        """Whether the network sees whole pictures, of a size that it was not trained on."""
+    def whole_pictures(self) -> bool:
+        """Whether the network sees whole pictures, whose sizes differ from the training images'."""
         return self.crops == 1 and bool(self.scales)
 
 
 class Shift(NamedTuple):
-    """A normalised picture moved within its frame: zero, the mean colour, where it has left."""
+    """The position of a view on a normalised image, and whether the view is mirrored.
+
+    The view has the size of the image. Where it reaches beyond the image, it is zero, which is the
+    mean colour of the training pictures.
+    """
 
     down: int
-    """Rows by which the view begins below the picture's first."""
+    """Rows from the image's first row to the view's first row."""
     right: int
+    """Columns from the image's first column to the view's first column."""
     mirrored: bool
+    """Whether the view is then mirrored left to right."""
 
 
-class Frame(NamedTuple):
-    """What pictures a network was trained on."""
+class PictureFormat(NamedTuple):
+    """The format of the pictures that a network was trained on."""
 
     shape: tuple[int, int, int]
     """(H, W, C)."""
-    shorter: int | None
-    """To which a test picture's shorter side is resized, before (H, W) is cut out of its centre.
-    None: all pictures of the data have that size."""
+    shorter_side: int | None
+    """Length to which a test picture's shorter side is resized before its centre (H, W) is cropped.
+    None: all pictures of the data have the size (H, W)."""
     padding: int
-    """By which they were padded in training, and cropped back."""
+    """Number of pixels by which each side was padded in training before the random crop."""
 
     @property
     def size(self) -> tuple[int, int]:
-        """(H, W)."""
+        """The size (H, W)."""
         return self.shape[:2]
 
 
-class Cutting(NamedTuple):
-    """How the views of a picture are made: cut out on the host, shifted on the device."""
+class ViewMaker(NamedTuple):
+    """Makes the views of a picture: one view for each image and each shift."""
 
-    cut: Callable[[np.ndarray], list[np.ndarray]]
-    """Of a picture (H, W, C) uint8 in any size."""
+    images: Callable[[np.ndarray], list[np.ndarray]]
+    """Makes images (h, w, C) uint8 from a picture (H, W, C) uint8 of any size."""
     shifts: tuple[Shift, ...]
-    """Of everything that was cut."""
-    alike: bool
-    """Whether all that is cut, of any picture, has the frame's size."""
-    shorter: int
-    """The shorter side below which a picture must not be decoded."""
+    """The shifts that are applied to every image."""
+    one_size: bool
+    """Whether the images of all pictures have the size that the network was trained on."""
+    shorter_side: int
+    """The shorter side, in pixels, below which a picture must not be decoded."""
 
 
-def cutting(views: Views, frame: Frame) -> Cutting:
-    """How the views are made. Raises `UsageError` if there are none such."""
-    size = frame.size
+def view_maker(views: Views, picture_format: PictureFormat) -> ViewMaker:
+    """Decides how the views are made. Raises `UsageError` for views that are impossible."""
+    size = picture_format.size
     for scale in views.scales:
         if views.crops == 10 and scale < max(size):
             raise UsageError(
@@ -99,27 +111,38 @@ def cutting(views: Views, frame: Frame) -> Cutting:
             )
     directions = (False, True) if views.mirrored else (False,)
     shifts = tuple(Shift(0, 0, mirrored) for mirrored in directions)
-    scales = views.scales or ((frame.shorter,) if frame.shorter is not None else ())
+    scales = views.scales
+    if not scales and picture_format.shorter_side is not None:
+        scales = (picture_format.shorter_side,)
     if not scales:
         if views.crops == 10:
-            shifts = padded_shifts(frame.padding)
-        return Cutting(lambda picture: [fit(picture, size)], shifts, True, max(size))
-    if views.whole:
-        return Cutting(lambda p: [whole(p, s) for s in scales], shifts, False, max(scales))
+            shifts = ten_crop_shifts(picture_format.padding)
+        return ViewMaker(
+            lambda picture: [resize_to_cover(picture, size)],
+            shifts,
+            one_size=True,
+            shorter_side=max(size),
+        )
+    if views.whole_pictures:
+        return ViewMaker(
+            lambda picture: [resize_whole(picture, scale) for scale in scales],
+            shifts,
+            one_size=False,
+            shorter_side=max(scales),
+        )
+    crop = five_crops if views.crops == 10 else _centre_alone
 
-    def cut(picture: np.ndarray) -> list[np.ndarray]:
-        resized = [resize_shorter(picture, scale) for scale in scales]
-        if views.crops == 1:
-            return [center(one, size) for one in resized]
-        return [crop for one in resized for crop in five_crops(one, size)]
+    def crops_of_all_scales(picture: np.ndarray) -> list[np.ndarray]:
+        return [image for scale in scales for image in crop(resize_shorter(picture, scale), size)]
 
-    return Cutting(cut, shifts, True, max(scales))
+    return ViewMaker(crops_of_all_scales, shifts, one_size=True, shorter_side=max(scales))
 
 
-def padded_shifts(padding: int) -> tuple[Shift, ...]:
-    """The ten crops of a picture padded by so many pixels, each of the picture's own size.
+def ten_crop_shifts(padding: int) -> tuple[Shift, ...]:
+    """The shifts for ten crops of a padded picture: its corners and centre, plain and mirrored.
 
-    Raises `UsageError` without padding: then there is nothing to crop.
+    The crops have the size that the picture had before it was padded by `padding` pixels. Raises
+    `UsageError` if the padding is 0, because only two of the ten crops would then differ.
     """
     if padding == 0:
         raise UsageError(
@@ -131,48 +154,47 @@ def padded_shifts(padding: int) -> tuple[Shift, ...]:
     return tuple(Shift(*place, mirrored) for mirrored in (False, True) for place in places)
 
 
-def fit(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The centre of a picture in a size, as much of it as has these proportions."""
+def resize_to_cover(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes a picture until it just covers `size`, and crops its centre to `size`."""
     height, width = picture.shape[:2]
     if (height, width) == size:
         return picture
     scale = max(size[0] / height, size[1] / width)
     covering = (max(size[0], round(height * scale)), max(size[1], round(width * scale)))
-    return center(resize(picture, *covering), size)
-
-
-def center(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """The middle (*size, C) of a picture (H, W, C)."""
-    top, left = ((whole - part) // 2 for whole, part in zip(picture.shape, size, strict=False))
-    return picture[top : top + size[0], left : left + size[1]]
+    return center_crop(resize(picture, *covering), *size)
 
 
 def five_crops(picture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    """The four corners and the centre of (H, W, C), each (*size, C)."""
+    """The four corners and the centre of a picture (H, W, C); each crop is (*size, C)."""
     (height, width), (rows, columns) = picture.shape[:2], size
     corners = [
         picture[top : top + rows, left : left + columns]
         for top in (0, height - rows)
         for left in (0, width - columns)
     ]
-    return [*corners, center(picture, size)]
+    return [*corners, center_crop(picture, *size)]
 
 
-_LONGEST = 4  # times the shorter side
-_PARTS = 6  # photographs are mostly 4:3 and 3:2, which are sixths
+def _centre_alone(picture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+    return [center_crop(picture, *size)]
 
 
-def whole(picture: np.ndarray, scale: int) -> np.ndarray:
-    """The picture with its shorter side resized to `scale`.
+_LONGEST = 4  # greatest ratio of the longer side to the shorter side of a whole picture
+_PARTS = 6  # ratios are rounded to sixths; 4:3 and 3:2, the most common ones, are whole sixths
 
-    So that few shapes have to be compiled, the longer side becomes 6/6, 7/6, 8/6, ... of it: that
-    changes the proportions by at most a twelfth, and those of 1:1, 4:3 and 3:2 not at all. What is
-    longer than four times the shorter side is cut off at both ends.
+
+def resize_whole(picture: np.ndarray, scale: int) -> np.ndarray:
+    """Resizes a whole picture until its shorter side has `scale` pixels.
+
+    The longer side becomes 6/6, 7/6, 8/6, ... of the shorter one, because the network is compiled
+    anew for every shape. This changes the proportions by at most a twelfth, and those of 1:1, 4:3
+    and 3:2 not at all. If the longer side is more than four times the shorter one, it is cropped at
+    both ends.
     """
     height, width = picture.shape[:2]
     short, long = min(height, width), max(height, width)
     if long > _LONGEST * short:
         long = _LONGEST * short
-        picture = center(picture, (min(height, long), min(width, long)))
+        picture = center_crop(picture, min(height, long), min(width, long))
     longer = round(scale * round(_PARTS * long / short) / _PARTS)
     return resize(picture, *((scale, longer) if height <= width else (longer, scale)))

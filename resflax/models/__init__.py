@@ -1,11 +1,14 @@
-"""From a declaration to a Flax linen module."""
+"""Builds the Flax linen module that a declaration describes."""
 
 from typing import TYPE_CHECKING, Any
 
 from resflax.declarations import models as declarations
+from resflax.shortcuts import Shortcut
 
 if TYPE_CHECKING:
     import flax.linen as nn
+
+__all__ = ["Shortcut", "build"]
 
 
 def build(
@@ -19,22 +22,22 @@ def build(
 ) -> "nn.Module":
     """The network that `config` declares.
 
-    `module.init(key, images, train=False)` gives its variables (`params` and `batch_stats`,
-    float32) and `module.apply(variables, images, train=...)` maps images (B, H, W, C) float to
-    logits (B, num_classes) float32; with `train=True` it needs `mutable=["batch_stats"]` and,
-    where the config has dropout or stochastic depth, `rngs={"dropout": key}`.
+    `module.init(key, images, train=False)` returns its variables (`params` and `batch_stats`,
+    float32). `module.apply(variables, images, train=...)` maps images (B, H, W, C) float to logits
+    (B, num_classes) float32. With `train=True` it needs `mutable=["batch_stats"]` and, if the
+    config has dropout or stochastic depth, `rngs={"dropout": key}`.
 
     Args:
       config: a `ResNet` or `DenseNet` declaration.
-      num_classes: width of the classifier.
-      dtype: of convolutions and activations: float32 or bfloat16.
+      num_classes: number of classes, which is the width of the classifier.
+      dtype: number format of convolutions and activations: float32 or bfloat16.
       axis_name: name of the device axis if the module is applied under pmap or shard_map.
       synchronized: whether batch norm's training statistics are shared over `axis_name`.
-      for_training: the form that a run trains: the same numbers, but equal units of a stage are
-        compiled once, with their variables stacked (`models.stacking`), and activations are
-        recomputed where `config.remat` says so. Layers inside cannot be watched then.
+      for_training: whether to build the form that a run trains. It computes the same numbers, but
+        compiles equal units of a stage once, with their variables stacked (`models.stacking`), and
+        recomputes activations if `config.remat` is set. Inner layers cannot be intercepted then.
     """
-    # Only now, so that the names in `models.zoo` are known without JAX.
+    # Imported here, so that `models.zoo` can be imported without JAX.
     import jax.numpy as jnp
 
     from resflax.models.dense import DenseNet

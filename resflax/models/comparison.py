@@ -1,4 +1,4 @@
-"""All published networks in one table: what is counted beside what was printed."""
+"""A table of all published networks, with their counted sizes beside the printed ones."""
 
 from collections.abc import Iterable
 from typing import Any
@@ -10,13 +10,13 @@ from resflax.models.summary import Summary, summarize
 from resflax.models.zoo import TASKS, named
 
 
-def count(names: Iterable[str]) -> dict[str, Summary]:
-    """The summary of each named network on the pictures it was published for."""
-    found = {}
+def summarize_published(names: Iterable[str]) -> dict[str, Summary]:
+    """The summary of each named network, for pictures of the size that it was published for."""
+    summaries = {}
     for name in names:
         task = TASKS[named(name).layout]
-        found[name] = summarize(named(name), task.num_classes, task.image_shape)
-    return found
+        summaries[name] = summarize(named(name), task.num_classes, task.image_shape)
+    return summaries
 
 
 def agrees(printed: str, counted: int) -> bool:
@@ -26,12 +26,12 @@ def agrees(printed: str, counted: int) -> bool:
     return f"{counted / {'': 1, 'M': 1e6, 'G': 1e9}[unit]:.{decimals}f}" == number
 
 
-def rows(summaries: dict[str, Summary]) -> list[dict[str, Any]]:
-    """Count, print and note of each network, as plain JSON values."""
-    found = []
+def comparison_rows(summaries: dict[str, Summary]) -> list[dict[str, Any]]:
+    """Counts, printed figures and notes of each network as plain JSON values."""
+    rows = []
     for name, summary in summaries.items():
         printed = PUBLISHED.get(name, Published())
-        found.append(
+        rows.append(
             {
                 "name": name,
                 "params": summary.params,
@@ -42,19 +42,19 @@ def rows(summaries: dict[str, Summary]) -> list[dict[str, Any]]:
                 "note": printed.note,
             }
         )
-    return found
+    return rows
 
 
-def table(summaries: dict[str, Summary]) -> Table:
-    """For a terminal; a printed figure that the count does not round to is marked with *."""
-    found = Table(title="published networks: counted beside printed (* where they differ)")
-    found.add_column("network", no_wrap=True)
+def comparison_table(summaries: dict[str, Summary]) -> Table:
+    """The comparison for a terminal. A * marks printed figures that the counts do not round to."""
+    table = Table(title="published networks: counted beside printed (* where they differ)")
+    table.add_column("network", no_wrap=True)
     for column in ("parameters", "printed", "multiply-adds", "printed"):
-        found.add_column(column, justify="right", no_wrap=True)
-    found.add_column("source and note")
-    for row in rows(summaries):
+        table.add_column(column, justify="right", no_wrap=True)
+    table.add_column("source and note")
+    for row in comparison_rows(summaries):
         notes = "; ".join(filter(None, (row["source"], row["note"])))
-        found.add_row(
+        table.add_row(
             row["name"],
             f"{row['params']:,}",
             _marked(row["published_params"], row["params"]),
@@ -62,7 +62,7 @@ def table(summaries: dict[str, Summary]) -> Table:
             _marked(row["published_macs"], row["macs"]),
             notes,
         )
-    return found
+    return table
 
 
 def _marked(printed: str | None, counted: int) -> str:

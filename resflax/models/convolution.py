@@ -1,8 +1,9 @@
-"""The convolution as a function, fast wherever it runs, its gradient and loops included.
+"""The convolution, as a function that is fast on all platforms, in gradients and in loops.
 
-XLA's own gradients of a convolution exchange batch, features and places. The libraries of GPUs and
-TPUs know these, but on CPUs they run at a fraction of the speed, and inside a loop at a thirtieth
-(jax issue 12868). There both gradients are written as convolutions with channels last.
+XLA computes the gradients of a convolution as convolutions in which batch, features and positions
+exchange roles. The libraries for GPUs and TPUs are made for these. CPUs run them at a fraction of
+the speed, and inside a loop at a thirtieth (jax issue 12868). On CPUs, therefore, both gradients
+are written here as convolutions with channels last.
 """
 
 import functools
@@ -14,7 +15,9 @@ from jax import lax
 Array = jax.Array
 
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
-_FEW = 16  # outputs for which two places at once are faster (benchmarks/notes.md)
+# With at most this many output channels, it is faster to compute two positions at once
+# (benchmarks/notes.md).
+_FEW_OUTPUTS = 16
 
 
 def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
@@ -23,8 +26,9 @@ def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array
     Args:
       x: (B, H, W, C).
       kernel: (k, k, C / groups, C'), of the same dtype.
-      stride: of the places where the kernel is put.
-      groups: C and C' fall into so many, which do not see each other.
+      stride: distance between the positions to which the kernel is applied, in both directions.
+      groups: number of groups into which C and C' are divided; each group sees only its own
+        channels.
 
     Returns:
       (B, ceil(H / stride), ceil(W / stride), C') of the same dtype.
@@ -49,14 +53,15 @@ def _on_cpu(x: Array, kernel: Array, stride: int, groups: int) -> Array:
     if size == 1 and groups == 1:
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
     if max(x.shape[1:3]) <= size // 2 + 1 and stride == groups == 1:
-        return _product(x, kernel)
-    return _canonical(x, kernel, stride, groups)
+        return _as_matrix_product(x, kernel)
+    return _with_own_gradients(x, kernel, stride, groups)
 
 
-def _product(x: Array, kernel: Array) -> Array:
-    """Of maps so small that every place sees all others: one matrix with a block for every pair.
+def _as_matrix_product(x: Array, kernel: Array) -> Array:
+    """Convolves maps that are so small that the kernel, at any position, covers all of them.
 
-    A convolution of 2x2 maps spends more than half of its work on the padding.
+    The maps are multiplied by one matrix, which has a block for every pair of positions. A
+    convolution of 2x2 maps would spend more than half of its work on the padding.
     """
     batch, height, width, _ = x.shape
     middle = kernel.shape[0] // 2
@@ -73,23 +78,25 @@ def _product(x: Array, kernel: Array) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _canonical(x: Array, kernel: Array, stride: int, groups: int) -> Array:
-    """The convolution, with gradients that are convolutions with channels last."""
-    return _fastest(x, kernel, stride, groups)
+def _with_own_gradients(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+    """A convolution whose gradients are computed by convolutions with channels last."""
+    return _forward_convolution(x, kernel, stride, groups)
 
 
-def _fastest(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+def _forward_convolution(x: Array, kernel: Array, stride: int, groups: int) -> Array:
+    """The convolution; with few output channels it computes two neighbouring positions at once."""
     size, width, pad = kernel.shape[0], x.shape[2], kernel.shape[0] // 2
-    if kernel.shape[3] > _FEW or width % 2 or stride > 1 or groups > 1:
+    if kernel.shape[3] > _FEW_OUTPUTS or width % 2 or stride > 1 or groups > 1:
         pads = (pad, pad), (pad, pad)
-        return _plain(x, kernel, pads, strides=(stride, stride), groups=groups)
-    # Two neighbours at once: a kernel one wider, but each patch is laid out for both.
+        return _xla_convolution(x, kernel, pads, strides=(stride, stride), groups=groups)
+    # The kernel becomes one column wider, but two neighbours share one copy of their patch.
     both = jnp.stack([jnp.pad(kernel, ((0, 0), (i, 1 - i), (0, 0), (0, 0))) for i in (0, 1)], 3)
     both = both.reshape(size, size + 1, x.shape[3], -1)
-    return _plain(x, both, ((pad, pad), (pad, pad)), strides=(1, 2)).reshape(*x.shape[:3], -1)
+    pairs = _xla_convolution(x, both, ((pad, pad), (pad, pad)), strides=(1, 2))
+    return pairs.reshape(*x.shape[:3], -1)
 
 
-def _plain(
+def _xla_convolution(
     x: Array,
     kernel: Array,
     pads: tuple[tuple[int, int], tuple[int, int]],
@@ -98,7 +105,7 @@ def _plain(
     dilation: int = 1,
     groups: int = 1,
 ) -> Array:
-    """XLA's, padded (above, below), (left, right); `dilation` is the kernel's."""
+    """XLA's convolution, with the padding (above, below), (left, right) and a dilated kernel."""
     return lax.conv_general_dilated(
         x,
         kernel,
@@ -113,50 +120,65 @@ def _plain(
 def _forward(
     x: Array, kernel: Array, stride: int, groups: int
 ) -> tuple[Array, tuple[Array, Array]]:
-    return _fastest(x, kernel, stride, groups), (x, kernel)
+    return _forward_convolution(x, kernel, stride, groups), (x, kernel)
 
 
 def _backward(
     stride: int, groups: int, kept: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array]:
     x, kernel = kept
-    size, (inputs, outputs) = kernel.shape[0], kernel.shape[2:]  # of a group, of all
+    size, (inputs, outputs) = kernel.shape[0], kernel.shape[2:]  # inputs per group, all outputs
     turned = jnp.flip(kernel, (0, 1)).reshape(size, size, inputs, groups, outputs // groups)
     turned = turned.transpose(0, 1, 4, 3, 2).reshape(size, size, outputs // groups, -1)
     if stride == 1:
-        of_x = _fastest(gradient, turned, 1, groups)
+        of_x = _forward_convolution(gradient, turned, 1, groups)
     else:
-        of_x = _interleaved(gradient, turned, stride, groups)[:, : x.shape[1], : x.shape[2]]
-    if outputs < inputs and stride == groups == 1:  # as in dense layers
-        return of_x, _of_kernel_by_rows(x, gradient, size)
-    return of_x, _of_kernel(x, gradient, size, stride, groups)
+        of_x = _gradient_of_strided_images(gradient, turned, stride, groups)
+        of_x = of_x[:, : x.shape[1], : x.shape[2]]
+    if outputs < inputs and stride == groups == 1:  # as in most layers of dense networks
+        return of_x, _gradient_of_kernel_by_rows(x, gradient, size)
+    return of_x, _gradient_of_kernel(x, gradient, size, stride, groups)
 
 
-def _interleaved(gradient: Array, turned: Array, stride: int, groups: int) -> Array:
-    """The gradient of the images under a stride, (B, H * stride, W * stride, C).
+def _gradient_of_strided_images(gradient: Array, turned: Array, stride: int, groups: int) -> Array:
+    """The gradient with respect to the images, for a stride above 1.
 
-    Places of one remainder by the stride see the same taps of the kernel: those of each remainder
-    are a convolution of their own, and no zeros are multiplied.
+    All positions with the same remainder modulo the stride are reached by the same part of the
+    kernel. So one convolution is computed for each pair of remainders (of row and column), and the
+    results are interleaved. This multiplies no zeros.
+
+    Args:
+      gradient: the gradient (B, H, W, C') with respect to the convolution's output.
+      turned: the kernel (k, k, C' / groups, C), turned by 180 degrees, with inputs and outputs
+        exchanged.
+      stride: the stride of the convolution.
+      groups: the number of groups of the convolution.
+
+    Returns:
+      (B, H * stride, W * stride, C).
     """
     size = turned.shape[0]
     pad = size // 2
 
-    def taps(place: int) -> tuple[slice, tuple[int, int]]:
+    def part_of_kernel(place: int) -> tuple[slice, tuple[int, int]]:
+        """The kernel's rows (or columns) for one remainder, and the padding that they need."""
         first = (pad - place) % stride
         before = (pad - place - first) // stride
         return slice(first, None, stride), (before, len(range(first, size, stride)) - 1 - before)
 
     def places(row: int, column: int) -> Array:
-        (above, rows), (left, columns) = taps(row), taps(column)
-        return _plain(gradient, turned[above, left], (rows, columns), groups=groups)
+        """The gradient at all positions whose row and column have these remainders."""
+        (rows, pad_rows), (columns, pad_columns) = part_of_kernel(row), part_of_kernel(column)
+        part = turned[rows, columns]
+        return _xla_convolution(gradient, part, (pad_rows, pad_columns), groups=groups)
 
-    found = [jnp.stack([places(i, k) for k in range(stride)], 3) for i in range(stride)]
+    rows = [jnp.stack([places(i, k) for k in range(stride)], 3) for i in range(stride)]
     batch, height, width, _ = gradient.shape
-    return jnp.stack(found, 2).reshape(batch, height * stride, width * stride, -1)
+    return jnp.stack(rows, 2).reshape(batch, height * stride, width * stride, -1)
 
 
-def _of_kernel(x: Array, gradient: Array, size: int, stride: int, groups: int) -> Array:
-    """The kernel's gradient: channels for the batch, and the batch for channels."""
+def _gradient_of_kernel(x: Array, gradient: Array, size: int, stride: int, groups: int) -> Array:
+    """The kernel's gradient, as a convolution in which batch and channels exchange roles."""
     batch, height, width, channels = x.shape
     images = x.reshape(batch, height, width, groups, channels // groups).transpose(4, 1, 2, 3, 0)
     images = images.reshape(channels // groups, height, width, groups * batch)
@@ -166,15 +188,16 @@ def _of_kernel(x: Array, gradient: Array, size: int, stride: int, groups: int) -
         for of_x, of_gradient in zip(x.shape[1:3], gradient.shape[1:3], strict=True)
     )
     kernel = gradient.transpose(1, 2, 0, 3)
-    found = _plain(images, kernel, (rows, columns), dilation=stride, groups=groups)
-    return found.transpose(1, 2, 0, 3)
+    result = _xla_convolution(images, kernel, (rows, columns), dilation=stride, groups=groups)
+    return result.transpose(1, 2, 0, 3)
 
 
-def _of_kernel_by_rows(x: Array, gradient: Array, size: int) -> Array:
-    """The same as a convolution over rows, for fewer outputs than inputs.
+def _gradient_of_kernel_by_rows(x: Array, gradient: Array, size: int) -> Array:
+    """The kernel's gradient, as a convolution over rows. Faster for fewer outputs than inputs.
 
-    Its channels are a row's places in all images; its batch has the output's gradient once for
-    every column of the kernel, shifted by it. So only the smaller of the two maps is rearranged.
+    The positions of a row, in all images, become the channels. The output's gradient is copied for
+    every column of the kernel and shifted by that column; the copies become the batch. So only the
+    output's gradient is copied, which is smaller than the images.
     """
     batch, height, width, channels = x.shape
     pad = size // 2
@@ -182,8 +205,8 @@ def _of_kernel_by_rows(x: Array, gradient: Array, size: int) -> Array:
     shifted = [columns[..., i : i + width] for i in reversed(range(size))]
     source = jnp.stack(shifted).reshape(size, *columns.shape[:2], batch * width)
     rows = x.transpose(1, 0, 2, 3).reshape(height, 1, batch * width, channels)
-    y = _plain(source, rows, ((pad, pad), (0, 0)))  # (columns, rows, outputs, inputs)
+    y = _xla_convolution(source, rows, ((pad, pad), (0, 0)))  # (columns, rows, outputs, inputs)
     return jnp.flip(y, 1).transpose(1, 0, 3, 2)
 
 
-_canonical.defvjp(_forward, _backward)
+_with_own_gradients.defvjp(_forward, _backward)

@@ -1,7 +1,7 @@
-"""Dense networks (Huang et al. 2017): every layer reads the maps of all layers before it.
+"""Dense networks (Huang et al. 2017), in which every layer reads the maps of all layers before it.
 
-The batch moments of a map are the same for every layer that reads it, so they are computed once,
-when the map is made: the statistics cost linear, not quadratic, work in depth.
+The batch moments of a map are the same for every layer that reads it, so they are computed only
+once, when the map is made. The work for statistics is then linear in depth and not quadratic.
 """
 
 import math
@@ -25,7 +25,7 @@ from resflax.models.layers import (
     moments,
     relu,
 )
-from resflax.models.recomputation import activate_and_convolve_again
+from resflax.models.recomputation import recomputed_activation_and_convolution
 
 Array = jax.Array
 
@@ -37,86 +37,95 @@ class Maps(NamedTuple):
     moments: Moments | None
 
 
-def measured(x: Array, layers: Layers, *, train: bool) -> Maps:
-    """Maps with their moments, in training."""
+def with_moments(x: Array, layers: Layers, *, train: bool) -> Maps:
+    """Maps with their moments, which are computed in training only."""
     return Maps(x, moments(x, layers.statistics_axis) if train else None)
 
 
-def joined(maps: Sequence[Maps]) -> Moments | None:
-    """The moments of all maps; None in evaluation."""
-    known = [group.moments for group in maps if group.moments is not None]
+def concatenated_moments(groups: Sequence[Maps]) -> Moments | None:
+    """The moments of all maps of the groups; None in evaluation."""
+    known = [group.moments for group in groups if group.moments is not None]
     if not known:
         return None
-    return Moments(*(jnp.concatenate(each) for each in zip(*known, strict=True)))
+    means, mean_squares = zip(*known, strict=True)
+    return Moments(jnp.concatenate(means), jnp.concatenate(mean_squares))
 
 
-def together(maps: Sequence[Maps]) -> Maps:
-    """All maps along the last axis."""
-    return Maps(jnp.concatenate([group.x for group in maps], axis=-1), joined(maps))
+def concatenated(groups: Sequence[Maps]) -> Maps:
+    """All maps of the groups, concatenated along the last axis."""
+    x = jnp.concatenate([group.x for group in groups], axis=-1)
+    return Maps(x, concatenated_moments(groups))
 
 
-def convolve_activated(
-    norm: BatchNorm, conv: Conv, maps: Sequence[Maps], *, train: bool, again: bool
+def activate_and_convolve(
+    norm: BatchNorm, conv: Conv, groups: Sequence[Maps], *, train: bool, recompute: bool
 ) -> Array:
-    """The convolution of relu(norm(all maps)).
+    """The convolution of relu(norm(x)), where x are all maps of the groups.
 
-    With `again` the gradient computes the activated maps once more, and its layers are not called
-    as modules, so cannot be watched.
+    With `recompute`, the backward pass computes the activated maps again instead of keeping them.
+    The two layers are then not called as modules, so their outputs cannot be intercepted.
     """
-    if not again:
-        x, batch = together(maps)
+    if not recompute:
+        x, batch = concatenated(groups)
         return conv(relu(norm(x, train=train, batch=batch)))
-    *places, _ = maps[0].x.shape
-    channels = sum(group.x.shape[-1] for group in maps)
-    factor, offset = norm.coefficients((*places, channels), joined(maps))
+    *places, _ = groups[0].x.shape
+    channels = sum(group.x.shape[-1] for group in groups)
+    factor, offset = norm.coefficients((*places, channels), concatenated_moments(groups))
     kernel, _ = conv.parameters(channels)
-    return activate_and_convolve_again(tuple(group.x for group in maps), factor, offset, kernel)
+    maps = tuple(group.x for group in groups)
+    return recomputed_activation_and_convolution(maps, factor, offset, kernel)
 
 
 class DenseLayer(nn.Module):
-    """BN-ReLU-3x3 to k maps, with a bottleneck BN-ReLU-1x1 to 4k maps before it (section 3)."""
+    """One layer of a block (section 3): BN-ReLU-3x3 to k maps.
+
+    With a bottleneck, BN-ReLU-1x1 to 4k maps comes first.
+    """
 
     config: DenseNetConfig
     layers: Layers
-    again: bool
+    recompute: bool
     """Whether the gradient recomputes activated maps."""
 
     @nn.compact
-    def __call__(self, maps: Sequence[Maps], *, train: bool) -> Array:
-        """The k new maps (B, H, W, k) from all maps so far."""
+    def __call__(self, groups: Sequence[Maps], *, train: bool) -> Array:
+        """The k new maps (B, H, W, k), computed from all maps of the block so far."""
         config, layers = self.config, self.layers
-        run = partial(convolve_activated, train=train, again=self.again)
+        run = partial(activate_and_convolve, train=train, recompute=self.recompute)
         if config.bottleneck:
             conv = layers.conv(4 * config.growth_rate, 1, name="conv1")
-            x = run(layers.norm(name="norm1"), conv, maps)
+            x = run(layers.norm(name="norm1"), conv, groups)
             x = layers.dropout(config.dropout_rate, name="dropout1")(x, train=train)
-            maps = [measured(x, layers, train=train)]
+            groups = [with_moments(x, layers, train=train)]
         conv = layers.conv(config.growth_rate, 3, name="conv2")
-        x = run(layers.norm(name="norm2"), conv, maps)
+        x = run(layers.norm(name="norm2"), conv, groups)
         return layers.dropout(config.dropout_rate, name="dropout2")(x, train=train)
 
 
 class Transition(nn.Module):
-    """Between blocks: BN-ReLU-1x1 to floor(compression * m) maps, 2x2 average, stride 2."""
+    """The transition between blocks: BN-ReLU-1x1, then 2x2 average pooling with stride 2."""
 
     config: DenseNetConfig
     layers: Layers
-    again: bool
+    recompute: bool
     """Whether the gradient recomputes activated maps."""
 
     @nn.compact
-    def __call__(self, maps: Sequence[Maps], *, train: bool) -> Array:
-        """Maps m maps (B, H, W, m) to (B, H // 2, W // 2, floor(compression * m))."""
-        height, width = maps[0].x.shape[1:3]
+    def __call__(self, groups: Sequence[Maps], *, train: bool) -> Array:
+        """From m maps (B, H, W, m), makes (B, H // 2, W // 2, max(1, floor(compression * m))).
+
+        Raises `UsageError` if H or W is below 2.
+        """
+        height, width = groups[0].x.shape[1:3]
         if min(height, width) < 2:
             raise UsageError(
                 f"the images are too small for this network: {height}x{width} maps reach "
                 f"{self.name}, which halves them"
             )
-        channels = sum(group.x.shape[-1] for group in maps)
+        channels = sum(group.x.shape[-1] for group in groups)
         kept = max(1, math.floor(self.config.compression * channels))
         norm, conv = self.layers.norm(name="norm"), self.layers.conv(kept, 1, name="conv")
-        x = convolve_activated(norm, conv, maps, train=train, again=self.again)
+        x = activate_and_convolve(norm, conv, groups, train=train, recompute=self.recompute)
         x = self.layers.dropout(self.config.dropout_rate, name="dropout")(x, train=train)
         return nn.avg_pool(x, (2, 2), (2, 2))
 
@@ -134,23 +143,23 @@ class DenseNet(nn.Module):
     def __call__(self, images: Array, *, train: bool) -> Array:
         """Maps (B, H, W, C) images to (B, num_classes) float32 logits."""
         config, layers = self.config, self.layers
-        again = self.for_training and config.remat
+        recompute = self.for_training and config.remat
         if config.layout == "imagenet":
             x = layers.conv(config.stem_channels, 7, 2, name="stem_conv")(images)
             x = max_pool(relu(layers.norm(name="stem_norm")(x, train=train)))
         else:
             x = layers.conv(config.stem_channels, 3, name="stem_conv")(images)
 
-        maps: list[Maps] = []
+        groups: list[Maps] = []
         for block, depth in enumerate(config.layers_per_block, start=1):
             if block > 1:
-                transition = Transition(config, layers, again, name=f"transition{block - 1}")
-                x = transition(maps, train=train)
-            maps = [measured(x, layers, train=train)]
+                transition = Transition(config, layers, recompute, name=f"transition{block - 1}")
+                x = transition(groups, train=train)
+            groups = [with_moments(x, layers, train=train)]
             for number in range(1, depth + 1):
-                layer = DenseLayer(config, layers, again, name=f"block{block}_layer{number}")
-                maps.append(measured(layer(maps, train=train), layers, train=train))
+                layer = DenseLayer(config, layers, recompute, name=f"block{block}_layer{number}")
+                groups.append(with_moments(layer(groups, train=train), layers, train=train))
 
-        x, batch = together(maps)
+        x, batch = concatenated(groups)
         x = relu(layers.norm(name="final_norm")(x, train=train, batch=batch))
         return layers.head(self.num_classes, name="head")(global_average_pool(x))

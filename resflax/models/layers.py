@@ -1,6 +1,6 @@
 """The layers that residual and dense networks are made of.
 
-Images and feature maps are NHWC. Parameters and batch statistics are float32; convolutions and
+Images and feature maps are NHWC. Parameters and batch statistics are float32. Convolutions and
 activations have the layer's `dtype`.
 """
 
@@ -16,16 +16,17 @@ from resflax.models.convolution import convolve
 
 Array = jax.Array
 
-# He et al. 2015 (arXiv 1502.01852) for convolutions, by fan-out as fb.resnet.torch and the
-# DenseNet authors' code have it; their classifier has the default of Torch's Linear.
+# Convolutions are initialised as in He et al. 2015 (arXiv 1502.01852), with the fan-out, as in
+# fb.resnet.torch and the DenseNet authors' code. The classifier is initialised as there, with the
+# default of Torch's Linear.
 he_normal = nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 torch_linear = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 
 
 class Conv(nn.Module):
-    """A convolution padded as the papers do: k // 2 on every side.
+    """A convolution with an odd kernel size k, padded by k // 2 on every side, as in the papers.
 
-    Maps (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), features) for odd kernels.
+    Maps (B, H, W, C) to (B, ceil(H / stride), ceil(W / stride), features).
     """
 
     features: int
@@ -33,7 +34,7 @@ class Conv(nn.Module):
     stride: int = 1
     groups: int = 1
     initial_bias: float | None = None
-    """Initial value of every bias; None: no bias, as in all convolutions but a gate's."""
+    """Initial value of all biases. None: the convolution has no bias. Only gates have one."""
     dtype: Any = jnp.float32
 
     @nn.compact
@@ -61,10 +62,10 @@ class Moments(NamedTuple):
 
 
 def moments(x: Array, axis_name: str | None) -> Moments:
-    """Moments of (B, H, W, C) maps over B, H and W, and over `axis_name`'s devices if given."""
+    """Moments of maps (B, H, W, C) over B, H, W and, if `axis_name` is given, over its devices."""
     x = x.astype(jnp.float32)
-    found = Moments(jnp.mean(x, (0, 1, 2)), jnp.mean(jnp.square(x), (0, 1, 2)))
-    return found if axis_name is None else jax.lax.pmean(found, axis_name)
+    of_device = Moments(jnp.mean(x, (0, 1, 2)), jnp.mean(jnp.square(x), (0, 1, 2)))
+    return of_device if axis_name is None else jax.lax.pmean(of_device, axis_name)
 
 
 @jax.custom_vjp
@@ -83,12 +84,13 @@ def _scale_and_shift_backward(
     kept: tuple[Array, Array], gradient: Array
 ) -> tuple[Array, Array, Array]:
     x, factor = kept
-    # Or XLA would see that both directions multiply with the same, and on CPUs write it out in
-    # the maps' full shape for both.
+    # Without the barrier, XLA notices that the forward and the backward pass multiply by the same
+    # factor. On CPUs it then writes the factor out in the full shape of the maps for both of them.
     factor = jax.lax.optimization_barrier(factor)
-    wide = gradient.astype(jnp.float32)
-    of_factor = jnp.sum(wide * x.astype(jnp.float32), (0, 1, 2))
-    return (wide * factor).astype(x.dtype), of_factor, jnp.sum(wide, (0, 1, 2))
+    gradient = gradient.astype(jnp.float32)
+    of_factor = jnp.sum(gradient * x.astype(jnp.float32), (0, 1, 2))
+    of_x = (gradient * factor).astype(x.dtype)
+    return of_x, of_factor, jnp.sum(gradient, (0, 1, 2))
 
 
 scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
@@ -97,12 +99,12 @@ scale_and_shift.defvjp(_scale_and_shift_forward, _scale_and_shift_backward)
 class BatchNorm(nn.Module):
     """Batch normalisation (Ioffe & Szegedy 2015) from two moments, computed in float32.
 
-    The variance is E[x^2] - E[x]^2. Running averages hold the mean and the unbiased variance, as
-    in the paper and in PyTorch: new = momentum * old + (1 - momentum) * batch.
+    The variance is E[x^2] - E[x]^2. As in the paper and in PyTorch, running averages are kept of
+    the mean and of the unbiased variance: new = momentum * old + (1 - momentum) * batch.
     """
 
     axis_name: str | None = None
-    """Axis whose devices share their statistics in training; None: each has its own."""
+    """Axis whose devices share batch statistics in training. None: each device uses its own."""
     momentum: float = 0.9
     epsilon: float = 1e-5
     initial_scale: float = 1.0
@@ -110,9 +112,10 @@ class BatchNorm(nn.Module):
 
     @nn.compact
     def coefficients(self, shape: tuple[int, ...], batch: Moments | None) -> tuple[Array, Array]:
-        """Factor and offset, (C,) float32, that normalise maps of a shape (B, H, W, C).
+        """The factor and the offset, each (C,) float32, that normalise maps of shape (B, H, W, C).
 
-        In training `batch` are the maps' moments, which the running averages take in; else None.
+        In training, `batch` holds the moments of the maps, which also update the running averages.
+        In evaluation it is None, and the running averages are used.
         """
         maps = shape[-1:]
         scale = self.param("scale", nn.initializers.constant(self.initial_scale), maps)
@@ -123,7 +126,7 @@ class BatchNorm(nn.Module):
             mean, var = running_mean.value, running_var.value
         else:
             mean = batch.mean
-            # Rounding can take the difference of two near-equal numbers below zero.
+            # Rounding can make the difference of two nearly equal numbers negative.
             var = jnp.maximum(batch.mean_square - jnp.square(mean), 0)
             if not self.is_initializing():
                 devices = 1 if self.axis_name is None else jax.lax.axis_size(self.axis_name)
@@ -136,7 +139,7 @@ class BatchNorm(nn.Module):
         return factor, bias - mean * factor
 
     def __call__(self, x: Array, *, train: bool, batch: Moments | None = None) -> Array:
-        """Normalises (B, H, W, C) maps; `batch` are their moments where the caller has them."""
+        """Normalises maps (B, H, W, C). `batch` holds their moments, if the caller has them."""
         if train and batch is None:
             batch = moments(x, self.axis_name)
         factor, offset = self.coefficients(x.shape, batch if train else None)
@@ -144,10 +147,10 @@ class BatchNorm(nn.Module):
 
 
 class Dropout(nn.Module):
-    """Dropout whose mask belongs to the example, not to the device that computes it.
+    """Dropout whose masks do not depend on the number of devices.
 
-    Every example's mask is drawn from the step's key and the example's place in the global batch,
-    so that a batch means the same on any number of devices.
+    The mask of an example is drawn from the step's key and the example's place in the batch of all
+    devices together.
     """
 
     rate: float
@@ -155,7 +158,7 @@ class Dropout(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool) -> Array:
-        """Zeroes activations with probability `rate` in training and scales up the others."""
+        """In training, zeroes activations with probability `rate` and scales up the others."""
         if not train or self.rate == 0:
             return x
         examples = x.shape[0]
@@ -169,15 +172,18 @@ class Dropout(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops a residual branch (Huang et al. 2016, arXiv 1603.09382, section 3).
 
-    As in the paper, one lot falls for the whole batch of a training step, and in evaluation the
-    branch is scaled by its probability of survival. All devices draw from the step's key, so the
-    lot does not depend on their number. A dropped branch is computed all the same, and the running
-    averages of its batch norms move.
+    As in the paper, a training step makes one random choice for the whole batch; in evaluation the
+    branch is scaled by its probability of survival. All devices draw from the step's key, so
+    the choice does not depend on their number. A dropped branch is still computed, and the running
+    averages of its batch norms are updated.
     """
 
     @nn.compact
     def __call__(self, branch: Array, survival: Array | float | None, *, train: bool) -> Array:
-        """The branch, or zeros with probability 1 - survival in training; None: never zeros."""
+        """The branch; in training it becomes zero with probability 1 - survival.
+
+        If `survival` is None, the branch is always kept.
+        """
         if survival is None:
             return branch
         if not train:
@@ -187,17 +193,17 @@ class StochasticDepth(nn.Module):
 
 
 class SqueezeExcitation(nn.Module):
-    """Weighs each map by a gate that sees all maps' means (Hu et al. 2018, arXiv 1709.01507).
+    """Multiplies each map by a gate, which two dense layers compute from the means of all maps.
 
-    Means, the two dense layers and the gates are float32.
+    This is Hu et al. 2018 (arXiv 1709.01507). Means, dense layers and gates are float32.
     """
 
     squeezed: int
-    """Width of the hidden layer: maps / reduction ratio."""
+    """Width of the hidden layer: the number of maps divided by the reduction ratio."""
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Maps (B, H, W, C) to the same shape and dtype."""
+        """Multiplies maps (B, H, W, C) by their gates; shape and dtype stay the same."""
         squeeze = nn.Dense(self.squeezed, kernel_init=he_normal, name="squeeze")
         excite = nn.Dense(x.shape[-1], kernel_init=he_normal, name="excite")
         gates = nn.sigmoid(excite(nn.relu(squeeze(global_average_pool(x)))))
@@ -206,15 +212,18 @@ class SqueezeExcitation(nn.Module):
 
 @dataclass(frozen=True)
 class Layers:
-    """Layers as one network has them: number format and what devices share, set once."""
+    """Makes the layers of one network, which have the same number format and device axis."""
 
     dtype: Any = jnp.float32
+    """Number format of convolutions and activations."""
     axis_name: str | None = None
+    """Name of the device axis, if the network is applied under pmap or shard_map."""
     synchronized: bool = False
+    """Whether the devices share their batch statistics."""
 
     @property
     def statistics_axis(self) -> str | None:
-        """The axis whose devices share their batch statistics, if they do."""
+        """The axis whose devices share their batch statistics; None if they do not."""
         return self.axis_name if self.synchronized else None
 
     def conv(
@@ -227,11 +236,11 @@ class Layers:
         initial_bias: float | None = None,
         name: str,
     ) -> Conv:
-        """A convolution of these layers."""
+        """A convolution; it has no bias if `initial_bias` is None."""
         return Conv(features, kernel_size, stride, groups, initial_bias, self.dtype, name=name)
 
     def norm(self, *, initial_scale: float = 1.0, name: str) -> BatchNorm:
-        """A batch normalisation of these layers."""
+        """A batch normalisation whose scale starts at `initial_scale`."""
         return BatchNorm(
             axis_name=self.statistics_axis,
             initial_scale=initial_scale,
@@ -240,25 +249,25 @@ class Layers:
         )
 
     def dropout(self, rate: float, *, name: str) -> Dropout:
-        """A dropout of these layers."""
+        """Dropout that drops an activation with probability `rate`."""
         return Dropout(rate, axis_name=self.axis_name, name=name)
 
     def stochastic_depth(self, *, name: str) -> StochasticDepth:
-        """A stochastic depth of these layers."""
+        """Stochastic depth, which is called with the probability of survival."""
         return StochasticDepth(name=name)
 
     def squeeze_excitation(self, squeezed: int, *, name: str) -> SqueezeExcitation:
-        """A squeeze-and-excitation of these layers."""
+        """Squeeze-and-excitation with a hidden layer of width `squeezed`."""
         return SqueezeExcitation(squeezed, name=name)
 
     def head(self, classes: int, *, name: str) -> nn.Dense:
-        """The classifier: its sums, and so the logits, are float32."""
+        """The classifier, a dense layer that computes in float32 and returns float32 logits."""
         return nn.Dense(classes, kernel_init=torch_linear, dtype=jnp.float32, name=name)
 
 
 @jax.custom_vjp
 def relu(x: Array) -> Array:
-    """max(x, 0). For its gradient it keeps the result, which the next layer keeps anyway."""
+    """max(x, 0). The gradient is computed from the result, which the next layer keeps anyway."""
     return jnp.maximum(x, 0)
 
 
@@ -275,10 +284,10 @@ relu.defvjp(_relu_forward, _relu_backward)
 
 
 def max_pool(x: Array) -> Array:
-    """The 3x3 maximum with stride 2 behind the stem of ImageNet nets, padded by 1."""
+    """3x3 max pooling with stride 2 and padding 1, as in the stem of ImageNet networks."""
     return nn.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1)))
 
 
 def global_average_pool(x: Array) -> Array:
-    """(B, H, W, C) to the (B, C) float32 means over H and W."""
+    """The means (B, C) float32 of maps (B, H, W, C) over H and W."""
     return jnp.mean(x.astype(jnp.float32), (1, 2))

@@ -1,19 +1,20 @@
-"""What the papers and libraries print of their networks' size, and where print and count differ."""
+"""The sizes of networks as papers and libraries print them, and why some differ from our counts."""
 
 from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
 class Published:
-    """Printed figures of a network; None where none was printed."""
+    """Printed figures of a network; None for figures that were not printed."""
 
     params: str | None = None
-    """Parameters: a number and M (millions), or an exact count."""
+    """Parameters, as a number and M (millions) or as an exact count."""
     macs: str | None = None
-    """Multiply-adds of one image: a number and G (10**9)."""
+    """Multiply-adds for one image, as a number and G (10**9)."""
     source: str = ""
+    """Where the figures are printed."""
     note: str = ""
-    """What to know when the figure is not what is counted."""
+    """Why the printed figures differ from the counted ones."""
 
 
 _STRIDE = "the paper has the stride on the 1x1: --model.stride-on 1x1 gives {} G"
@@ -76,4 +77,4 @@ PUBLISHED: dict[str, Published] = {
     "densenet_bc_250_24": Published("15.3 M", None, "Huang 2017 Table 2"),
     "densenet_bc_190_40": Published("25.6 M", None, "Huang 2017 Table 2"),
 }
-"""By the names of `models.zoo`; plain nets and others that print no figure are left out."""
+"""Printed figures by the networks' names in `models.zoo`; networks without figures are left out."""

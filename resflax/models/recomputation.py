@@ -1,7 +1,8 @@
-"""What dense networks recompute, so that their memory grows with depth and not with its square.
+"""Recomputation in dense networks, so that their memory grows linearly with depth.
 
-Every layer normalises all maps before it, and its gradient needs the result. Kept, these results
-are quadratic in depth; the maps themselves are linear (Pleiss et al. 2017, arXiv 1707.06990).
+Every layer normalises all maps before it, and its backward pass needs the normalised maps. Keeping
+all of these takes memory that is quadratic in depth, while the maps themselves take linear memory
+(Pleiss et al. 2017, arXiv 1707.06990). So the backward pass normalises the maps again.
 """
 
 from collections.abc import Callable
@@ -17,44 +18,50 @@ from resflax.models.layers import relu, scale_and_shift
 Array = jax.Array
 
 
-def activate_and_convolve(
+def activation_and_convolution(
     maps: tuple[Array, ...], factor: Array, offset: Array, kernel: Array
 ) -> Array:
-    """Convolves relu(factor * x + offset), x being all maps (B, H, W, ...) along the last axis.
+    """Convolves relu(factor * x + offset), where x are all maps, concatenated along the last axis.
 
-    `factor` and `offset` (C,) are float32, `kernel` (k, k, C, C') has the maps' dtype.
+    Args:
+      maps: arrays (B, H, W, ...) that have C channels together.
+      factor: (C,) float32.
+      offset: (C,) float32.
+      kernel: (k, k, C, C'), of the maps' dtype.
     """
     x = jnp.concatenate(maps, axis=-1)
     return convolve(relu(scale_and_shift(x, factor, offset)), kernel)
 
 
 @jax.custom_vjp
-def activate_and_convolve_again(
+def recomputed_activation_and_convolution(
     maps: tuple[Array, ...], factor: Array, offset: Array, kernel: Array
 ) -> Array:
-    """`activate_and_convolve`, keeping nothing but the arguments for its gradient."""
-    return activate_and_convolve(maps, factor, offset, kernel)
+    """`activation_and_convolution` that keeps only its arguments for the backward pass."""
+    return activation_and_convolution(maps, factor, offset, kernel)
 
 
 def _forward(*arguments: Any) -> tuple[Array, Any]:
-    return activate_and_convolve(*arguments), arguments
+    return activation_and_convolution(*arguments), arguments
 
 
 def _backward(arguments: Any, gradient: Array) -> Any:
-    def pull(arguments: Any, gradient: Array) -> Any:
-        return jax.vjp(activate_and_convolve, *arguments)[1](gradient)
+    def gradients(arguments: Any, gradient: Array) -> Any:
+        return jax.vjp(activation_and_convolution, *arguments)[1](gradient)
 
-    return _not_before(gradient, pull, arguments, gradient)
-
-
-activate_and_convolve_again.defvjp(_forward, _backward)
+    return _call_after(gradient, gradients, arguments, gradient)
 
 
-def _not_before(awaited: Array, function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function of its arguments, for sure computed after `awaited` is there.
+recomputed_activation_and_convolution.defvjp(_forward, _backward)
 
-    XLA for CPUs drops optimization barriers, finds that the same was computed before, and keeps
-    that. It does not look into the branches of a condition; this one is always true.
+
+def _call_after(awaited: Array, function: Callable[..., Any], *arguments: Any) -> Any:
+    """The result of the function, which is computed only after `awaited` has been computed.
+
+    Otherwise XLA would notice that the forward pass computes the same values, and keep them until
+    they are needed here. XLA for CPUs drops optimization barriers, but it does not look into the
+    branches of a conditional. So on CPUs the function is called in a branch whose condition is
+    always true.
     """
     if jax.default_backend() != "cpu":
         arguments, _ = lax.optimization_barrier((arguments, awaited))

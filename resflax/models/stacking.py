@@ -1,9 +1,10 @@
-"""Variables of a network whose equal units are stacked, so that they are compiled once.
+"""Stacks the variables of a network's equal units, so that these units are compiled once.
 
-In a stage all units but the first are equal. A stacked network (`build(..., stacked=True)`) has
-their variables in one place: `stage2_units/conv1/kernel` is (n - 1, 3, 3, C, C), where others have
-`stage2_unit2/conv1/kernel` to `stage2_unit{n}/conv1/kernel`. A run trains and saves the stacked
-form; whoever reads a network by its names takes it apart.
+All units of a stage except the first are equal. The form of a network that is trained (`build(...,
+for_training=True)`) stacks their variables: its `stage2_units/conv1/kernel` (n - 1, 3, 3, C, C)
+stands for the kernels `stage2_unit2/conv1/kernel` to `stage2_unit{n}/conv1/kernel` of the other
+form. A run trains and saves the stacked form; code that reads a network by the names of its units
+calls `unstack` first.
 """
 
 import re
@@ -18,39 +19,39 @@ _UNITS = re.compile(r"(stage\d+)_units")
 
 
 def stack(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Stacks all units but the first of every stage that has more than two.
+    """Stacks the units after the first in each stage that has more than two units.
 
     Args:
-      variables: one collection by module path, such as `params`.
+      variables: one collection of variables, such as `params`, by module path.
     """
-    found = dict(variables)
+    stacked = dict(variables)
     stages: dict[str, list[Any]] = {}
     for name in sorted(filter(_UNIT.fullmatch, variables), key=_number):
         if _number(name) > 1:
-            stages.setdefault(name.partition("_")[0], []).append(found[name])
+            stages.setdefault(name.partition("_")[0], []).append(variables[name])
     for stage, units in stages.items():
         if len(units) > 1:
             for number in range(2, len(units) + 2):
-                del found[f"{stage}_unit{number}"]
-            found[f"{stage}_units"] = jax.tree.map(lambda *leaves: _stacked(leaves), *units)
-    return found
+                del stacked[f"{stage}_unit{number}"]
+            stacked[f"{stage}_units"] = jax.tree.map(lambda *leaves: _stack_leaves(leaves), *units)
+    return stacked
 
 
 def unstack(variables: Mapping[str, Any]) -> dict[str, Any]:
-    """Undoes `stack`; leaves other variables as they are."""
-    found = dict(variables)
+    """Undoes `stack`. Other variables stay as they are."""
+    unstacked = dict(variables)
     for name in variables:
         match = _UNITS.fullmatch(name)
         if match:
-            units = found.pop(name)
+            units = unstacked.pop(name)
             for place in range(len(jax.tree.leaves(units)[0])):
                 unit = jax.tree.map(lambda leaf, place=place: leaf[place], units)
-                found[f"{match[1]}_unit{place + 2}"] = unit
-    return found
+                unstacked[f"{match[1]}_unit{place + 2}"] = unit
+    return unstacked
 
 
 def is_stacked(name: str) -> bool:
-    """Whether a module of this name, at the top of the network, is units that are stacked."""
+    """Whether a network's top-level module of this name stands for stacked units."""
     return _UNITS.fullmatch(name) is not None
 
 
@@ -60,7 +61,7 @@ def _number(unit: str) -> int:
     return int(match[2])
 
 
-def _stacked(leaves: tuple[Any, ...]) -> Any:
+def _stack_leaves(leaves: tuple[Any, ...]) -> Any:
     if all(isinstance(leaf, np.ndarray) for leaf in leaves):
         return np.stack(leaves)
     return jax.numpy.stack(leaves)

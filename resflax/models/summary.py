@@ -1,6 +1,6 @@
-"""What a network is made of: its layers with output shapes, parameters, multiply-adds, memory.
+"""Counts the layers of a network: output shapes, parameters, multiply-adds and memory.
 
-Counted from shapes while the module is traced; nothing is allocated or computed.
+Everything is counted from shapes while the module is traced. No array is allocated or computed.
 """
 
 import math
@@ -18,17 +18,19 @@ from resflax.models.layers import BatchNorm, Conv
 
 
 @dataclass(frozen=True)
-class Row:
-    """One layer."""
+class LayerSummary:
+    """Counts of one layer."""
 
     name: str
+    """Path of the layer's module."""
     kind: str
+    """Class of the layer's module."""
     output: tuple[int, ...]
     """Shape of the output for one image: (H, W, C) or (C,)."""
     params: int
-    """Trainable parameters."""
+    """Number of trainable parameters."""
     macs: int
-    """Multiply-adds for one image, padding included; 1 multiply-add counts 1."""
+    """Multiply-adds for one image, including those on padding. A multiply-add counts as 1."""
     activation_bytes: int
     """Bytes of the output for one image."""
 
@@ -37,54 +39,54 @@ class Row:
 class Summary:
     """All layers of a network, in the order in which they run."""
 
-    rows: tuple[Row, ...]
+    layers: tuple[LayerSummary, ...]
 
     @property
     def params(self) -> int:
-        """Trainable parameters: kernels, scales, biases; no running statistics."""
-        return sum(row.params for row in self.rows)
+        """Number of trainable parameters: kernels, scales and biases, not running statistics."""
+        return sum(layer.params for layer in self.layers)
 
     @property
     def macs(self) -> int:
-        """Multiply-adds of one forward pass of one image; convolutions and dense layers only."""
-        return sum(row.macs for row in self.rows)
+        """Multiply-adds of one image's forward pass. Only convolutions and dense layers count."""
+        return sum(layer.macs for layer in self.layers)
 
     @property
     def activation_bytes(self) -> int:
         """Bytes that a training step keeps per image for its backward pass.
 
-        Counted is the output of every convolution, batch norm and dense layer, in the type it is
-        computed in. ReLU, addition, pooling and concatenation are not: their gradients need no
-        more than that, or can be computed from it. What a compiler fuses away or recomputes, and
-        parameters, gradients and the optimizer's state, are not known here.
+        These are the outputs of all convolutions, batch norms and dense layers in their number
+        formats. ReLU, addition, pooling and concatenation do not count, because their gradients
+        need nothing else or can be computed from these outputs. The count ignores what a compiler
+        fuses or recomputes. Parameters, gradients and the optimizer's state do not count.
         """
-        return sum(row.activation_bytes for row in self.rows)
+        return sum(layer.activation_bytes for layer in self.layers)
 
 
-def to_json(summary: Summary) -> dict[str, Any]:
+def summary_to_json(summary: Summary) -> dict[str, Any]:
     """`params`, `macs`, `activation_bytes` and `layers` as plain JSON values."""
     return {
         "params": summary.params,
         "macs": summary.macs,
         "activation_bytes": summary.activation_bytes,
-        "layers": [asdict(row) for row in summary.rows],
+        "layers": [asdict(layer) for layer in summary.layers],
     }
 
 
-def table(summary: Summary, title: str) -> Table:
-    """The summary for a terminal."""
-    found = Table(title=title, show_footer=True)
-    found.add_column("layer", "total", overflow="fold")
-    found.add_column("kind")
-    found.add_column("output", justify="right")
+def summary_table(summary: Summary, title: str) -> Table:
+    """The summary as a table for a terminal."""
+    table = Table(title=title, show_footer=True)
+    table.add_column("layer", "total", overflow="fold")
+    table.add_column("kind")
+    table.add_column("output", justify="right")
     totals = (summary.params, summary.macs, summary.activation_bytes)
     for header, total in zip(("parameters", "multiply-adds", "bytes kept"), totals, strict=True):
-        found.add_column(header, f"{total:,}", justify="right", no_wrap=True)
-    for row in summary.rows:
-        output = " x ".join(map(str, row.output))
-        numbers = (f"{n:,}" for n in (row.params, row.macs, row.activation_bytes))
-        found.add_row(row.name, row.kind, output, *numbers)
-    return found
+        table.add_column(header, f"{total:,}", justify="right", no_wrap=True)
+    for layer in summary.layers:
+        output = " x ".join(map(str, layer.output))
+        numbers = (f"{n:,}" for n in (layer.params, layer.macs, layer.activation_bytes))
+        table.add_row(layer.name, layer.kind, output, *numbers)
+    return table
 
 
 def summarize(
@@ -92,10 +94,10 @@ def summarize(
 ) -> Summary:
     """Traces the network of `config` for one (H, W, C) image and counts its layers.
 
-    `dtype` is that of convolutions and activations. Raises `UsageError` where the network cannot
-    take images of that size.
+    `dtype` is the number format of convolutions and activations. Raises `UsageError` if the network
+    cannot take images of that size.
     """
-    rows: list[Row] = []
+    layers: list[LayerSummary] = []
 
     def record(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
         output = call(*args, **kwargs)
@@ -104,8 +106,8 @@ def summarize(
             params = module.variables["params"]
             kernel = params.get("kernel")
             places = math.prod(output.shape[1:-1])
-            rows.append(
-                Row(
+            layers.append(
+                LayerSummary(
                     name=".".join(module.path),
                     kind=type(module).__name__,
                     output=tuple(output.shape[1:]),
@@ -120,4 +122,4 @@ def summarize(
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     with nn.intercept_methods(record):
         jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-    return Summary(tuple(rows))
+    return Summary(tuple(layers))

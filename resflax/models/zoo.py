@@ -1,4 +1,4 @@
-"""Names of published networks, and what they stand for. Free of JAX."""
+"""Published networks by name, with their declarations. This file does not import JAX."""
 
 import difflib
 from typing import NamedTuple
@@ -35,11 +35,11 @@ _NETS: dict[str, Model] = {
 }
 
 NAMES: tuple[str, ...] = tuple(_NETS)
-"""Every name that `named` knows."""
+"""Names of all published networks."""
 
 
 class Task(NamedTuple):
-    """What a network is published for."""
+    """The pictures and classes that a network was published for."""
 
     image_shape: tuple[int, int, int]
     """(H, W, C)."""
@@ -50,11 +50,11 @@ TASKS: dict[Layout, Task] = {
     "cifar": Task((32, 32, 3), 10),
     "imagenet": Task((224, 224, 3), 1000),
 }
-"""The data that nets of each layout were made for: CIFAR-10, ImageNet."""
+"""The task of the networks of each layout: CIFAR-10 or ImageNet."""
 
 
 def named(name: str) -> Model:
-    """The declaration of a published network. Raises `UsageError` for a name it does not know."""
+    """The declaration of a published network. Raises `UsageError` for an unknown name."""
     if name not in _NETS:
         close = difflib.get_close_matches(name, NAMES)
         advice = f"did you mean {' or '.join(close)}?" if close else f"there are {', '.join(NAMES)}"

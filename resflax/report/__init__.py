@@ -1,1 +1,4 @@
-"""Reports: run folders in, one self-contained page and its tables out. Free of JAX."""
+"""Reports of run folders: one self-contained page and its tables.
+
+Only `diagnostic_pictures` imports JAX.
+"""

@@ -1,78 +1,93 @@
-"""The report of some runs: its page, and its tables as CSV and Markdown beside it."""
+"""Writes a report of runs: an HTML page, and its tables as CSV and Markdown."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from resflax.report.collect import Group, Run
-from resflax.report.figures import error_against_size, error_curves
-from resflax.report.page import Picture, Section, page
-from resflax.report.tables import Table, ablation, comparisons, runs_table, to_csv, to_markdown
-from resflax.training.files import write_atomically
+from resflax.files import write_atomically
+from resflax.report.collect import RunRecord, SeedGroup
+from resflax.report.figures import plot_error_against_size, plot_error_curves
+from resflax.report.page import Picture, Section, render_page
+from resflax.report.tables import (
+    make_comparisons_table,
+    make_results_table,
+    make_runs_table,
+    to_csv,
+    to_markdown,
+)
+
+_RESULTS = (
+    "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
+    "many of the runs are finished. Train error and train loss are means over the last batches, "
+    "with augmentation. Time is wall-clock time."
+)
+_COMPARISONS = (
+    "Each difference is the second variant minus the first, paired by seed. p (t) is from the "
+    "paired t-test. p (exact) is from the sign-flip permutation test and cannot be below "
+    "2 / 2^pairs. Neither is corrected for the number of rows."
+)
+_RUNS = "Every run, finished or not."
+_CURVES = (
+    "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
+    "error on the test split, or on the validation examples where those were measured more often. "
+    "Each line is a mean over the seeds; unfinished runs are included as far as they went."
+)
+_SIZES = (
+    "Error of the finished runs at the end of training: the mean over the seeds, with the standard "
+    "deviation as bars."
+)
 
 
 def write_report(
     output: Path,
-    runs: Sequence[Run],
-    groups: Sequence[Group],
+    runs: Sequence[RunRecord],
+    groups: Sequence[SeedGroup],
     diagnostics: Sequence[Section] = (),
 ) -> list[Path]:
-    """Writes FILE.html, FILE.md and FILE.csv (runs and comparisons: FILE-runs.csv, ...)."""
-    results, notes = ablation(groups)
-    every, compared = runs_table(groups), comparisons(groups)
+    """Writes the page and its tables, and returns the paths of the files.
+
+    The page is NAME.html. `NAME.md` has all tables, and `NAME.csv` (the results), `NAME-runs.csv`
+    and `NAME-comparisons.csv` have one table each. Tables without rows are left out, except in
+    `NAME.csv`.
+
+    Args:
+      output: the path of the page, which ends in .html.
+      runs: the runs to report.
+      groups: the same runs, divided into seed groups.
+      diagnostics: sections of pictures that come after the report's own sections.
+    """
+    results, notes = make_results_table(groups)
+    runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
     title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    sections = [_section("Error against steps", error_curves(groups), _CURVES)]
+    sections = [_section("Error against steps", plot_error_curves(groups), _CURVES)]
     if any(group.finished for group in groups):
-        sections.append(_section("Error against size", error_against_size(groups), _SIZES))
-    html = page(
+        sections.append(_section("Error against size", plot_error_against_size(groups), _SIZES))
+    html = render_page(
         title,
         _summary(runs),
-        [
-            (results, _RESULTS),
-            (compared, _COMPARISONS),
-            (every, "Every run that was found, finished or not."),
-        ],
+        [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
         notes,
         [*sections, *diagnostics],
     )
     stem = output.with_suffix("")
-    markdown = "\n".join(to_markdown(t) for t in (results, compared, every) if t.rows)
-    written = {output: html, stem.with_suffix(".md"): f"# {title}\n\n{markdown}"}
-    written[stem.with_suffix(".csv")] = to_csv(results)
-    named: dict[str, Table] = {"runs": every, "comparisons": compared}
-    for name, table in named.items():
+    tables = (results, comparisons, runs_table)
+    markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
+    texts = {output: html, stem.with_suffix(".md"): f"# {title}\n\n{markdown}"}
+    texts[stem.with_suffix(".csv")] = to_csv(results)
+    for name, table in (("runs", runs_table), ("comparisons", comparisons)):
         if table.rows:
-            written[stem.with_name(f"{stem.name}-{name}.csv")] = to_csv(table)
+            texts[stem.with_name(f"{stem.name}-{name}.csv")] = to_csv(table)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in written.items():
+    for path, text in texts.items():
         write_atomically(path, text)
-    return list(written)
+    return list(texts)
 
 
-_RESULTS = (
-    "Mean ± standard deviation over the seeds of the finished runs (n of those there are), at the "
-    "last step. Train: means over the last batches, augmentation included. Time is wall-clock."
-)
-_CURVES = (
-    "Thin: error on the training batches, augmentation included. Bold: error on the test split, "
-    "or on the held-out examples where those were measured on the way. Means over the seeds, "
-    "unfinished runs included as far as they went."
-)
-_SIZES = (
-    "Error of the finished runs at the end of training: mean, and standard deviation over the "
-    "seeds as bars."
-)
-_COMPARISONS = (
-    "Second minus first, paired by seed. p (t): paired t-test. p (exact): sign-flip permutation "
-    "test, which cannot fall below 2 / 2^pairs. Neither is corrected for the number of rows."
-)
+def _section(title: str, svg_of_title: dict[str, str], explanation: str) -> Section:
+    pictures = tuple(Picture(name, svg) for name, svg in svg_of_title.items())
+    return Section(title, pictures, explanation)
 
 
-def _section(title: str, pictures: dict[str, str], explanation: str) -> Section:
-    shown = tuple(Picture(name, picture) for name, picture in pictures.items())
-    return Section(title, shown, explanation)
-
-
-def _summary(runs: Sequence[Run]) -> list[str]:
+def _summary(runs: Sequence[RunRecord]) -> list[str]:
     states = [run.state for run in runs]
-    counts = [f"{states.count(s)} {s}" for s in dict.fromkeys(states)]
+    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
     return [f"{len(runs)} runs: {', '.join(counts)}."]

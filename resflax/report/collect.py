@@ -1,4 +1,4 @@
-"""Finding runs in folders, and sorting them into groups that differ in the seed alone."""
+"""Reads the runs in folders, and groups the runs that differ only in the seed."""
 
 import json
 from collections.abc import Sequence
@@ -8,13 +8,12 @@ from typing import Any, Literal
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json
-from resflax.training import metrics
-from resflax.training.run_folder import RunFolder
+from resflax.runs import metrics
+from resflax.runs.run_folder import RunFolder
 
-State = Literal["finished", "unfinished", "failed", "pruned"]
+RunState = Literal["finished", "unfinished", "failed", "pruned"]
 
-# Fields that do not change what is learned, or only where it is kept.
-_NOT_SHOWN = (
+_IGNORED_FIELDS = (
     "seed",
     "log_every",
     "evaluate_every",
@@ -23,31 +22,38 @@ _NOT_SHOWN = (
     "data.data_dir",
     "initialize_from",
 )
+"""Fields in which the runs of one seed group may differ."""
+
+_DEEPEST = 3
+"""Number of levels of folders that are searched for runs: a folder of sweeps, a sweep, `trials`."""
 
 
 @dataclass(frozen=True)
-class Run:
-    """One run folder, read."""
+class RunRecord:
+    """A run, as read from its folder."""
 
     path: Path
+    """The run folder."""
     experiment: Experiment
+    """The run's experiment."""
     lines: tuple[dict[str, Any], ...]
-    """Of metrics.jsonl."""
+    """The lines of metrics.jsonl."""
     result: dict[str, Any] | None
-    state: State
+    """The content of result.json; None unless the run is finished."""
+    state: RunState
     why: str = ""
-    """Of a run that failed or was stopped early."""
+    """Why the run failed or was pruned; empty if there is no such reason."""
     variant: str | None = None
-    """Its name in a sweep that names its variants."""
+    """The variant's name, if the run belongs to a sweep that names its variants."""
 
     @property
     def test_error(self) -> float | None:
-        """Of the finished run, at its end: a fraction."""
+        """The test error at the end of training, as a fraction; None unless it was measured."""
         return None if self.result is None else self.result.get("test_error")
 
     @property
     def images_per_second(self) -> float | None:
-        """The median over the lines of the training log."""
+        """The median speed over the training lines of the log; None if no line has a speed."""
         rates = sorted(
             line["images_per_second"]
             for line in self.lines
@@ -57,135 +63,148 @@ class Run:
 
     @property
     def steps_done(self) -> int:
-        """Of the last line."""
+        """The step of the log's last line; 0 if there are no lines."""
         return self.lines[-1]["step"] if self.lines else 0
 
 
 @dataclass(frozen=True)
-class Group:
-    """Runs that differ in the seed alone."""
+class SeedGroup:
+    """Runs that differ only in the seed, or in other fields that do not set groups apart."""
 
     label: str
+    """The name of the group in the report."""
     fields: dict[str, Any]
-    """What sets it apart from the other groups, by dotted field."""
-    runs: tuple[Run, ...]
+    """The values, by dotted field name, that set the group apart from the other groups."""
+    runs: tuple[RunRecord, ...]
+    """The runs in the order of their seeds."""
 
     @property
-    def finished(self) -> tuple[Run, ...]:
-        """Those that have a result."""
+    def finished(self) -> tuple[RunRecord, ...]:
+        """The runs that have a result."""
         return tuple(run for run in self.runs if run.result is not None)
 
     @property
     def experiment(self) -> Experiment:
-        """Of the first run."""
+        """The experiment of the first run."""
         return self.runs[0].experiment
 
 
-def collect(paths: Sequence[Path]) -> list[Run]:
-    """All runs in the folders: runs, sweeps, or folders of either.
+def collect_runs(paths: Sequence[Path]) -> list[RunRecord]:
+    """Reads all runs in the given folders; a run that is reached twice is returned once.
 
-    Raises `UsageError` for a folder that has none, or an experiment.json that cannot be read.
+    Args:
+      paths: run folders, sweep folders, or folders that contain these.
+
+    Raises:
+      UsageError: if a folder does not exist or has no runs, or an experiment or a result cannot be
+        read.
     """
-    runs: dict[Path, Run] = {}
+    runs: dict[Path, RunRecord] = {}
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} cannot be reported: there is no such folder")
-        found = list(_runs_below(path))
-        if not found:
+        runs_of_path = _read_runs_below(path)
+        if not runs_of_path:
             raise UsageError(f"{path} has no runs: no experiment.json in it or below it")
-        runs |= {run.path.resolve(): run for run in found}
+        runs |= {run.path.resolve(): run for run in runs_of_path}
     return list(runs.values())
 
 
-def _runs_below(path: Path, depth: int = 3) -> list[Run]:
+def _read_runs_below(path: Path, depth: int = _DEEPEST) -> list[RunRecord]:
     if (path / "experiment.json").is_file():
-        return [_read(path)]
+        return [_read_run(path)]
     if depth == 0:
         return []
     return [
         run
         for folder in sorted(path.iterdir())
         if folder.is_dir() and not folder.name.startswith(".")
-        for run in _runs_below(folder, depth - 1)
+        for run in _read_runs_below(folder, depth - 1)
     ]
 
 
-def _read(path: Path) -> Run:
+def _read_run(path: Path) -> RunRecord:
     folder = RunFolder(path)
     result = folder.read_result()
     sweep = path.parent.parent
-    declared = _json(sweep / "sweep.json").get("trials", {}).get(path.name, {})
-    ended = _json(sweep / "ended" / f"{path.name}.json") if declared else {}
-    state: State = "unfinished"
+    trial = _read_json_object(sweep / "sweep.json").get("trials", {}).get(path.name, {})
+    ended = _read_json_object(sweep / "ended" / f"{path.name}.json") if trial else {}
+    state: RunState = "unfinished"
     if result is not None:
         state = "finished" if result.get("status", "finished") == "finished" else "failed"
     elif ended.get("state") in ("failed", "pruned"):
         state = ended["state"]
-    return Run(
+    return RunRecord(
         path=path,
         experiment=folder.read_experiment(),
-        lines=tuple(metrics.read(folder.metrics)),
+        lines=tuple(metrics.read_lines(folder.metrics)),
         result=result if state == "finished" else None,
         state=state,
         why=str(ended.get("why", "")) if state != "finished" else "",
-        variant=declared.get("name"),
+        variant=trial.get("name"),
     )
 
 
-def _json(path: Path) -> dict[str, Any]:
+def _read_json_object(path: Path) -> dict[str, Any]:
+    """The JSON object in a file; empty if the file does not exist or has no JSON object."""
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
+        content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
-def group(runs: Sequence[Run]) -> list[Group]:
-    """Groups in the order of their fields, each labelled by the fields that vary.
+def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
+    """Divides runs into groups whose runs differ only in the seed.
 
-    A field that follows from those before it (the gate's bias from the shortcut) is left out.
+    The groups are labelled and sorted by the fields that vary between them. A field that follows
+    from those before it is left out, as the gate's bias follows from the shortcut.
     """
     flat = [flat_json(run.experiment) for run in runs]
-    names = [name for name in flat[0] if name not in ("name", *_NOT_SHOWN)] if flat else []
-    names += sorted({name for one in flat for name in one} - {*names, "name", *_NOT_SHOWN})
-    names += ["name"]
-    kept: list[str] = []
-    classes: list[tuple[str, ...]] = [()] * len(runs)
-    for name in names:
-        finer = [(*c, _key(one.get(name))) for c, one in zip(classes, flat, strict=True)]
-        if len(set(finer)) > len(set(classes)):
-            classes = finer
-            kept.append(name)
+    varying: list[str] = []
+    keys: list[tuple[str, ...]] = [()] * len(runs)
+    for name in _field_names(flat):
+        finer = [
+            (*key, json.dumps(values.get(name), sort_keys=True))
+            for key, values in zip(keys, flat, strict=True)
+        ]
+        if len(set(finer)) > len(set(keys)):
+            keys = finer
+            varying.append(name)
     members: dict[tuple[str, ...], list[int]] = {}
-    for i, c in enumerate(classes):
-        members.setdefault(c, []).append(i)
+    for index, key in enumerate(keys):
+        members.setdefault(key, []).append(index)
     groups = []
     for indices in members.values():
-        fields = {name: flat[indices[0]].get(name) for name in kept}
-        runs_here = tuple(sorted((runs[i] for i in indices), key=lambda r: r.experiment.seed))
-        groups.append(Group(_label(runs_here, fields), fields, runs_here))
-    return sorted(groups, key=lambda g: [_order(value) for value in g.fields.values()])
+        fields = {name: flat[indices[0]].get(name) for name in varying}
+        group_runs = sorted((runs[i] for i in indices), key=lambda run: run.experiment.seed)
+        groups.append(SeedGroup(_group_label(group_runs, fields), fields, tuple(group_runs)))
+    return sorted(groups, key=lambda group: [_sort_key(value) for value in group.fields.values()])
 
 
-def _key(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)
+def _field_names(flat: Sequence[dict[str, Any]]) -> list[str]:
+    """The fields that can set groups apart: those of the first run, of the others, then `name`."""
+    names = [name for name in flat[0] if name not in ("name", *_IGNORED_FIELDS)] if flat else []
+    others = {name for values in flat for name in values}
+    return [*names, *sorted(others - {*names, "name", *_IGNORED_FIELDS}), "name"]
 
 
-def _order(value: Any) -> tuple[int, float, str]:
+def _sort_key(value: Any) -> tuple[int, float, str]:
+    """A key that sorts numbers first, by value, and everything else after them, as text."""
     if isinstance(value, int | float) and not isinstance(value, bool):
         return 0, float(value), ""
     return 1, 0.0, str(value)
 
 
-def _label(runs: Sequence[Run], fields: dict[str, Any]) -> str:
+def _group_label(runs: Sequence[RunRecord], fields: dict[str, Any]) -> str:
     variants = {run.variant for run in runs}
     if len(variants) == 1 and (variant := variants.pop()) is not None:
         return variant
-    shown = [_part(name, value) for name, value in fields.items() if value is not None]
-    return ", ".join(shown) or runs[0].experiment.name
+    parts = [_field_label(name, value) for name, value in fields.items() if value is not None]
+    return ", ".join(parts) or runs[0].experiment.name
 
 
-def _part(name: str, value: Any) -> str:
+def _field_label(name: str, value: Any) -> str:
     if name in ("name", "model.type", "data.name"):
         return str(value)
     return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"

@@ -1,4 +1,4 @@
-"""The report's pictures, as SVG that takes its ink from the page, light or dark."""
+"""The report's plots of errors, as SVG whose text and axes have the page's text colour."""
 
 import html
 import io
@@ -14,25 +14,31 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from resflax.report.collect import Group
-from resflax.report.statistics import spread
+from resflax.report.collect import SeedGroup
+from resflax.report.statistics import compute_spread
 
-# Readable on white and on near-black.
 COLORS = (
     "#2f7de1", "#e5484d", "#2a9d63", "#d98200", "#9a5ce0", "#0c9fb5", "#d6409f", "#7a8b00",
     "#b0703c", "#74808f",
 )  # fmt: skip
+"""Colours of lines, which are readable on white and on near-black."""
 
 SIZE = (5.2, 3.6)
-"""Inches: two of them stand side by side on a wide window, one below the other on a phone."""
+"""Width and height in inches: two plots fit side by side in a wide window, and one on a phone."""
 
-_INK = "#010203"  # a colour nobody uses: replaced by the page's own
+_INK = "#010203"
+"""Placeholder for the page's text colour until the SVG is written; no other colour equals it."""
+
 _serial = itertools.count(1)
+"""Counts the plots of a process, so that the ids of several plots on one page differ."""
 
 
 @contextmanager
-def style() -> Iterator[None]:
-    """Text as text, no background, the page's ink."""
+def plot_style() -> Iterator[None]:
+    """Sets matplotlib's style for the report inside a `with` statement.
+
+    Text stays text in the SVG; text, axes and grid have the page's text colour.
+    """
     settings: dict[str, Any] = {
         "svg.fonttype": "none",
         "svg.hashsalt": f"figure{next(_serial)}",
@@ -53,12 +59,18 @@ def style() -> Iterator[None]:
         yield
 
 
-def svg(figure: Figure, description: str) -> str:
-    """The figure as an SVG element for a page: no fixed size, its own ids, `description` for
-    readers who do not see it."""
-    out = io.StringIO()
-    figure.savefig(out, format="svg", transparent=True, metadata={"Date": None})
-    text = out.getvalue()
+def to_svg(figure: Figure, description: str) -> str:
+    """The figure as an SVG element that can be put into an HTML page.
+
+    It scales with the page, up to the size of the figure. Its ids are unique in the process.
+
+    Args:
+      figure: the figure, drawn under `plot_style`.
+      description: what the figure shows, for readers who cannot see it.
+    """
+    file = io.StringIO()
+    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
+    text = file.getvalue()
     text = text[text.index("<svg") :]
     text = text.replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
@@ -69,122 +81,145 @@ def svg(figure: Figure, description: str) -> str:
     head, _, body = text.partition(">")
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     width = figure.get_figwidth() * 72
-    about = f'role="img" aria-label="{html.escape(description)}" style="max-width:{width:.0f}pt"'
-    return f"{head} {about}>{body}"
+    attributes = (
+        f'role="img" aria-label="{html.escape(description)}" style="max-width:{width:.0f}pt"'
+    )
+    return f"{head} {attributes}>{body}"
 
 
-def panels(groups: Sequence[Group]) -> dict[str, list[Group]]:
-    """Groups by the first field with words for values, if two fields vary; else all in one."""
+def split_into_panels(groups: Sequence[SeedGroup]) -> dict[str, list[SeedGroup]]:
+    """Divides the groups into panels, by the first field that has 2 to 6 values, all of them words.
+
+    Returns the groups of each panel by the panel's title. There is one panel, with the title "", if
+    there is no such field, if only one field varies, or if the variants have names.
+    """
     if not groups or groups[0].runs[0].variant is not None or len(groups[0].fields) < 2:
         return {"": list(groups)}
-    words = [
-        name
-        for name in groups[0].fields
-        if all(isinstance(group.fields[name], str) for group in groups)
-    ]
-    for name in words:
+    for name in groups[0].fields:
         values = list(dict.fromkeys(group.fields[name] for group in groups))
+        if not all(isinstance(value, str) for value in values):
+            continue
         if 2 <= len(values) <= 6:
             short = name.rpartition(".")[2].replace("_", " ")
             return {
-                f"{short} {value}": [g for g in groups if g.fields[name] == value]
+                f"{short} {value}": [group for group in groups if group.fields[name] == value]
                 for value in values
             }
     return {"": list(groups)}
 
 
-def line_label(group: Group, panel: str) -> str:
-    """The group's label without what its panel says."""
+def line_label(group: SeedGroup, panel: str) -> str:
+    """The group's label without the part that is the panel's title."""
     parts = [part for part in group.label.split(", ") if part != panel]
     return ", ".join(parts) or group.label
 
 
-def error_curves(groups: Sequence[Group]) -> dict[str, str]:
-    """Training error (thin) and test error (bold) against steps: the look of He et al. 2015,
-    Figures 4 and 6; means over the seeds. One picture per panel, all to one scale."""
-    shown = panels(groups)
-    labels = list(dict.fromkeys(line_label(g, p) for p, members in shown.items() for g in members))
+def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
+    """Plots training error (thin) and test error (bold) against steps, as means over the seeds.
+
+    The plots look like Figures 4 and 6 of He et al. 2015. There is one plot per panel, and all
+    plots have the same scale.
+
+    Returns:
+      The SVG of each plot, by the panel's title.
+    """
+    panels = split_into_panels(groups)
+    labels = dict.fromkeys(
+        line_label(group, panel) for panel, members in panels.items() for group in members
+    )
     color = {label: COLORS[i % len(COLORS)] for i, label in enumerate(labels)}
-    curves = {g.label: (mean_curve(g, "train"), _held_out_curve(g)) for g in groups}
-    late = [_late(errors) for pair in curves.values() for _, errors in pair]
-    top = min(100.0, 1.15 * max([5.0, *late]))
-    found = {}
-    for panel, members in shown.items():
-        with style():
+    curves = {group.label: (mean_curve(group, "train"), _test_curve(group)) for group in groups}
+    late_errors = [_greatest_late(errors) for pair in curves.values() for _, errors in pair]
+    top = min(100.0, 1.15 * max([5.0, *late_errors]))
+    plots = {}
+    for panel, members in panels.items():
+        with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
             axis = figure.subplots()
             for group in members:
                 label = line_label(group, panel)
-                train, held_out = curves[group.label]
+                train, test = curves[group.label]
                 axis.plot(*train, color=color[label], linewidth=0.8, alpha=0.85)
-                shown_as = label if len(held_out[0]) else None
-                axis.plot(*held_out, color=color[label], linewidth=2.2, label=shown_as)
+                label_in_legend = label if len(test[0]) else None
+                axis.plot(*test, color=color[label], linewidth=2.2, label=label_in_legend)
             axis.set(ylim=(0, top), xlabel="step", ylabel="error (%)")
             axis.legend()
-            found[panel] = svg(figure, "error against steps: thin train, bold test")
-    return found
+            plots[panel] = to_svg(figure, "error against steps: thin train, bold test")
+    return plots
 
 
-def _held_out_curve(group: Group) -> tuple[np.ndarray, np.ndarray]:
-    """Of the test split, or of the held-out examples where only those were measured on the way."""
+def _test_curve(group: SeedGroup) -> tuple[np.ndarray, np.ndarray]:
+    """The curve of the test split, or of the validation split if it was measured more often."""
     test, validation = mean_curve(group, "test"), mean_curve(group, "validation")
     return validation if len(validation[0]) > len(test[0]) else test
 
 
-def mean_curve(group: Group, split: str) -> tuple[np.ndarray, np.ndarray]:
-    """Steps, and the mean error (per cent) of the runs that have been measured there."""
-    by_step: dict[int, list[float]] = {}
+def mean_curve(group: SeedGroup, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """The mean error over the seeds, at each step at which at least one run was measured.
+
+    Returns:
+      The steps (n,) int, and the errors (n,) float in per cent.
+    """
+    errors_at: dict[int, list[float]] = {}
     for run in group.runs:
         for line in run.lines:
             if line["split"] == split and line.get("error") is not None:
-                by_step.setdefault(line["step"], []).append(100 * line["error"])
-    steps = sorted(by_step)
-    return np.array(steps), np.array([np.mean(by_step[step]) for step in steps])
+                errors_at.setdefault(line["step"], []).append(100 * line["error"])
+    steps = sorted(errors_at)
+    return np.array(steps), np.array([np.mean(errors_at[step]) for step in steps])
 
 
-def _late(errors: np.ndarray) -> float:
-    """The largest error behind the first third."""
+def _greatest_late(errors: np.ndarray) -> float:
+    """The greatest error after the first third of a curve; 0 if there are no errors."""
     return float(errors[len(errors) // 3 :].max()) if len(errors) else 0.0
 
 
-def error_against_size(groups: Sequence[Group]) -> dict[str, str]:
-    """Test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3)."""
-    shown = panels(groups)
-    found = {}
+def plot_error_against_size(groups: Sequence[SeedGroup]) -> dict[str, str]:
+    """Plots test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3).
+
+    Returns:
+      The SVG of each plot, by its title.
+    """
+    panels = split_into_panels(groups)
+    plots = {}
     for key, name in (("params", "parameters"), ("macs", "multiply-adds of one picture")):
-        with style():
+        with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
             axis = figure.subplots()
-            for i, (panel, members) in enumerate(shown.items()):
-                _size_line(axis, members, key, panel, COLORS[i % len(COLORS)])
+            for i, (panel, members) in enumerate(panels.items()):
+                _draw_size_line(axis, members, key, panel, COLORS[i % len(COLORS)])
             low, high = axis.dataLim.intervalx
-            far = high > 3 * low > 0
-            axis.set(xscale="log" if far else "linear", xlabel=name, ylabel="test error (%)")
+            scale = "log" if high > 3 * low > 0 else "linear"
+            axis.set(xscale=scale, xlabel=name, ylabel="test error (%)")
             axis.xaxis.set_major_formatter(EngFormatter(sep=""))
             axis.xaxis.set_minor_formatter(EngFormatter(sep="") if high < 30 * low else "")
-            if len(shown) > 1:
+            if len(panels) > 1:
                 axis.legend()
-            found[name] = svg(figure, f"test error against {name}")
-    return found
+            plots[name] = to_svg(figure, f"test error against {name}")
+    return plots
 
 
-def _size_line(axis: Axes, members: Sequence[Group], key: str, panel: str, ink: str) -> None:
+def _draw_size_line(
+    axis: Axes, members: Sequence[SeedGroup], key: str, panel: str, color: str
+) -> None:
     points = []
     for group in members:
-        errors = spread([run.test_error for run in group.finished if run.test_error is not None])
+        errors = compute_spread(
+            [run.test_error for run in group.finished if run.test_error is not None]
+        )
         if errors is not None:
             size = next(run.result[key] for run in group.finished if run.result)
             points.append((size, 100 * errors.mean, 100 * (errors.std or 0), group))
     points.sort(key=lambda point: point[0])
     if not points:
         return
-    sizes, means, stds, named = zip(*points, strict=True)
+    sizes, means, stds, point_groups = zip(*points, strict=True)
     line = "-" if len(set(sizes)) == len(sizes) else ""
     axis.errorbar(
-        sizes, means, stds, color=ink, marker="o", linestyle=line, capsize=3, label=panel or None
+        sizes, means, stds, color=color, marker="o", linestyle=line, capsize=3, label=panel or None
     )
     if len(points) <= 12:
-        for size, mean, group in zip(sizes, means, named, strict=True):
+        for size, mean, group in zip(sizes, means, point_groups, strict=True):
             axis.annotate(
                 line_label(group, panel), (size, mean), (5, 5), textcoords="offset points",
                 fontsize=8,

@@ -1,15 +1,15 @@
-"""One HTML page that needs nothing else: no network, no files beside it, no scripts to be read."""
+"""Renders a self-contained HTML page: reading it needs no internet, other files or scripts."""
 
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
+from html import escape
 
-from resflax.report.tables import Note, Table
+from resflax.report.tables import PaperNote, ReportTable
 
 
 @dataclass(frozen=True)
 class Picture:
-    """An SVG with what it shows."""
+    """An SVG with its title and its caption."""
 
     title: str
     svg: str
@@ -18,7 +18,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Section:
-    """Pictures under a heading."""
+    """Pictures under a heading, with an explanation."""
 
     title: str
     pictures: tuple[Picture, ...]
@@ -100,104 +100,110 @@ for (const table of document.querySelectorAll('table')) {
 """
 
 
-def page(
+def render_page(
     title: str,
     summary: Sequence[str],
-    tables: Sequence[tuple[Table, str]],
-    notes: Sequence[Note],
+    tables: Sequence[tuple[ReportTable, str]],
+    notes: Sequence[PaperNote],
     sections: Sequence[Section],
 ) -> str:
-    """The page.
+    """The HTML of a page.
 
     Args:
-      title: of the page.
-      summary: lines under the title.
-      tables: with a line of explanation each; the first comes before the pictures.
-      notes: on the papers' figures, below the first table.
-      sections: of pictures.
+      title: the title of the page.
+      summary: lines of text under the title.
+      tables: the tables, each with its explanation. The first table comes before the pictures, and
+        the others come after them; tables after the first are left out if they have no rows.
+      notes: notes on the papers' figures, which come below the first table.
+      sections: the sections of pictures.
     """
     first, *others = tables
-    body = [f"<h1>{_e(title)}</h1>", *(f'<p class="soft">{_e(line)}</p>' for line in summary)]
-    names = [first[0].title, *(s.title for s in sections), *(t.title for t, _ in others if t.rows)]
-    links = (f'<a href="#{_anchor(name)}">{_e(name)}</a>' for name in names)
-    body += [f"<nav>{' '.join(links)}</nav>", _table(*first), _notes(notes)]
-    body += [_section(section) for section in sections]
-    body += [_table(*other) for other in others if other[0].rows]
+    body = [
+        f"<h1>{escape(title)}</h1>",
+        *(f'<p class="soft">{escape(line)}</p>' for line in summary),
+    ]
+    names = [first[0].title, *(section.title for section in sections)]
+    names += [table.title for table, _ in others if table.rows]
+    links = (f'<a href="#{_anchor(name)}">{escape(name)}</a>' for name in names)
+    body += [f"<nav>{' '.join(links)}</nav>", _render_table(*first), _render_notes(notes)]
+    body += [_render_section(section) for section in sections]
+    body += [_render_table(table, explanation) for table, explanation in others if table.rows]
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_e(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>{_STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + f"\n<script>{_SCRIPT}</script>\n</body>\n</html>\n"
     )
-
-
-def _e(text: str) -> str:
-    return html.escape(text)
 
 
 def _anchor(title: str) -> str:
     return "".join(c if c.isalnum() else "-" for c in title.lower())
 
 
-def _table(table: Table, explanation: str) -> str:
-    words = [
+def _render_table(table: ReportTable, explanation: str) -> str:
+    has_words = [
         all(isinstance(row[i].value, str) for row in table.rows) for i in range(len(table.headers))
     ]
-    kinds = [' class="words"' if w else "" for w in words]
+    classes = [' class="words"' if words else "" for words in has_words]
     head = "".join(
-        f'<th scope="col"{kind}>{_e(name)}</th>'
-        for name, kind in zip(table.headers, kinds, strict=True)
+        f'<th scope="col"{css_class}>{escape(name)}</th>'
+        for name, css_class in zip(table.headers, classes, strict=True)
     )
     rows = []
     for i, row in enumerate(table.rows):
         cells = []
-        for cell, kind in zip(row, kinds, strict=True):
-            value = "" if cell.value is None else f' data-value="{_e(str(cell.value))}"'
+        for cell, css_class in zip(row, classes, strict=True):
+            value = "" if cell.value is None else f' data-value="{escape(str(cell.value))}"'
             link = "" if cell.note is None else f' <a href="#note{cell.note}">{cell.note}</a>'
-            cells.append(f"<td{kind}{value}>{_e(cell.text)}{link}</td>")
+            cells.append(f"<td{css_class}{value}>{escape(cell.text)}{link}</td>")
         state = f' class="{table.states[i]}"' if table.states else ""
         rows.append(f"<tr{state}>{''.join(cells)}</tr>")
     return (
-        f'<h2 id="{_anchor(table.title)}">{_e(table.title)}</h2>\n'
-        f'<p class="soft">{_e(explanation)}</p>\n'
+        f'<h2 id="{_anchor(table.title)}">{escape(table.title)}</h2>\n'
+        f'<p class="soft">{escape(explanation)}</p>\n'
         f'<input class="filter scripted" type="search" placeholder="filter {len(rows)} rows" '
-        f'aria-label="filter rows of {_e(table.title)}">\n'
+        f'aria-label="filter rows of {escape(table.title)}">\n'
         f'<div class="scroll"><table><thead><tr>{head}</tr></thead>\n<tbody>\n'
         + "\n".join(rows)
         + "\n</tbody></table></div>"
     )
 
 
-def _notes(notes: Sequence[Note]) -> str:
+def _render_notes(notes: Sequence[PaperNote]) -> str:
     if not notes:
         return ""
     items = []
     for i, note in enumerate(notes, start=1):
         figure = note.figure
-        differs = (
-            f"† another protocol (paper ≠ here): {'; '.join(note.deviations)}"
-            if note.deviations
+        protocol = (
+            f"† another protocol (paper ≠ here): {'; '.join(note.differences)}"
+            if note.differences
             else "the same protocol"
         ).replace(" != ", " ≠ ")
         items.append(
-            f'<li id="note{i}"><b>{_e(note.label)}</b>: {_e(figure.where)}: {_e(figure.shown)}; '
-            f"{_e(figure.described)}. <span>{_e(differs)}.</span></li>"
+            f'<li id="note{i}"><b>{escape(note.label)}</b>: {escape(figure.source)}: '
+            f"{escape(figure.printed)}; {escape(figure.description)}. "
+            f"<span>{escape(protocol)}.</span></li>"
         )
     return (
         '<h3>The papers\' figures</h3>\n<p class="soft">† marks a figure that was measured under '
-        "another protocol: it says what the paper found, not what these runs should reach.</p>\n"
+        "another protocol. It shows what the paper reports, not what these runs should reach.</p>\n"
         f'<ol class="notes">{"".join(items)}</ol>'
     )
 
 
-def _section(section: Section) -> str:
-    figures = "".join(
-        f"<figure>{f'<h3>{_e(p.title)}</h3>' if p.title else ''}{p.svg}"
-        f"{f'<figcaption>{_e(p.caption)}</figcaption>' if p.caption else ''}</figure>"
-        for p in section.pictures
-    )
+def _render_section(section: Section) -> str:
+    figures = "".join(_render_picture(picture) for picture in section.pictures)
     grid = ' class="grid"' if len(section.pictures) > 1 else ""
-    said = f'<p class="soft">{_e(section.explanation)}</p>\n' if section.explanation else ""
-    head = f'<h2 id="{_anchor(section.title)}">{_e(section.title)}</h2>'
-    return f"{head}\n{said}<div{grid}>{figures}</div>"
+    explanation = (
+        f'<p class="soft">{escape(section.explanation)}</p>\n' if section.explanation else ""
+    )
+    head = f'<h2 id="{_anchor(section.title)}">{escape(section.title)}</h2>'
+    return f"{head}\n{explanation}<div{grid}>{figures}</div>"
+
+
+def _render_picture(picture: Picture) -> str:
+    title = f"<h3>{escape(picture.title)}</h3>" if picture.title else ""
+    caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
+    return f"<figure>{title}{picture.svg}{caption}</figure>"

@@ -1,10 +1,12 @@
-"""What the papers report, with the protocol behind each figure, as experiments of this package.
+"""The figures that the papers report, each with its protocol as an experiment of this package.
 
-A figure's protocol is an `Experiment`, so how a run differs from it is the difference of two
-declarations. A new paper is a function that returns its figures, and a line in `FIGURES`.
+A figure is a number in a paper. Because its protocol is an `Experiment`, a run can be compared with
+it field by field. To add a paper, write a function that returns its figures and call it in
+`paper_figures`.
 
 Sources: He et al. 2015 (arXiv 1512.03385), He et al. 2016 (arXiv 1603.05027), Huang et al. 2017
-(arXiv 1608.06993). Errors are per cent of the test split, single crop, at the end of training.
+(arXiv 1608.06993). Errors are in per cent, on the test split, with a single crop, at the end of
+training.
 """
 
 import dataclasses
@@ -18,46 +20,48 @@ from resflax.declarations.optimization import SGD, StepDecay
 from resflax.experiment import Experiment, differences
 
 FAILED_ABOVE = 20.0
-"""He et al. 2016 print "fail" for errors above this."""
+"""He et al. 2016 print "fail" in place of an error above this many per cent."""
 
 
 @dataclass(frozen=True)
 class PaperFigure:
-    """One number of a paper."""
+    """One number in a paper."""
 
-    where: str
-    """Paper and table."""
+    source: str
+    """The paper, and the table or figure in it."""
     error: float | None
-    """Per cent; None for a run that the paper calls failed (above 20 %)."""
+    """Test error in per cent; None for a run that the paper calls failed (above 20 %)."""
     statistic: str
-    """Of which runs: `one run`, `median of 5`, `mean of 5`, ..."""
+    """How the paper's runs give the number: `one run`, `median of 5` or `mean of 5`."""
     protocol: Experiment
+    """How the paper trained the network."""
     std: float | None = None
+    """Standard deviation in percentage points, if the paper gives it."""
     note: str = ""
+    """What else a reader should know about the number."""
 
     @property
-    def shown(self) -> str:
+    def printed(self) -> str:
         """The number as the paper prints it."""
         if self.error is None:
             return f"fail (above {FAILED_ABOVE:.0f} %)"
         return f"{self.error:.2f}" + ("" if self.std is None else f" ± {self.std:.2f}") + " %"
 
     @property
-    def described(self) -> str:
-        """Data, split, schedule and what the number is of."""
-        p, data = self.protocol, self.protocol.data
+    def description(self) -> str:
+        """The data, the statistic and the length of training, in words."""
+        data = self.protocol.data
         cropped = isinstance(data, Streamed) or data.crop_padding > 0
         augmented = "augmented" if cropped or data.flip else "not augmented"
         parts = [
             f"{data.name} test split ({augmented} training pictures), one crop, last step",
-            f"{self.statistic}, {_length(p)}, batch {p.batch_size}",
+            f"{self.statistic}, {_length(self.protocol)}, batch {self.protocol.batch_size}",
             self.note,
         ]
         return "; ".join(part for part in parts if part)
 
 
-# Fields in which a run may differ from a figure's protocol and still be of the same protocol.
-_FREE = (
+_NOT_PROTOCOL = (
     "name",
     "seed",
     "parallel",
@@ -68,22 +72,25 @@ _FREE = (
     "data.type",
     "data.data_dir",
 )
+"""Fields that are not part of a protocol. A run may differ from the paper in them."""
 
 
-def deviations(figure: PaperFigure, experiment: Experiment) -> list[str]:
-    """Where a run's protocol is not the paper's, as `batch_size: 128 != 64` (paper != run).
+def protocol_differences(figure: PaperFigure, experiment: Experiment) -> list[str]:
+    """Lists the fields in which a run's protocol differs from the paper's.
 
-    Schedules of different types are not compared field by field.
+    One entry may be `batch_size: 128 != 64`, with the paper's value first. If the schedules have
+    different types, only the types are listed. `steps` and `epochs` are listed together as
+    `length`.
     """
     paper = figure.protocol
-    found = differences(paper, experiment)
-    fields = {difference.split(":")[0]: difference for difference in found}
-    if "schedule.type" in fields:
-        fields = {n: d for n, d in fields.items() if n[:9] != "schedule." or n == "schedule.type"}
-    if fields.keys() & {"steps", "epochs"}:
-        fields = {n: d for n, d in fields.items() if n not in ("steps", "epochs")}
-        fields["length"] = f"length: {_length(paper)} != {_length(experiment)}"
-    return [difference for name, difference in fields.items() if name not in _FREE]
+    by_field = {text.split(":")[0]: text for text in differences(paper, experiment)}
+    ignored = set(_NOT_PROTOCOL)
+    if "schedule.type" in by_field:
+        ignored |= {name for name in by_field if name.startswith("schedule.")} - {"schedule.type"}
+    if by_field.keys() & {"steps", "epochs"}:
+        ignored |= {"steps", "epochs"}
+        by_field["length"] = f"length: {_length(paper)} != {_length(experiment)}"
+    return [text for name, text in by_field.items() if name not in ignored]
 
 
 def _length(experiment: Experiment) -> str:
@@ -92,31 +99,34 @@ def _length(experiment: Experiment) -> str:
     return f"{experiment.epochs:g} epochs"
 
 
-def figure_of(experiment: Experiment) -> PaperFigure | None:
-    """The figure of the same network whose protocol is nearest; None if no paper has it."""
-    model = experiment.model.resolved()
-    if isinstance(model, DenseNet):  # dropout is a part of the training
-        model = dataclasses.replace(model, dropout_rate=0.0)
-    known = [figure for figure in figures() if _bare(figure.protocol.model) == model]
-    return min(known, key=lambda f: len(deviations(f, experiment)), default=None)
+def nearest_figure(experiment: Experiment) -> PaperFigure | None:
+    """The figure of the same network whose protocol differs least; None if no paper has one."""
+    network = _network(experiment.model)
+    figures = [figure for figure in paper_figures() if _network(figure.protocol.model) == network]
+    return min(figures, key=lambda f: len(protocol_differences(f, experiment)), default=None)
 
 
-def _bare(model: Model) -> Model:
+def _network(model: Model) -> Model:
+    """The resolved model, without the dropout of a DenseNet, which belongs to the protocol."""
     model = model.resolved()
     return dataclasses.replace(model, dropout_rate=0.0) if isinstance(model, DenseNet) else model
 
 
 @cache
-def figures() -> tuple[PaperFigure, ...]:
-    """All figures that are known."""
+def paper_figures() -> tuple[PaperFigure, ...]:
+    """All figures that this module has from the papers."""
     return (*_he2015(), *_he2016_shortcuts(), *_he2016_orders(), *_he2016_deep(), *_huang2017())
 
 
 def _he(name: str, model: Model, *, warmup: bool, data: TFDS | None = None) -> Experiment:
-    """He et al. 2015, section 4.2; warm-up in ResNet-110 alone there, in all runs in 2016."""
-    decay = {"boundaries": (32_000, 48_000), "factor": 0.1}
-    warm = {"warmup_steps": 400, "warmup_learning_rate": 0.01} if warmup else {}
-    fields: dict[str, Any] = decay | warm
+    """The protocol of He et al. 2015, section 4.2.
+
+    In the paper of 2015, only networks of 110 layers and more have a warm-up; in that of 2016, all
+    networks have one.
+    """
+    schedule: dict[str, Any] = {"boundaries": (32_000, 48_000), "factor": 0.1}
+    if warmup:
+        schedule |= {"warmup_steps": 400, "warmup_learning_rate": 0.01}
     return Experiment(
         name=name,
         model=model,
@@ -124,27 +134,30 @@ def _he(name: str, model: Model, *, warmup: bool, data: TFDS | None = None) -> E
         batch_size=128,
         steps=64_000,
         optimizer=SGD(learning_rate=0.1, momentum=0.9, weight_decay=1e-4),
-        schedule=StepDecay(**fields),
+        schedule=StepDecay(**schedule),
     )
 
 
 def _he2015() -> list[PaperFigure]:
-    table, one = "He et al. 2015, Table 6", "one run"
+    table, one_run = "He et al. 2015, Table 6", "one run"
     errors = {20: 8.75, 32: 7.51, 44: 7.17, 56: 6.97}
-    found = [
-        PaperFigure(table, error, one, _he(f"resnet{depth}", ResNet(depth), warmup=False))
+    figures = [
+        PaperFigure(table, error, one_run, _he(f"resnet{depth}", ResNet(depth), warmup=False))
         for depth, error in errors.items()
     ]
     for depth, error, std, statistic, note in (
         (110, 6.61, 0.16, "mean of 5", "the best of the five is 6.43"),
-        (1202, 7.93, None, one, ""),
+        (1202, 7.93, None, one_run, ""),
     ):
         protocol = _he(f"resnet{depth}", ResNet(depth), warmup=True)
-        found.append(PaperFigure(table, error, statistic, protocol, std, note))
-    plain = "the paper draws plain nets in Figure 6 (left) and says of 110 layers only: above 60 %"
+        figures.append(PaperFigure(table, error, statistic, protocol, std, note))
+    note = (
+        "the paper plots plain nets in Figure 6 (left); of 110 layers it only says that the error "
+        "is above 60 %"
+    )
     protocol = _he("plain110", ResNet(110, shortcut="none"), warmup=True)
-    found.append(PaperFigure("He et al. 2015, Figure 6", None, one, protocol, note=plain))
-    return found
+    figures.append(PaperFigure("He et al. 2015, Figure 6", None, one_run, protocol, note=note))
+    return figures
 
 
 def _he2016_shortcuts() -> list[PaperFigure]:
@@ -187,26 +200,26 @@ def _he2016_orders() -> list[PaperFigure]:
         "relu_only_pre": (6.71, 5.91),
         "full_pre": (6.37, 5.46),
     }
-    found = []
+    figures = []
     for order, errors in rows.items():
         for (depth, block), error in zip(
             ((110, "basic"), (164, "bottleneck")), errors, strict=True
         ):
             fields: dict[str, Any] = {"block": block, "order": order}
             protocol = _he("order", ResNet(depth, **fields), warmup=True)
-            found.append(PaperFigure("He et al. 2016, Table 2", error, "median of 5", protocol))
-    return found
+            figures.append(PaperFigure("He et al. 2016, Table 2", error, "median of 5", protocol))
+    return figures
 
 
 def _he2016_deep() -> list[PaperFigure]:
-    c100 = CIFAR100(normalization="pixel")
+    cifar100 = CIFAR100(normalization="pixel")
     rows: tuple[tuple[int, Any, TFDS | None, float, float | None, str], ...] = (
         (1001, "full_pre", None, 4.89, 0.14, "mean of 5"),
         (1001, "post", None, 7.61, None, "median of 5"),
-        (164, "full_pre", c100, 24.33, None, "median of 5"),
-        (164, "post", c100, 25.16, None, "median of 5"),
-        (1001, "full_pre", c100, 22.68, 0.22, "mean of 5"),
-        (1001, "post", c100, 27.82, None, "median of 5"),
+        (164, "full_pre", cifar100, 24.33, None, "median of 5"),
+        (164, "post", cifar100, 25.16, None, "median of 5"),
+        (1001, "full_pre", cifar100, 22.68, 0.22, "mean of 5"),
+        (1001, "post", cifar100, 27.82, None, "median of 5"),
     )
     return [
         PaperFigure(
@@ -222,7 +235,8 @@ def _he2016_deep() -> list[PaperFigure]:
 
 def _huang2017() -> list[PaperFigure]:
     plain: dict[str, Any] = {"bottleneck": False, "compression": 1.0}
-    # Without augmentation (C10, C100) and with it (C10+, C100+).
+    # The paper's names for its data: C10+ and C100+ have augmentation, C10 and C100 do not.
+    columns = ("C10", "C10+", "C100", "C100+")
     rows: tuple[tuple[DenseNet, tuple[float | None, ...]], ...] = (
         (DenseNet(40, 12, **plain), (7.00, 5.24, 27.55, 24.42)),
         (DenseNet(100, 12, **plain), (5.77, 4.10, 23.79, 20.20)),
@@ -231,20 +245,20 @@ def _huang2017() -> list[PaperFigure]:
         (DenseNet(250, 24), (5.19, 3.62, 19.64, 17.60)),
         (DenseNet(190, 40), (None, 3.46, None, 17.18)),
     )
-    found = []
-    for model, errors in rows:
-        for kind, error in zip(("C10", "C10+", "C100", "C100+"), errors, strict=True):
-            if error is not None:
-                protocol = _huang(model, kind)
-                found.append(PaperFigure("Huang et al. 2017, Table 2", error, "one run", protocol))
-    return found
+    table = "Huang et al. 2017, Table 2"
+    return [
+        PaperFigure(table, error, "one run", _huang(model, column))
+        for model, errors in rows
+        for column, error in zip(columns, errors, strict=True)
+        if error is not None
+    ]
 
 
-def _huang(model: DenseNet, kind: str) -> Experiment:
-    """Huang et al. 2017, section 4.2: dropout 0.2 where nothing is augmented."""
-    augmented = kind.endswith("+")
+def _huang(model: DenseNet, column: str) -> Experiment:
+    """The protocol of Huang et al. 2017, section 4.2: dropout 0.2 without augmentation."""
+    augmented = column.endswith("+")
     fields: dict[str, Any] = {} if augmented else {"crop_padding": 0, "flip": False}
-    data = (CIFAR100 if "100" in kind else CIFAR10)(normalization="channel", **fields)
+    data = (CIFAR100 if "100" in column else CIFAR10)(normalization="channel", **fields)
     if not augmented:
         model = dataclasses.replace(model, dropout_rate=0.2)
     return Experiment(

@@ -1,6 +1,5 @@
-"""Means over seeds, and whether two variants differ."""
+"""Spread over seeds, and tests of whether two variants differ."""
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -8,19 +7,26 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import stats
 
+_EXACT_UP_TO = 16
+"""The most pairs for which all 2^n sign flips (65,536) are counted; for more, flips are sampled."""
+_SAMPLES = 20_000
+_ROUNDING = 1e-9
+"""Relative difference up to which numbers count as equal; rounding causes far smaller ones."""
+
 
 @dataclass(frozen=True)
 class Spread:
-    """A figure over seeds."""
+    """Mean and standard deviation of a number over seeds."""
 
     n: int
+    """Number of values."""
     mean: float
     std: float | None
-    """The sample's standard deviation (n - 1); None of a single run."""
+    """Standard deviation of the sample (with the divisor n - 1); None for a single value."""
 
 
-def spread(values: Sequence[float]) -> Spread | None:
-    """Mean and standard deviation; None of no values."""
+def compute_spread(values: Sequence[float]) -> Spread | None:
+    """Mean and standard deviation of the values; None if there are no values."""
     if not values:
         return None
     std = float(np.std(values, ddof=1)) if len(values) > 1 else None
@@ -29,52 +35,70 @@ def spread(values: Sequence[float]) -> Spread | None:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two variants, paired by seed."""
+    """Difference of two variants, paired by seed."""
 
     n: int
-    """Seeds that both have."""
+    """Number of seeds that both variants have."""
     mean: float
     """Mean difference, second minus first."""
     interval: tuple[float, float]
-    """95 % confidence interval of the mean difference (Student's t); nan for one pair."""
+    """95 % confidence interval of the mean difference (Student's t).
+
+    Both ends are nan for one pair. If all differences are equal, both ends are the mean.
+    """
     p_t: float
-    """Two-sided p of the paired t-test; nan where it does not exist."""
+    """Two-sided p of the paired t-test; nan for one pair or if all differences are equal."""
     p_exact: float
-    """Two-sided p of the exact sign-flip permutation test: the part of all 2^n ways to swap the
-    two within pairs whose mean difference is as large. At least 2 / 2^n."""
+    """Two-sided p of the sign-flip permutation test, as `sign_flip_p` computes it."""
 
 
-_EXACT_UP_TO = 16  # pairs: 65,536 ways; beyond, the signs are sampled
-_SAMPLES = 20_000
-
-
-def compare(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison | None:
-    """Compares errors by seed; None if they have no seed in common."""
+def compare_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> Comparison | None:
+    """Compares the values of two variants, given by seed; None if they have no seed in common."""
     seeds = sorted(first.keys() & second.keys())
     if not seeds:
         return None
-    differences = np.array([second[seed] - first[seed] for seed in seeds])
-    n, mean = len(differences), float(differences.mean())
-    low = high = p = math.nan
-    if n > 1:
-        error = float(differences.std(ddof=1)) / math.sqrt(n)
-        if error > 0:
-            reach = float(stats.t.ppf(0.975, n - 1)) * error
-            low, high = mean - reach, mean + reach
-            p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
+    before = np.array([first[seed] for seed in seeds])
+    after = np.array([second[seed] for seed in seeds])
+    differences = after - before
+    mean = float(differences.mean())
+    low = high = p_t = math.nan
+    if len(seeds) > 1:
+        if np.ptp(differences) <= _ROUNDING * np.abs([before, after]).max():
+            low = high = mean  # without variance there is no t
         else:
-            low = high = mean
-    return Comparison(n, mean, (low, high), p, sign_flip_p(differences))
+            test = stats.ttest_rel(after, before)
+            low, high = map(float, test.confidence_interval(0.95))
+            p_t = float(test.pvalue)
+    return Comparison(len(seeds), mean, (low, high), p_t, sign_flip_p(differences))
 
 
 def sign_flip_p(differences: np.ndarray) -> float:
-    """Two-sided p of the sign-flip permutation test; sampled (seed 0) beyond 16 pairs."""
+    """Two-sided p of the sign-flip permutation test of paired differences.
+
+    There are 2^n ways to swap the two variants within pairs. p is the fraction of these ways for
+    which the mean difference, without its sign, is at least as large as the observed one. So p is
+    at least 2 / 2^n. For more than 16 pairs, only 20,000 ways are used: the observed one, and
+    random ones from a fixed seed.
+
+    Args:
+      differences: (n,) differences, n >= 1.
+    """
     n = len(differences)
-    if n <= _EXACT_UP_TO:
-        signs = np.array(list(itertools.product((-1, 1), repeat=n)))
-    else:
-        signs = np.random.default_rng(0).choice((-1, 1), (_SAMPLES, n))
-        signs[0] = 1  # what was seen is one of the ways
-    found = np.abs(signs @ differences)
-    # Sums in another order differ in the last bits.
-    return float(np.mean(found >= abs(differences.sum()) * (1 - 1e-9)))
+    if n == 1:
+        return 1.0  # both signs give the same size; scipy refuses a single pair
+    # The sum of the same numbers in another order may differ in its last bits.
+    least = abs(differences.sum()) - _ROUNDING * np.abs(differences).sum()
+
+    def is_as_large(flipped: np.ndarray, axis: int) -> np.ndarray:
+        return np.asarray(np.abs(flipped.sum(axis=axis)) >= least, dtype=float)
+
+    test = stats.permutation_test(
+        (differences,),
+        is_as_large,
+        permutation_type="samples",
+        alternative="greater",
+        # scipy adds the observed differences to the random ones.
+        n_resamples=math.inf if n <= _EXACT_UP_TO else _SAMPLES - 1,
+        rng=0,
+    )
+    return float(test.pvalue)

@@ -1,188 +1,200 @@
-"""The report's tables: of groups, of runs, of comparisons; as cells, and as CSV and Markdown."""
+"""The report's tables of results, runs and comparisons, and their texts as CSV and Markdown."""
 
 import csv
 import io
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from resflax.report.collect import Group, Run
-from resflax.report.papers import PaperFigure, deviations, figure_of
-from resflax.report.statistics import Comparison, Spread, compare, spread
+from resflax.report.collect import RunRecord, SeedGroup
+from resflax.report.papers import PaperFigure, nearest_figure, protocol_differences
+from resflax.report.statistics import Comparison, compare_by_seed, compute_spread
+from resflax.text import duration
 
 _MOST_COMPARISONS = 60
+"""The most rows in the table of comparisons; later rows are left out."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: how it reads, and what it is sorted by and written to CSV as."""
+    """One cell of a table."""
 
     text: str
+    """The text that the page and the Markdown show."""
     value: float | str | None = None
+    """The value by which the page sorts and which the CSV has; None if there is nothing to show."""
     std: float | None = None
-    """Written to a CSV column of its own."""
+    """Standard deviation of the value; the CSV has it in a column of its own."""
     note: int | None = None
-    """Number of the footnote behind it."""
+    """Number of the cell's note below the table."""
 
 
 @dataclass(frozen=True)
-class Table:
-    """Rows of cells under headers."""
+class ReportTable:
+    """Rows of cells under headers, with a title."""
 
     title: str
     headers: tuple[str, ...]
     rows: tuple[tuple[Cell, ...], ...]
     states: tuple[str, ...] = ()
-    """Of each row, where rows are runs."""
+    """The state of each row's run; empty if the rows are not runs."""
 
 
 @dataclass(frozen=True)
-class Note:
-    """A footnote: a paper's figure, its protocol, and where the runs' differs."""
+class PaperNote:
+    """A note on a group's figure in a paper, and on how the protocols differ."""
 
     label: str
+    """Label of the group."""
     figure: PaperFigure
-    deviations: tuple[str, ...]
+    differences: tuple[str, ...]
+    """How the group's protocol differs from the paper's, as `protocol_differences` lists it."""
 
 
-def percent(value: float | None, digits: int = 2) -> Cell:
-    """A fraction as per cent."""
-    return Cell("-") if value is None else Cell(f"{100 * value:.{digits}f} %", 100 * value)
+def _percent_cell(fraction: float | None) -> Cell:
+    return Cell("-") if fraction is None else Cell(f"{100 * fraction:.2f} %", 100 * fraction)
 
 
-def _spread(found: Spread | None, scale: float, digits: int, unit: str = "") -> Cell:
-    if found is None:
+def _spread_cell(values: Sequence[float], scale: float, digits: int, unit: str = "") -> Cell:
+    spread = compute_spread(values)
+    if spread is None:
         return Cell("-")
-    mean, std = found.mean * scale, None if found.std is None else found.std * scale
+    mean, std = spread.mean * scale, None if spread.std is None else spread.std * scale
     text = f"{mean:.{digits}f}" + ("" if std is None else f" ± {std:.{digits}f}")
     return Cell(text + unit, mean, std)
 
 
-def _count(value: float | None) -> Cell:
-    return Cell("-") if value is None else Cell(f"{value:,.0f}", value)
+def _count_cell(count: float | None) -> Cell:
+    return Cell("-") if count is None else Cell(f"{count:,.0f}", count)
 
 
-def _seconds(value: float | None) -> Cell:
-    if value is None:
+def _duration_cell(seconds: float | None) -> Cell:
+    return Cell("-") if seconds is None else Cell(duration(seconds), seconds)
+
+
+def _p_cell(p: float) -> Cell:
+    if math.isnan(p):
         return Cell("-")
-    minutes, seconds = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    text = f"{hours}:{minutes:02d}:{seconds:02d}" if hours else f"{minutes}:{seconds:02d}"
-    return Cell(text, value)
+    return Cell("< 0.0001" if p < 1e-4 else f"{p:.4f}", p)
 
 
-def _of(runs: Sequence[Run], key: str) -> list[float]:
-    """A figure of the results that have it."""
+def _result_values(runs: Sequence[RunRecord], key: str) -> list[float]:
+    """The values under a key of result.json, for the runs that have one."""
     return [run.result[key] for run in runs if run.result and run.result.get(key) is not None]
 
 
-def ablation(groups: Sequence[Group]) -> tuple[Table, list[Note]]:
-    """A row per group: mean and standard deviation over seeds, size, time, the paper's figure."""
-    validated = any(_of(group.runs, "validation_error") for group in groups)
-    papers = {group.label: figure_of(group.experiment) for group in groups}
+def _mean(values: Sequence[float]) -> float | None:
+    spread = compute_spread(values)
+    return None if spread is None else spread.mean
+
+
+def make_results_table(groups: Sequence[SeedGroup]) -> tuple[ReportTable, list[PaperNote]]:
+    """Makes a table with one row per group, and notes on the papers' figures in the table."""
+    validated = any(_result_values(group.runs, "validation_error") for group in groups)
     rows, notes = [], []
     for group in groups:
-        done = group.finished
-        figure = papers[group.label]
+        runs = group.finished
+        figure = nearest_figure(group.experiment)
         paper = Cell("-")
         if figure is not None:
-            found = tuple(deviations(figure, group.experiment))
-            notes.append(Note(group.label, figure, found))
-            mark = " †" if found else ""
-            paper = Cell(figure.shown + mark, figure.error, figure.std, note=len(notes))
-        rates = [rate for run in done if (rate := run.images_per_second) is not None]
-        sizes = [spread(_of(done, key)) for key in ("params", "macs", "seconds")]
-        params, macs, seconds = (None if s is None else s.mean for s in sizes)
+            differences = tuple(protocol_differences(figure, group.experiment))
+            notes.append(PaperNote(group.label, figure, differences))
+            mark = " †" if differences else ""
+            paper = Cell(figure.printed + mark, figure.error, figure.std, note=len(notes))
+        rates = [rate for run in runs if (rate := run.images_per_second) is not None]
+        validation = [_spread_cell(_result_values(runs, "validation_error"), 100, 2, " %")]
         row = [
             Cell(group.label, group.label),
-            Cell(f"{len(done)} of {len(group.runs)}", len(done)),
-            _spread(spread(_of(done, "test_error")), 100, 2, " %"),
-            *([_spread(spread(_of(done, "validation_error")), 100, 2, " %")] if validated else []),
+            Cell(f"{len(runs)} of {len(group.runs)}", len(runs)),
+            _spread_cell(_result_values(runs, "test_error"), 100, 2, " %"),
+            *(validation if validated else []),
             paper,
-            _spread(spread(_of(done, "train_error")), 100, 2, " %"),
-            _spread(spread(_of(done, "train_loss")), 1, 4),
-            _count(params),
-            _count(macs),
-            _seconds(seconds),
-            _count(sum(rates) / len(rates) if rates else None),
+            _spread_cell(_result_values(runs, "train_error"), 100, 2, " %"),
+            _spread_cell(_result_values(runs, "train_loss"), 1, 4),
+            _count_cell(_mean(_result_values(runs, "params"))),
+            _count_cell(_mean(_result_values(runs, "macs"))),
+            _duration_cell(_mean(_result_values(runs, "seconds"))),
+            _count_cell(_mean(rates)),
         ]
         rows.append(tuple(row))
     headers = ["variant", "n", "test error"]
     headers += ["validation error"] if validated else []
     headers += ["paper", "train error", "train loss", "parameters", "multiply-adds", "time"]
     headers += ["images/s"]
-    return Table("Results", tuple(headers), tuple(rows)), notes
+    return ReportTable("Results", tuple(headers), tuple(rows)), notes
 
 
-def runs_table(groups: Sequence[Group]) -> Table:
-    """A row per run, finished or not."""
+def make_runs_table(groups: Sequence[SeedGroup]) -> ReportTable:
+    """Makes a table with one row per run, finished or not."""
     rows, states = [], []
     for group in groups:
         for run in group.runs:
-            last = run.lines[-1] if run.lines else {}
+            last_line = run.lines[-1] if run.lines else {}
+            seconds = run.result["seconds"] if run.result else last_line.get("seconds")
             states.append(run.state)
             rows.append(
                 (
                     Cell(group.label, group.label),
                     Cell(str(run.experiment.seed), run.experiment.seed),
                     Cell(run.state + (f": {run.why}" if run.why else ""), run.state),
-                    _count(run.steps_done),
-                    percent(run.test_error),
-                    percent(run.result.get("train_error") if run.result else None),
-                    _seconds(run.result["seconds"] if run.result else last.get("seconds")),
+                    _count_cell(run.steps_done),
+                    _percent_cell(run.test_error),
+                    _percent_cell(run.result.get("train_error") if run.result else None),
+                    _duration_cell(seconds),
                     Cell(run.path.name, str(run.path)),
                 )
             )
     headers = ("variant", "seed", "state", "steps", "test error", "train error", "time", "folder")
-    return Table("Runs", headers, tuple(rows), tuple(states))
+    return ReportTable("Runs", headers, tuple(rows), tuple(states))
 
 
-def comparisons(groups: Sequence[Group]) -> Table:
-    """Pairs of groups that differ in one field (any pair if only one varies), paired by seed."""
-    rows = []
-    for one, other in itertools.combinations(groups, 2):
-        if len(_differing(one, other)) > 1 and not (one.runs[0].variant and other.runs[0].variant):
-            continue
-        for name, key, scale, digits in (
-            ("test error", "test_error", 100, 2),
-            ("train loss", "train_loss", 1, 4),
-        ):
-            found = compare(_by_seed(one, key), _by_seed(other, key))
-            if found is not None and found.n > 1:
-                rows.append(_comparison(one, other, name, found, scale, digits))
+def make_comparisons_table(groups: Sequence[SeedGroup]) -> ReportTable:
+    """Makes a table that compares groups that differ in one field, with runs paired by seed.
+
+    Groups of a sweep that names its variants are all compared with each other. A row needs at least
+    two seeds that both groups have. The table ends after 60 rows.
+    """
     headers = ("from", "to", "of", "pairs", "difference", "95 % interval", "p (t)", "p (exact)")
-    return Table("Comparisons", headers, tuple(rows[:_MOST_COMPARISONS]))
+    rows = itertools.islice(_comparison_rows(groups), _MOST_COMPARISONS)
+    return ReportTable("Comparisons", headers, tuple(rows))
 
 
-def _comparison(
-    one: Group, other: Group, name: str, found: Comparison, scale: float, digits: int
+def _comparison_rows(groups: Sequence[SeedGroup]) -> Iterator[tuple[Cell, ...]]:
+    for first, second in itertools.combinations(groups, 2):
+        named = first.runs[0].variant and second.runs[0].variant
+        if len(_differing_fields(first, second)) > 1 and not named:
+            continue
+        for name, key, scale, digits, unit in (
+            ("test error", "test_error", 100, 2, " points"),
+            ("train loss", "train_loss", 1, 4, ""),
+        ):
+            comparison = compare_by_seed(_by_seed(first, key), _by_seed(second, key))
+            if comparison is not None and comparison.n > 1:
+                cells = _comparison_cells(comparison, scale, digits, unit)
+                labels = (first.label, second.label, name)
+                yield (*(Cell(label, label) for label in labels), *cells)
+
+
+def _comparison_cells(
+    comparison: Comparison, scale: float, digits: int, unit: str
 ) -> tuple[Cell, ...]:
-    low, high = (scale * end for end in found.interval)
-    unit = " points" if scale == 100 else ""
+    low, high = (scale * end for end in comparison.interval)
+    mean = scale * comparison.mean
     return (
-        Cell(one.label, one.label),
-        Cell(other.label, other.label),
-        Cell(name, name),
-        Cell(str(found.n), found.n),
-        Cell(f"{scale * found.mean:+.{digits}f}{unit}", scale * found.mean),
+        Cell(str(comparison.n), comparison.n),
+        Cell(f"{mean:+.{digits}f}{unit}", mean),
         Cell(f"{low:+.{digits}f} to {high:+.{digits}f}{unit}", low),
-        _p(found.p_t),
-        _p(found.p_exact),
+        _p_cell(comparison.p_t),
+        _p_cell(comparison.p_exact),
     )
 
 
-def _p(value: float) -> Cell:
-    if math.isnan(value):
-        return Cell("-")
-    return Cell("< 0.0001" if value < 1e-4 else f"{value:.4f}", value)
+def _differing_fields(first: SeedGroup, second: SeedGroup) -> list[str]:
+    return [name for name in first.fields if first.fields[name] != second.fields[name]]
 
 
-def _differing(one: Group, other: Group) -> list[str]:
-    return [name for name in one.fields if one.fields[name] != other.fields[name]]
-
-
-def _by_seed(group: Group, key: str) -> dict[int, float]:
+def _by_seed(group: SeedGroup, key: str) -> dict[int, float]:
     return {
         run.experiment.seed: run.result[key]
         for run in group.finished
@@ -190,31 +202,38 @@ def _by_seed(group: Group, key: str) -> dict[int, float]:
     }
 
 
-def to_csv(table: Table) -> str:
-    """Numbers without units (errors in per cent); standard deviations in columns of their own."""
-    wide = [any(row[i].std is not None for row in table.rows) for i in range(len(table.headers))]
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    pairs = [(name, f"{name} std") for name in table.headers]
-    writer.writerow(_columns(pairs, wide))
+def to_csv(table: ReportTable) -> str:
+    """The table as CSV.
+
+    Numbers have no units, errors are in per cent, and standard deviations have columns of their
+    own, each after the column of its mean.
+    """
+    columns = range(len(table.headers))
+    has_std = [any(row[i].std is not None for row in table.rows) for i in columns]
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(_csv_row([(name, f"{name} std") for name in table.headers], has_std))
     for row in table.rows:
-        writer.writerow(_columns([(cell.value, cell.std) for cell in row], wide))
-    return out.getvalue()
+        writer.writerow(_csv_row([(cell.value, cell.std) for cell in row], has_std))
+    return file.getvalue()
 
 
-def _columns(pairs: Sequence[tuple[object, object]], wide: Sequence[bool]) -> list[object]:
-    """The second of each pair where its column is wide."""
+def _csv_row(pairs: Sequence[tuple[object, object]], has_std: Sequence[bool]) -> list[object]:
+    """The first entry of each pair, and the second if its column has standard deviations."""
     return [
-        value for pair, both in zip(pairs, wide, strict=True) for value in pair[: 2 if both else 1]
+        entry
+        for pair, with_std in zip(pairs, has_std, strict=True)
+        for entry in pair[: 2 if with_std else 1]
     ]
 
 
-def to_markdown(table: Table) -> str:
-    """A heading and a table."""
-    lines = [f"## {table.title}", "", _row(table.headers), _row(["---"] * len(table.headers))]
-    lines += [_row([cell.text for cell in row]) for row in table.rows]
+def to_markdown(table: ReportTable) -> str:
+    """The table as Markdown, under its title as a heading."""
+    separator = ["---"] * len(table.headers)
+    lines = [f"## {table.title}", "", _markdown_row(table.headers), _markdown_row(separator)]
+    lines += [_markdown_row([cell.text for cell in row]) for row in table.rows]
     return "\n".join(lines) + "\n"
 
 
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
+def _markdown_row(texts: Sequence[str]) -> str:
+    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"

@@ -1,7 +1,7 @@
-"""Runs in other people's viewers: TensorBoard and Weights & Biases.
+"""Sends runs to the viewers TensorBoard and Weights & Biases.
 
-metrics.jsonl is the record; a tracker is given its lines, afterwards or while the run goes. A new
-one is a class with these three methods and a name in `TRACKERS`.
+metrics.jsonl remains the record of a run; a tracker receives its lines. To add a tracker, write a
+class with the three methods of `Tracker` and name it in `TRACKERS`.
 """
 
 import os
@@ -11,26 +11,30 @@ from typing import Any, Protocol
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json
-from resflax.report.collect import Run
+from resflax.report.collect import RunRecord
 
-_FIGURES = ("loss", "error", "top5_error", "learning_rate", "images_per_second")
+_TRACKED = ("loss", "error", "top5_error", "learning_rate", "images_per_second")
+"""The measurements that are sent from each line."""
 
 
 class Tracker(Protocol):
-    """Where the lines of one run go."""
+    """Receives runs one after another."""
 
-    def begin(self, name: str, experiment: Experiment) -> None:
-        """The run and its experiment."""
+    def begin_run(self, name: str, experiment: Experiment) -> None:
+        """Begins a run."""
 
-    def line(self, step: int, figures: Mapping[str, float]) -> None:
-        """What was measured at a step, as `{"test/error": 0.07}`."""
+    def log_step(self, step: int, measurements: Mapping[str, float]) -> None:
+        """Adds all measurements of one step of the run, such as `{"test/error": 0.07}`."""
 
-    def end(self, result: Mapping[str, Any] | None) -> None:
-        """Its result, if it has one; nothing more comes."""
+    def end_run(self, result: Mapping[str, Any] | None) -> None:
+        """Ends the run. `result` is the run's result; None unless the run is finished."""
 
 
 class TensorBoard:
-    """Event files in `DIR/tensorboard`, by tensorboardX: no TensorFlow."""
+    """Writes event files to `FOLDER/tensorboard`, with tensorboardX and without TensorFlow.
+
+    Raises `UsageError` if tensorboardX is not installed.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -39,30 +43,33 @@ class TensorBoard:
             raise UsageError(
                 "TensorBoard needs tensorboardX: pip install -e '.[tensorboard]'"
             ) from None
-        self._folder, self._writer_of = folder / "tensorboard", SummaryWriter
+        self._folder, self._new_writer = folder / "tensorboard", SummaryWriter
         self._writer: Any = None
 
-    def begin(self, name: str, experiment: Experiment) -> None:
-        """One folder per run; what was there of it is replaced."""
+    def begin_run(self, name: str, experiment: Experiment) -> None:
+        """Begins the run's event file in the folder NAME, and removes its earlier event files."""
         folder = self._folder / name
         for old in folder.glob("events.*"):
             old.unlink()
-        self._writer = self._writer_of(str(folder))
+        self._writer = self._new_writer(str(folder))
         text = "\n".join(f"    {field}: {value}" for field, value in flat_json(experiment).items())
         self._writer.add_text("experiment", text)
 
-    def line(self, step: int, figures: Mapping[str, float]) -> None:
-        """Scalars."""
-        for name, value in figures.items():
+    def log_step(self, step: int, measurements: Mapping[str, float]) -> None:
+        """Writes each measurement as a scalar."""
+        for name, value in measurements.items():
             self._writer.add_scalar(name, value, step)
 
-    def end(self, result: Mapping[str, Any] | None) -> None:
-        """Closes the file."""
+    def end_run(self, result: Mapping[str, Any] | None) -> None:
+        """Closes the event file."""
         self._writer.close()
 
 
 class WandB:
-    """Weights & Biases; without a network (WANDB_MODE=offline) below `DIR/wandb`."""
+    """Sends runs to Weights & Biases; with WANDB_MODE=offline, writes them below `FOLDER/wandb`.
+
+    Raises `UsageError` if wandb is not installed.
+    """
 
     def __init__(self, folder: Path) -> None:
         try:
@@ -72,8 +79,8 @@ class WandB:
         self._wandb, self._folder = wandb, folder
         self._run: Any = None
 
-    def begin(self, name: str, experiment: Experiment) -> None:
-        """One run by that id, so that a second time adds to it."""
+    def begin_run(self, name: str, experiment: Experiment) -> None:
+        """Begins the run under the experiment's hash, or resumes it if it was sent before."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._run = self._wandb.init(
             project=os.environ.get("WANDB_PROJECT", "resflax"),
@@ -84,30 +91,31 @@ class WandB:
             resume="allow",
         )
 
-    def line(self, step: int, figures: Mapping[str, float]) -> None:
-        """One step's figures together."""
-        self._run.log(dict(figures), step=step)
+    def log_step(self, step: int, measurements: Mapping[str, float]) -> None:
+        """Sends the step's measurements together."""
+        self._run.log(dict(measurements), step=step)
 
-    def end(self, result: Mapping[str, Any] | None) -> None:
-        """The result is the run's summary."""
+    def end_run(self, result: Mapping[str, Any] | None) -> None:
+        """Makes the result the run's summary, and ends the run."""
         if result is not None:
             self._run.summary.update(dict(result))
         self._run.finish()
 
 
 TRACKERS: dict[str, Callable[[Path], Tracker]] = {"tensorboard": TensorBoard, "wandb": WandB}
+"""The trackers by their names on the command line. Each takes the folder that it writes to."""
 
 
-def send(runs: Sequence[Run], tracker: Tracker) -> None:
-    """Gives every run's lines to the tracker, those of one step together."""
+def send_runs(runs: Sequence[RunRecord], tracker: Tracker) -> None:
+    """Sends every run to the tracker; the lines of one step are sent together."""
     for run in runs:
-        tracker.begin(f"{run.experiment.name}-{run.experiment.content_hash}", run.experiment)
+        tracker.begin_run(f"{run.experiment.name}-{run.experiment.content_hash}", run.experiment)
         by_step: dict[int, dict[str, float]] = {}
         for line in run.lines:
-            figures = by_step.setdefault(line["step"], {})
-            for figure in _FIGURES:
-                if line.get(figure) is not None:
-                    figures[f"{line['split']}/{figure}"] = line[figure]
-        for step, figures in sorted(by_step.items()):
-            tracker.line(step, figures)
-        tracker.end(run.result)
+            measurements = by_step.setdefault(line["step"], {})
+            for name in _TRACKED:
+                if line.get(name) is not None:
+                    measurements[f"{line['split']}/{name}"] = line[name]
+        for step, measurements in sorted(by_step.items()):
+            tracker.log_step(step, measurements)
+        tracker.end_run(run.result)

@@ -1,1 +1,1 @@
-"""Sweeps: what is to be run, where it stands, and the launcher that runs what is missing."""
+"""Sweeps: their trials, the progress of each trial, and the launcher that runs missing trials."""

@@ -1,57 +1,41 @@
-"""The launcher: keeps its executor busy until every trial is settled.
+"""The launcher, which keeps an executor busy until every trial of a sweep is settled.
 
-All it knows is in the sweep folder, so it may be killed at any time and started again: a trial
-with a result is done, one that a living process runs is waited for, all others are begun or
-continued.
+Everything it knows is in the sweep folder, so it can be killed at any time and started again. A
+trial with a result is done. The launcher waits for trials that another living process runs, and
+starts or continues all others.
 """
 
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from enum import Enum
 
 from resflax.errors import Interrupted
+from resflax.runs.lock import take_lock
 from resflax.sweep.executors import Executor, Job
-from resflax.sweep.folder import SweepFolder, claim
-from resflax.sweep.progress import read_progress
 from resflax.sweep.queues import Queue
+from resflax.sweep.standings import SETTLED, Standing, TrialState
+from resflax.sweep.sweep_folder import SweepFolder
+from resflax.sweep.trial_progress import read_trial_progress
 from resflax.sweep.trials import Trial
-from resflax.training.interruption import Interruption
+from resflax.terminal.interruption import Interruption
 
 POLL_SECONDS = 0.2
-DEATHS = 3  # of a worker at one step, by signals that nobody here sent, until the trial has failed
+DEATHS = 3
+"""A trial has failed once its workers were killed this many times at the same step.
 
-
-class State(Enum):
-    """What a trial is doing."""
-
-    WAITING = "waiting"
-    RUNNING = "running"
-    ELSEWHERE = "running elsewhere"
-    DONE = "done"
-    FAILED = "failed"
-    PRUNED = "pruned"
-
-
-SETTLED = (State.DONE, State.FAILED, State.PRUNED)
-
-
-@dataclass
-class Standing:
-    """What the launcher knows of a trial."""
-
-    trial: Trial
-    state: State = State.WAITING
-    why: str = ""
-    ran: bool = False
-    """Whether this launcher began it."""
-    deaths: list[int] = field(default_factory=list)
-    """Steps at which its workers were killed."""
+Signals that the launcher sent itself do not count."""
 
 
 class Launcher:
-    """One session of a sweep."""
+    """One session of a sweep.
+
+    Args:
+      folder: the sweep's folder.
+      queue: hands out the trials.
+      executor: runs the trials.
+      show: is called repeatedly with the standings of all trials.
+      say: is called with a line of text when a trial's state changes.
+    """
 
     def __init__(
         self,
@@ -64,23 +48,24 @@ class Launcher:
         self.folder, self.queue, self.executor = folder, queue, executor
         self.show, self.say = show, say
         self.standings: dict[str, Standing] = {}
+        """The standing of each trial, by the trial's hash."""
         self._jobs: list[Job] = []
-        self._stopped: set[str] = set()
-        """Trials that were told to stop because they fell behind."""
+        self._pruned: set[str] = set()
+        """Hashes of the trials that were stopped because of their results."""
 
     def run(self) -> list[Standing]:
-        """Runs until every trial is settled; returns where they stand.
+        """Runs until every trial is settled, and returns the standings.
 
-        Raises `Interrupted` on Ctrl-C or SIGTERM, after the workers have saved and ended.
+        Raises `Interrupted` on Ctrl-C, SIGTERM or SIGUSR1, after the workers have saved and ended.
         """
         with Interruption() as interruption:
             while True:
                 if interruption:
                     assert interruption.signal is not None
                     self._leave(interruption.signal)
-                self._poll()
-                self._fill()
-                self._note_new()
+                self._check_jobs()
+                self._start_jobs()
+                self._add_standings()
                 self.show(self.standings.values())
                 if self._all_settled():
                     return list(self.standings.values())
@@ -89,101 +74,112 @@ class Launcher:
     def _all_settled(self) -> bool:
         return not self._jobs and all(s.state in SETTLED for s in self.standings.values())
 
-    def _note_new(self) -> None:
-        for trial in self.queue.known():
+    def _add_standings(self) -> None:
+        """Adds standings for the trials that the queue has made since the last call."""
+        for trial in self.queue.known_trials():
             if trial.hash not in self.standings:
-                before = self.queue.before(trial)
-                state = State.WAITING if before is None else State(before)
+                end = self.queue.earlier_end(trial)
+                state = TrialState.WAITING if end is None else TrialState(end)
                 self.standings[trial.hash] = Standing(trial, state)
 
-    def _fill(self) -> None:
-        """Begins as many jobs as there is room for."""
+    def _start_jobs(self) -> None:
+        """Starts as many jobs as the executor has room for."""
         groups: list[list[Trial]] = []
         room = self.executor.capacity - len(self._jobs)
-        passed: list[Trial] = []
+        elsewhere: list[Trial] = []
         while len(groups) < room and (group := self.queue.take()):
-            free = []
+            ready = []
             for trial in group:
                 self.standings.setdefault(trial.hash, Standing(trial))
                 if self.folder.is_done(trial):
-                    self._settle(trial, State.DONE)
+                    self._settle(trial, TrialState.DONE)
                 elif self._runs_elsewhere(trial):
-                    self._change(trial, State.ELSEWHERE)
-                    passed.append(trial)
+                    self._set_state(trial, TrialState.ELSEWHERE)
+                    elsewhere.append(trial)
                 else:
-                    free.append(trial)
-            groups += [free] if free else []
-        taken = [trial for group in groups for trial in group]
-        if taken:
-            self.folder.add(taken)
-            for trial in taken:
-                self.folder.forget_end(trial)
+                    ready.append(trial)
+            if ready:
+                groups.append(ready)
+        starting = [trial for group in groups for trial in group]
+        if starting:
+            self.folder.add(starting)
+            for trial in starting:
+                self.folder.clear_end(trial)
             for job in self.executor.start(groups):
                 self._jobs.append(job)
                 for trial in job.trials:
                     self.standings[trial.hash].ran = True
-                    self._change(trial, State.RUNNING)
+                    self._set_state(trial, TrialState.RUNNING)
         running = {trial.hash for job in self._jobs for trial in job.trials}
-        for trial in (*passed, *(t for t in taken if t.hash not in running)):
+        for trial in (*elsewhere, *(t for t in starting if t.hash not in running)):
             self.queue.give_back(trial)
 
     def _runs_elsewhere(self, trial: Trial) -> bool:
-        """Whether another launcher's worker has it."""
-        claimed = claim(self.folder.claim_file(trial))
-        if claimed is None:
+        """Whether a process of another launcher runs the trial."""
+        lock = take_lock(self.folder.lock_file(trial))
+        if lock is None:
             return True
-        os.close(claimed)
+        os.close(lock)
         return False
 
-    def _poll(self) -> None:
+    def _check_jobs(self) -> None:
+        """Settles the trials of jobs that have ended, and stops trials with bad results."""
         for job in list(self._jobs):
             code = job.poll()
             if code is None:
-                for trial in job.trials:  # one, where a queue watches: see scripts/sweep.py
-                    if trial.hash not in self._stopped and self.queue.watch(trial):
-                        self._stopped.add(trial.hash)
+                # A queue that stops trials hands out one trial at a time, so the job has no other.
+                for trial in job.trials:
+                    if trial.hash not in self._pruned and self.queue.should_stop(trial):
+                        self._pruned.add(trial.hash)
                         job.stop()
                 continue
             self._jobs.remove(job)
             for trial in job.trials:
-                self._judge(job, trial, code)
+                self._after_worker(job, trial, code)
 
-    def _judge(self, job: Job, trial: Trial, code: int) -> None:
-        """What became of a trial whose worker has ended."""
+    def _after_worker(self, job: Job, trial: Trial, code: int) -> None:
+        """Settles a trial whose worker ended with this exit code, or puts it back in the queue."""
         if self.folder.is_done(trial):
-            self._settle(trial, State.DONE)
-        elif trial.hash in self._stopped:
-            self._settle(trial, State.PRUNED, "its validation error fell behind")
+            self._settle(trial, TrialState.DONE)
+        elif trial.hash in self._pruned:
+            reason = "its validation error was too high compared with the other trials"
+            self._settle(trial, TrialState.PRUNED, reason)
         elif code < 0 or code > 128:
             deaths = self.standings[trial.hash].deaths
-            deaths.append(read_progress(self.folder.run(trial), trial.experiment).step)
+            deaths.append(read_trial_progress(self.folder.run(trial), trial.experiment).step)
             if deaths.count(deaths[-1]) >= DEATHS:
-                self._settle(trial, State.FAILED, f"killed {DEATHS} times at step {deaths[-1]}")
+                reason = f"killed {DEATHS} times at step {deaths[-1]}"
+                self._settle(trial, TrialState.FAILED, reason)
             else:
-                self._change(trial, State.WAITING)
+                self._set_state(trial, TrialState.WAITING)
                 self.queue.give_back(trial)
         else:
-            self._settle(trial, State.FAILED, job.why(trial))
+            self._settle(trial, TrialState.FAILED, job.failure_reason(trial))
 
-    def _settle(self, trial: Trial, state: State, why: str = "") -> None:
-        if state is not State.DONE:
-            self.folder.end(trial, state.value, why)
+    def _settle(self, trial: Trial, state: TrialState, reason: str = "") -> None:
+        if state is not TrialState.DONE:
+            self.folder.record_end(trial, state.value, reason)
         self.queue.settle(trial, state.value)
-        self._change(trial, state, why)
+        self._set_state(trial, state, reason)
 
-    def _change(self, trial: Trial, state: State, why: str = "") -> None:
+    def _set_state(self, trial: Trial, state: TrialState, reason: str = "") -> None:
         standing = self.standings[trial.hash]
         if standing.state is state:
             return
-        standing.state, standing.why = state, why
-        if state is State.DONE and not standing.ran:
-            return  # it was when we came
-        self.say(f"{trial.hash}  {trial.label}: {state.value}{f': {why}' if why else ''}")
+        standing.state, standing.reason = state, reason
+        if state is TrialState.DONE and not standing.ran:
+            return  # it was done before this launcher started
+        self.say(f"{trial.hash}  {trial.label}: {state.value}{f': {reason}' if reason else ''}")
 
     def _leave(self, signal: int) -> None:
-        """Ends the workers, which save, and then the launcher."""
+        """Stops the workers, waits until they have saved and ended, and raises `Interrupted`.
+
+        Detached jobs keep running.
+        """
         if self.executor.detached:
-            raise Interrupted(signal, "stopped; the jobs go on, the same command follows them")
+            raise Interrupted(
+                signal, "stopped; the jobs keep running, and the same command follows them"
+            )
         for job in self._jobs:
             job.stop()
         while any(job.poll() is None for job in self._jobs):

@@ -1,4 +1,7 @@
-"""What is to be run next: the trials of a grid in order. A search's are in `sweep.search`."""
+"""The protocol of queues of trials, and the queue of a grid.
+
+The queue of a search is in `sweep.search`.
+"""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,61 +11,65 @@ from resflax.sweep.trials import Trial
 
 
 class Queue(Protocol):
-    """Gives out trials, and is told what became of them."""
+    """Hands out trials to run, and is told how they end."""
 
-    def known(self) -> Sequence[Trial]:
-        """Trials there are so far, in order."""
+    def known_trials(self) -> Sequence[Trial]:
+        """The trials that exist so far, in order."""
 
-    def before(self, trial: Trial) -> str | None:
-        """`done`, `failed` or `pruned`, if it is known from before and not to be run again."""
+    def earlier_end(self, trial: Trial) -> str | None:
+        """How the trial ended before (`done`, `failed` or `pruned`), if it must not run again."""
 
     def take(self) -> Sequence[Trial]:
-        """The next trials that train together, mostly one; none if there is none to begin now."""
+        """The next trials that train together, usually one; empty if none can be started now."""
 
     def give_back(self, trial: Trial) -> None:
-        """The trial is to be begun (again) later."""
+        """Takes back a trial that must be started later, or started again."""
 
-    def watch(self, trial: Trial) -> bool:
-        """Whether a running trial is to be stopped, for its results are too bad."""
+    def should_stop(self, trial: Trial) -> bool:
+        """Whether a running trial must stop, because its results are too bad."""
 
     def settle(self, trial: Trial, state: str) -> None:
-        """The trial is `done`, `failed` or `pruned`."""
+        """Notes that a trial has ended as `done`, `failed` or `pruned`."""
 
 
 class GridQueue:
-    """All trials of a grid, each until it is settled; at most `together` train together (0: as
-    many as can)."""
+    """Hands out all trials of a grid, each until it is settled.
 
-    def __init__(self, trials: Sequence[Trial], together: int = 1) -> None:
+    Args:
+      trials: the trials in order.
+      group_size: the largest number of trials that train together; 0 sets no limit.
+    """
+
+    def __init__(self, trials: Sequence[Trial], group_size: int = 1) -> None:
         self._trials = trials
         self._waiting = list(trials)
-        groups = form_groups(trials, together)
-        self._group = {trial.hash: group for group in groups for trial in group}
+        groups = form_groups(trials, group_size)
+        self._group_of = {trial.hash: group for group in groups for trial in group}
 
-    def known(self) -> Sequence[Trial]:
-        """All of them."""
+    def known_trials(self) -> Sequence[Trial]:
+        """All trials of the grid."""
         return self._trials
 
-    def before(self, trial: Trial) -> str | None:
-        """All are taken, and those that failed are tried again."""
+    def earlier_end(self, trial: Trial) -> str | None:
+        """None, because every trial is handed out; trials that failed before are tried again."""
         return None
 
     def take(self) -> Sequence[Trial]:
-        """The first that waits, and all of its group that do."""
+        """The first waiting trial and all other waiting trials of its group."""
         if not self._waiting:
             return ()
-        group = self._group[self._waiting[0].hash]
+        group = self._group_of[self._waiting[0].hash]
         taken = [trial for trial in self._waiting if trial in group]
         self._waiting = [trial for trial in self._waiting if trial not in group]
         return taken
 
     def give_back(self, trial: Trial) -> None:
-        """It waits behind the others."""
+        """Puts the trial after all other waiting trials."""
         self._waiting.append(trial)
 
-    def watch(self, trial: Trial) -> bool:
-        """A grid's trials are all run to their ends."""
+    def should_stop(self, trial: Trial) -> bool:
+        """False, because every trial of a grid runs to its end."""
         return False
 
     def settle(self, trial: Trial, state: str) -> None:
-        """Nothing else depends on it."""
+        """Does nothing, because no trial of a grid depends on another."""

@@ -1,68 +1,81 @@
-"""A search's trials: proposed by Optuna, judged by their errors on the held-out examples."""
+"""The queue of a search: Optuna proposes its trials and judges them by their validation errors."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from resflax.declarations.checks import refuse
 from resflax.declarations.sweeps import Choice, Integers, LogUniform, Point, Range, Search
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json, with_fields
-from resflax.sweep.folder import SweepFolder
-from resflax.sweep.progress import read_result, validation_errors
+from resflax.sweep.sweep_folder import SweepFolder
+from resflax.sweep.trial_progress import read_validation_errors
 from resflax.sweep.trials import Trial, make_trial
 
 
-class SearchQueue:
-    """Asks Optuna for trials and tells it how they went; its study is in the sweep folder."""
+@contextlib.contextmanager
+def _quiet_optuna() -> Iterator[None]:
+    """Keeps Optuna from printing anything but errors. It can also be used as a decorator."""
+    logging = _import_optuna().logging
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
 
+
+class SearchQueue:
+    """Asks Optuna for trials and tells it their errors. Its study is a file in the sweep folder.
+
+    Args:
+      experiment: the experiment whose fields the search replaces.
+      search: the fields and their ranges.
+      folder: the sweep's folder, which must exist.
+
+    Raises:
+      UsageError: for the same reasons as `check`.
+    """
+
+    @_quiet_optuna()
     def __init__(self, experiment: Experiment, search: Search, folder: SweepFolder) -> None:
         self.check(experiment, search)
         self._optuna = _import_optuna()
         self._experiment, self._search, self._folder = experiment, search, folder
-        self._ranges = {name: self._distribution(r) for name, r in search.fields.items()}
-        self._study = self._open()
-        self._asked: dict[str, Any] = {}
-        """Optuna's trials, by hash."""
+        self._distributions = {
+            name: self._distribution(values) for name, values in search.fields.items()
+        }
+        self._study = self._open_study()
+        self._optuna_trials: dict[str, Any] = {}
+        """Optuna's trial objects, by hash."""
         self._trials: list[Trial] = []
         self._waiting: list[Trial] = []
-        self._told: dict[str, int] = {}
-        """Evaluations that Optuna knows, by hash."""
-        self._before: dict[str, str] = {}
-        """What had become of earlier trials, by hash."""
-        states = self._optuna.trial.TrialState
-        ended = {states.COMPLETE: "done", states.PRUNED: "pruned", states.FAIL: "failed"}
-        for frozen in self._study.get_trials(deepcopy=False):
-            if frozen.state is states.WAITING:
-                continue
-            trial = self._trial(frozen.params)
-            if trial.hash in self._asked:
-                continue
-            self._trials.append(trial)
-            self._asked[trial.hash] = self._optuna.trial.Trial(self._study, frozen._trial_id)
-            self._told[trial.hash] = len(frozen.intermediate_values)
-            if frozen.state is states.RUNNING:  # of a launcher that was cut off
-                self._waiting.append(trial)
-            else:
-                self._before[trial.hash] = ended[frozen.state]
+        self._reported: dict[str, int] = {}
+        """Number of evaluations that Optuna was told, by hash."""
+        self._earlier_ends: dict[str, str] = {}
+        """States in which the trials of earlier sessions ended, by hash."""
+        self._restore_trials()
 
     @staticmethod
     def check(experiment: Experiment, search: Search) -> None:
-        """Raises `UsageError` if nothing is held out, a field is unknown, or Optuna is missing."""
+        """Checks that a search can run.
+
+        Raises `UsageError` if no examples are held out, a field is unknown, or Optuna is missing.
+        """
         if experiment.data.validation == 0:
             refuse(
                 experiment.data,
                 "validation",
                 "a search needs examples held out to choose by; the test split is not for choosing",
             )
-        known = flat_json(experiment)
+        known_fields = flat_json(experiment)
         for name in search.fields:
-            if name not in known:
-                with_fields(experiment, {name: None})  # says what it might be
+            if name not in known_fields:
+                with_fields(experiment, {name: None})  # raises an error that suggests a field
         _import_optuna()
 
-    def _open(self) -> Any:
+    def _open_study(self) -> Any:
         optuna, search = self._optuna, self._search
-        optuna.logging.set_verbosity(optuna.logging.ERROR)
         backend = optuna.storages.journal.JournalFileBackend(str(self._folder.search))
         pruner = {
             "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1),
@@ -76,85 +89,114 @@ class SearchQueue:
             pruner=pruner,
             load_if_exists=True,
         )
-        # Another seed for every session, or it would propose its first values again.
+        # Each session needs another seed, or it would propose the first values again.
         seed = search.seed + len(study.get_trials(deepcopy=False))
         study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
         return study
 
-    def _distribution(self, values: Range) -> Any:
-        kinds = self._optuna.distributions
-        if isinstance(values, Choice):
-            return kinds.CategoricalDistribution(tuple(values.values))
-        if isinstance(values, Integers):
-            return kinds.IntDistribution(values.low, values.high, step=values.step)
-        log = isinstance(values, LogUniform)
-        return kinds.FloatDistribution(values.low, values.high, log=log)
+    def _restore_trials(self) -> None:
+        """Reads the trials of earlier sessions from the study."""
+        states = self._optuna.trial.TrialState
+        end_of_state = {states.COMPLETE: "done", states.PRUNED: "pruned", states.FAIL: "failed"}
+        for frozen in self._study.get_trials(deepcopy=False):
+            if frozen.state is states.WAITING:
+                continue
+            trial = self._trial_of(frozen.params)
+            if trial.hash in self._optuna_trials:
+                continue
+            self._trials.append(trial)
+            self._optuna_trials[trial.hash] = self._optuna.trial.Trial(
+                self._study, frozen._trial_id
+            )
+            self._reported[trial.hash] = len(frozen.intermediate_values)
+            if frozen.state is states.RUNNING:  # its launcher was interrupted
+                self._waiting.append(trial)
+            else:
+                self._earlier_ends[trial.hash] = end_of_state[frozen.state]
 
-    def _trial(self, params: dict[str, Any]) -> Trial:
+    def _distribution(self, values: Range) -> Any:
+        distributions = self._optuna.distributions
+        if isinstance(values, Choice):
+            return distributions.CategoricalDistribution(tuple(values.values))
+        if isinstance(values, Integers):
+            return distributions.IntDistribution(values.low, values.high, step=values.step)
+        log = isinstance(values, LogUniform)
+        return distributions.FloatDistribution(values.low, values.high, log=log)
+
+    def _trial_of(self, params: dict[str, Any]) -> Trial:
         return make_trial(self._experiment, Point(params))
 
-    def known(self) -> Sequence[Trial]:
-        """Those proposed so far."""
+    def known_trials(self) -> Sequence[Trial]:
+        """The trials that have been proposed so far."""
         return self._trials
 
-    def before(self, trial: Trial) -> str | None:
-        """What the study was told when it was opened."""
-        return self._before.get(trial.hash)
+    def earlier_end(self, trial: Trial) -> str | None:
+        """How the trial had ended (`done`, `failed` or `pruned`) before this session, if it had."""
+        return self._earlier_ends.get(trial.hash)
 
+    @_quiet_optuna()
     def take(self) -> Sequence[Trial]:
-        """One that was cut off, or a new proposal while there are fewer than declared."""
+        """An interrupted trial, or else a new one; empty once as many trials as declared exist.
+
+        Raises `UsageError` if the experiment refuses the proposed values.
+        """
         if self._waiting:
             return [self._waiting.pop(0)]
         while len(self._study.get_trials(deepcopy=False)) < self._search.trials:
-            asked = self._study.ask(self._ranges)
+            proposal = self._study.ask(self._distributions)
             try:
-                trial = self._trial(asked.params)
+                trial = self._trial_of(proposal.params)
             except UsageError:
-                self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
+                self._study.tell(proposal, state=self._optuna.trial.TrialState.FAIL)
                 raise
-            if trial.hash not in self._asked:
-                self._asked[trial.hash] = asked
-                self._told[trial.hash] = 0
+            if trial.hash not in self._optuna_trials:
+                self._optuna_trials[trial.hash] = proposal
+                self._reported[trial.hash] = 0
                 self._trials.append(trial)
                 return [trial]
-            self._tell_again(asked, trial)
+            self._tell_repetition(proposal, trial)
         return ()
 
-    def _tell_again(self, asked: Any, trial: Trial) -> None:
-        """The same values as an earlier trial's need not be run again."""
-        result = read_result(self._folder.run(trial))
+    def _tell_repetition(self, proposal: Any, trial: Trial) -> None:
+        """Answers a proposal that repeats an earlier trial with that trial's result.
+
+        The trial is not run again. If it has no result, the proposal has failed.
+        """
+        result = self._folder.run(trial).read_result()
         if result is None:
-            self._study.tell(asked, state=self._optuna.trial.TrialState.FAIL)
+            self._study.tell(proposal, state=self._optuna.trial.TrialState.FAIL)
         else:
-            self._study.tell(asked, result["validation_error"])
+            self._study.tell(proposal, result["validation_error"])
 
     def give_back(self, trial: Trial) -> None:
-        """It goes before new proposals."""
+        """Takes back a trial, which is started again before new proposals."""
         self._waiting.append(trial)
 
-    def watch(self, trial: Trial) -> bool:
-        """Reports what was measured since, and whether it has fallen behind."""
-        asked = self._asked[trial.hash]
-        errors = validation_errors(self._folder.run(trial))
-        behind = False
-        for place, step in enumerate(sorted(errors), start=1):
-            if place > self._told[trial.hash]:
-                asked.report(errors[step], place)
-                self._told[trial.hash] = place
-                behind = bool(asked.should_prune())
-        return behind
+    @_quiet_optuna()
+    def should_stop(self, trial: Trial) -> bool:
+        """Reports the trial's new evaluations, and returns whether the pruner stops it."""
+        optuna_trial = self._optuna_trials[trial.hash]
+        errors = read_validation_errors(self._folder.run(trial))
+        stop = False
+        for number, step in enumerate(sorted(errors), start=1):
+            if number > self._reported[trial.hash]:
+                optuna_trial.report(errors[step], number)
+                self._reported[trial.hash] = number
+                stop = bool(optuna_trial.should_prune())
+        return stop
 
+    @_quiet_optuna()
     def settle(self, trial: Trial, state: str) -> None:
-        """Tells the study, once."""
-        states = self._optuna.trial.TrialState
-        asked = self._asked[trial.hash]
+        """Tells the study how a trial has ended, unless the study knows it already."""
+        optuna_trial = self._optuna_trials[trial.hash]
         if state == "done":
-            result = read_result(self._folder.run(trial))
+            result = self._folder.run(trial).read_result()
             assert result is not None
-            self._study.tell(asked, result["validation_error"], skip_if_finished=True)
+            self._study.tell(optuna_trial, result["validation_error"], skip_if_finished=True)
         else:
-            told = states.PRUNED if state == "pruned" else states.FAIL
-            self._study.tell(asked, state=told, skip_if_finished=True)
+            states = self._optuna.trial.TrialState
+            end = states.PRUNED if state == "pruned" else states.FAIL
+            self._study.tell(optuna_trial, state=end, skip_if_finished=True)
 
 
 def _import_optuna() -> Any:

@@ -1,4 +1,8 @@
-"""Trials as jobs of a SLURM cluster, by submitit: arrays, time limits, requeueing with resume."""
+"""Runs trials as jobs of a SLURM cluster.
+
+submitit submits them as an array with a time limit. A job that reaches the limit is requeued, and
+its trial continues.
+"""
 
 import json
 import os
@@ -10,42 +14,44 @@ from typing import Any
 
 from resflax.declarations.checks import check_types, refuse
 from resflax.errors import UsageError
-from resflax.sweep.executors import Job, command, last_words
-from resflax.sweep.folder import SweepFolder, claim
+from resflax.files import write_atomically
+from resflax.runs.lock import take_lock
+from resflax.sweep.executors import Job, last_line, worker_command
+from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
-from resflax.training.files import write_atomically
+from resflax.text import one_line
 
 
 @dataclass(frozen=True)
 class SlurmOptions:
-    """What every job asks for."""
+    """The resources that every job requests from the cluster."""
 
     partition: str | None = None
-    """Partition(s). None: the cluster's default."""
+    """Partition, or several separated by commas. None: the cluster's default."""
 
     minutes: int = 60
     """Time limit. A job that reaches it saves, is requeued and continues."""
 
     gpus: int = 0
-    """GPUs of a node."""
+    """Number of GPUs on the job's node."""
 
     cpus: int = 4
-    """Processor cores."""
+    """Number of processor cores."""
 
     memory_gb: int = 16
-    """Memory."""
+    """Host memory in GB."""
 
     account: str | None = None
     """Account to charge. None: the user's default."""
 
     constraint: str | None = None
-    """Features of the nodes."""
+    """Features that the node must have."""
 
     requeues: int = 100
     """How often a job may be requeued."""
 
     def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or value."""
+        """Raises `UsageError` for a value of the wrong type or a number that is too small."""
         check_types(self)
         for field in ("minutes", "cpus", "memory_gb"):
             if getattr(self, field) < 1:
@@ -55,34 +61,42 @@ class SlurmOptions:
                 refuse(self, field, "it must be at least 0")
 
 
-class Work:
-    """What a job does: one trial's worker. submitit calls `checkpoint` before the time is up."""
+class SlurmTask:
+    """The task of a job on its node, which is to run the worker of one trial.
 
-    def __init__(self, arguments: list[str], log: Path, claim_file: Path) -> None:
-        self.arguments, self.log, self.claim_file = arguments, log, claim_file
+    submitit pickles the task and calls it on the node. Before the time limit it calls `checkpoint`.
+
+    Args:
+      arguments: the worker's command line.
+      log: the file that the worker prints to.
+      lock_file: the file that the worker keeps locked.
+    """
+
+    def __init__(self, arguments: list[str], log: Path, lock_file: Path) -> None:
+        self.arguments, self.log, self.lock_file = arguments, log, lock_file
         self.process: subprocess.Popen[bytes] | None = None
 
     def __call__(self) -> int:
-        """Runs the worker and returns its exit code; 0 at once if somebody else has the trial."""
-        claimed = claim(self.claim_file)
-        if claimed is None:
+        """Runs the worker and returns its exit code, or 0 if another process runs the trial."""
+        lock = take_lock(self.lock_file)
+        if lock is None:
             return 0
         with open(self.log, "ab") as log:
             self.process = subprocess.Popen(
-                self.arguments, stdout=log, stderr=subprocess.STDOUT, pass_fds=(claimed,)
+                self.arguments, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock,)
             )
-        os.close(claimed)
+        os.close(lock)
         return self.process.wait()
 
     def checkpoint(self) -> Any:
-        """Lets the worker save, and gives submitit the job to requeue."""
+        """Lets the worker save and end, and returns the submission that submitit requeues."""
         import submitit
 
         if self.process is not None:
             self.process.terminate()
             self.process.wait()
-        again = Work(self.arguments, self.log, self.claim_file)
-        return submitit.helpers.DelayedSubmission(again)
+        continuation = SlurmTask(self.arguments, self.log, self.lock_file)
+        return submitit.helpers.DelayedSubmission(continuation)
 
 
 class SlurmJob:
@@ -94,90 +108,105 @@ class SlurmJob:
         self._error = ""
 
     def poll(self) -> int | None:
-        """The worker's exit code, or None while the job waits or runs."""
+        """The worker's exit code; 1 if the job was lost, and None while it waits or runs."""
         if not self.job.done():
             return None
         try:
             return int(self.job.result())
-        except Exception as error:  # submitit raises many kinds for a job that was lost
-            self._error = " ".join(str(error).split())[:200]
+        except Exception as error:  # submitit raises many types of errors for a lost job
+            self._error = one_line(error)
             return 1
 
     def stop(self) -> None:
-        """Cancels it: SLURM sends SIGTERM first, and the worker saves."""
+        """Cancels the job. SLURM first sends SIGTERM, after which the worker saves."""
         self.job.cancel(check=False)
 
-    def why(self, trial: Trial) -> str:
-        """The worker's last words, or what SLURM says of the job."""
-        return last_words(self._log) or self._error
+    def failure_reason(self, trial: Trial) -> str:
+        """The last line that the worker printed, or SLURM's message about the job."""
+        return last_line(self._log) or self._error
 
 
-class Slurm:
-    """Jobs of a SLURM cluster; trials that are begun together are one array."""
+class SlurmExecutor:
+    """Runs trials as jobs of a SLURM cluster; trials that start together form one array.
+
+    Args:
+      folder: the sweep's folder.
+      capacity: the largest number of jobs in the cluster's queue, waiting and running.
+      parallelism: the largest number of jobs of an array that run at the same time.
+      options: the resources that every job requests.
+      name: the name of the jobs.
+
+    Raises:
+      UsageError: if submitit is missing or this machine has no SLURM.
+    """
 
     detached = True
 
     def __init__(
-        self, folder: SweepFolder, capacity: int, at_a_time: int, options: SlurmOptions, name: str
+        self, folder: SweepFolder, capacity: int, parallelism: int, options: SlurmOptions, name: str
     ) -> None:
         self.capacity = capacity
         self._folder = folder
-        self._jobs = folder.path / "slurm"
+        self._jobs_folder = folder.path / "slurm"
         self._submitit = _import_submitit()
         try:
-            self._executor = self._submitit.SlurmExecutor(
-                self._jobs / "%j", max_num_timeout=options.requeues
+            self._submitter = self._submitit.SlurmExecutor(
+                self._jobs_folder / "%j", max_num_timeout=options.requeues
             )
         except RuntimeError as error:
-            raise UsageError(f"no SLURM cluster here: {error}") from None
-        asked: dict[str, Any] = {
+            raise UsageError(f"this machine has no SLURM: {one_line(error)}") from None
+        parameters: dict[str, Any] = {
             "job_name": name,
             "time": options.minutes,
             "mem": f"{options.memory_gb}GB",
             "nodes": 1,
             "ntasks_per_node": 1,
             "cpus_per_task": options.cpus,
-            "array_parallelism": at_a_time,
+            "array_parallelism": parallelism,
             "signal_delay_s": 120,
         }
         for field in ("partition", "account", "constraint"):
             if getattr(options, field) is not None:
-                asked[field] = getattr(options, field)
+                parameters[field] = getattr(options, field)
         if options.gpus:
-            asked["gpus_per_node"] = options.gpus
-        self._executor.update_parameters(**asked)
+            parameters["gpus_per_node"] = options.gpus
+        self._submitter.update_parameters(**parameters)
 
     def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
-        """Follows the jobs that an earlier launcher submitted, and submits the others.
+        """Submits a job for each trial, unless it still has one from an earlier launcher.
 
-        Every trial has a job of its own.
+        Groups are not kept together, because every trial has a job of its own.
         """
         trials = [trial for group in groups for trial in group]
-        followed = {trial.hash: job for trial in trials if (job := self._follow(trial)) is not None}
-        new = [trial for trial in trials if trial.hash not in followed]
-        if new:
-            with self._executor.batch():
-                submitted = [self._executor.submit(self._work(trial)) for trial in new]
-            for trial, job in zip(new, submitted, strict=True):
-                write_atomically(self._note(trial), json.dumps({"job": job.job_id}))
-                followed[trial.hash] = job
-        return [SlurmJob(trial, followed[trial.hash], self._folder.log(trial)) for trial in trials]
+        jobs = {
+            trial.hash: job for trial in trials if (job := self._earlier_job(trial)) is not None
+        }
+        new_trials = [trial for trial in trials if trial.hash not in jobs]
+        if new_trials:
+            with self._submitter.batch():
+                new_jobs = [self._submitter.submit(self._task(trial)) for trial in new_trials]
+            for trial, job in zip(new_trials, new_jobs, strict=True):
+                write_atomically(self._job_file(trial), json.dumps({"job": job.job_id}))
+                jobs[trial.hash] = job
+        return [SlurmJob(trial, jobs[trial.hash], self._folder.log(trial)) for trial in trials]
 
-    def _work(self, trial: Trial) -> Work:
-        arguments = command(self._folder, trial)
-        folder = self._folder
-        return Work(arguments, folder.log(trial).absolute(), folder.claim_file(trial).absolute())
+    def _task(self, trial: Trial) -> SlurmTask:
+        return SlurmTask(
+            worker_command(self._folder, trial),
+            self._folder.log(trial).absolute(),
+            self._folder.lock_file(trial).absolute(),
+        )
 
-    def _note(self, trial: Trial) -> Path:
-        return self._jobs / f"{trial.hash}.json"
+    def _job_file(self, trial: Trial) -> Path:
+        return self._jobs_folder / f"{trial.hash}.json"
 
-    def _follow(self, trial: Trial) -> Any:
-        """The trial's job if it still waits or runs."""
+    def _earlier_job(self, trial: Trial) -> Any:
+        """The job that an earlier launcher submitted for the trial; None if none waits or runs."""
         try:
-            number = json.loads(self._note(trial).read_text())["job"]
+            job_id = json.loads(self._job_file(trial).read_text())["job"]
         except FileNotFoundError:
             return None
-        job = self._submitit.SlurmJob(folder=self._jobs / "%j", job_id=number)
+        job = self._submitit.SlurmJob(folder=self._jobs_folder / "%j", job_id=job_id)
         return None if job.done(force_check=True) else job
 
 

@@ -1,7 +1,6 @@
-"""From a sweep's declaration to its trials: experiments, each known by its content hash."""
+"""The trials of a sweep: experiments, each identified by its content hash."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,68 +19,71 @@ class Trial:
 
     @property
     def hash(self) -> str:
-        """The experiment's content hash: the name of the trial's run folder."""
+        """The experiment's content hash, which is also the name of the trial's run folder."""
         return self.experiment.content_hash
 
     @property
     def label(self) -> str:
-        """What sets it apart, for people: `original, seed 3`."""
-        fields = (f"{_last(name)} {_shown(value)}" for name, value in self.point.fields.items())
+        """A readable text that distinguishes the trial from the others: `original, seed 3`."""
+        fields = (
+            f"{_short_name(name)} {_label_of_value(value)}"
+            for name, value in self.point.fields.items()
+        )
         if self.point.name is None:
             return ", ".join(fields)
         seed = self.point.fields.get("seed")
         return self.point.name if seed is None else f"{self.point.name}, seed {seed}"
 
     def to_json(self) -> dict[str, Any]:
-        """Its name and fields as plain JSON values."""
+        """The variant's name, the label and the varied fields as plain JSON values."""
         fields = {name: plain(value) for name, value in self.point.fields.items()}
         return {"name": self.point.name, "label": self.label, "fields": fields}
 
 
-def _last(name: str) -> str:
-    return name.rpartition(".")[2].replace("_", " ")
+def _short_name(dotted_name: str) -> str:
+    return dotted_name.rpartition(".")[2].replace("_", " ")
 
 
-def _shown(value: Any) -> str:
+def _label_of_value(value: Any) -> str:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        given = (
-            f"{field.name}={_shown(getattr(value, field.name))}"
+        arguments = (
+            f"{field.name}={_label_of_value(getattr(value, field.name))}"
             for field in dataclasses.fields(value)
             if getattr(value, field.name) != field.default
         )
-        return f"{type(value).__name__}({', '.join(given)})"
+        return f"{type(value).__name__}({', '.join(arguments)})"
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
 def make_trial(experiment: Experiment, point: Point) -> Trial:
-    """The trial at one point. Raises `UsageError` for a field or value that is refused there."""
+    """Returns the trial at one point.
+
+    Raises `UsageError` if the experiment refuses a field or value of the point.
+    """
     try:
         return Trial(point, with_fields(experiment, point.fields))
     except UsageError as error:
-        raise UsageError(f"sweep: {_described(point)}: {error}") from None
+        raise UsageError(f"sweep: {_describe_point(point)}: {error}") from None
 
 
-def expand(experiment: Experiment, grid: Grid) -> tuple[Trial, ...]:
-    """All trials of a grid, in its order.
+def expand_grid(experiment: Experiment, grid: Grid) -> tuple[Trial, ...]:
+    """Returns all trials of a grid, in the grid's order.
 
-    Raises `UsageError` if a field or value is refused, or if two points are the same experiment.
+    Raises `UsageError` if the experiment refuses a field or value, or if two points give the same
+    experiment.
     """
     trials = tuple(make_trial(experiment, point) for point in grid.points)
-    known: dict[str, Trial] = {}
+    first_by_hash: dict[str, Trial] = {}
     for trial in trials:
-        other = known.setdefault(trial.hash, trial)
-        if other is not trial:
+        first = first_by_hash.setdefault(trial.hash, trial)
+        if first is not trial:
             raise UsageError(
-                f"sweep: {_described(other.point)} and {_described(trial.point)} are the same "
-                "experiment"
+                f"sweep: {_describe_point(first.point)} and {_describe_point(trial.point)} are the "
+                "same experiment"
             )
     return trials
 
 
-def _described(point: Point) -> str:
-    fields = _assignments(point.fields)
+def _describe_point(point: Point) -> str:
+    fields = ", ".join(f"{name} {short(value)}" for name, value in point.fields.items())
     return fields if point.name is None else f"{point.name} ({fields})"
-
-
-def _assignments(fields: Mapping[str, Any]) -> str:
-    return ", ".join(f"{name} {short(value)}" for name, value in fields.items())

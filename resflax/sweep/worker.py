@@ -1,7 +1,7 @@
 """The worker of trials that train together: `python -m resflax.sweep.worker SWEEP HASH ...`.
 
-The launcher starts it. Every trial has its own log, as alone; tracebacks go to where the process
-prints.
+The launcher starts it. Each trial prints to its own log, as it does when it trains alone.
+Tracebacks go to the output of the process.
 """
 
 import sys
@@ -10,27 +10,28 @@ from pathlib import Path
 
 from rich.console import Console
 
-from resflax.command_line import load_experiment, run
 from resflax.declarations.sweeps import Point
-from resflax.sweep.folder import SweepFolder
+from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
+from resflax.terminal.command import run
+from resflax.terminal.experiment_files import load_experiment
 
 
 def main(arguments: Sequence[str]) -> None:
-    """Trains the trials with these hashes, each in its run folder of the sweep folder.
+    """Trains the trials with the given hashes; each has its run folder in the sweep folder.
 
-    Exits with 1 if any of them fails; why is in its log.
+    The arguments are the sweep folder and the hashes. Exits with 1 if any trial fails; the reason
+    is in the log of that trial.
     """
-    from resflax.training.group import train_group  # imports JAX: only now
+    from resflax.runs.group import train_group  # imports JAX
 
     path, *hashes = arguments
     folder = SweepFolder(Path(path))
-    experiments = [load_experiment(folder.path / "declared" / f"{name}.json") for name in hashes]
+    trials = [Trial(Point({}), load_experiment(folder.experiment_file(name))) for name in hashes]
     members = []
-    for experiment in experiments:
-        trial = Trial(Point({}), experiment)
+    for trial in trials:
         log = folder.log(trial).open("a", buffering=1, encoding="utf-8")
-        members.append((experiment, folder.run(trial), Console(file=log)))
+        members.append((trial.experiment, folder.run(trial), Console(file=log)))
     sys.exit(1 if train_group(members) else 0)
 
 

@@ -1,1 +1,4 @@
-"""Training: state, step, devices, checkpoints, log, and the loop that ties them together."""
+"""Training as pure functions: the loss, a step, the optimizer, measurements, statistics.
+
+Nothing here uses files, consoles or locks, so all of it can be used on its own in a notebook.
+"""

@@ -1,4 +1,4 @@
-"""All that a run carries from step to step: enough to continue it, or to predict with it."""
+"""The state of a training: everything that passes from one step to the next."""
 
 import hashlib
 from collections.abc import Callable
@@ -12,30 +12,30 @@ import numpy as np
 import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from resflax.data.augmentation import Normalization
+from resflax.data.normalization import Normalization
+from resflax.devices.compilation import compile_fast
 from resflax.models.stacking import is_stacked, stack, unstack
-from resflax.training.compilation import compile_fast
 
 Array = jax.Array
 
 
 class Totals(flax.struct.PyTreeNode):
-    """Sums over the steps since the last line of the log."""
+    """Sums over the steps since the last training line of the log."""
 
     loss: Array
     """() float32: sum of the steps' mean losses."""
     wrong: Array
-    """() int32: examples classified wrongly."""
+    """() int32: number of examples that were classified wrongly."""
     gradient_norm: Array
     """() float32: sum of the L2 norms of the steps' gradients."""
     kernel_gradient_norms: Any
-    """Likewise of each kernel's gradient, by module path: () float32, of stacked units (n,)."""
+    """The same sum for each kernel, by module path: () float32, or (n,) for n stacked units."""
 
     @classmethod
     def zero(cls, params: Any) -> "Totals":
-        """Nothing summed yet, for a network with these parameters."""
+        """The sums over no steps, which are zero, for a network with these parameters."""
         norms = jax.eval_shape(kernel_norms, params)
-        return cls(  # each an array of its own, because a step takes all of them over
+        return cls(  # no two share an array, because a step is donated every array of the state
             loss=jnp.zeros((), jnp.float32),
             wrong=jnp.zeros((), jnp.int32),
             gradient_norm=jnp.zeros((), jnp.float32),
@@ -44,7 +44,10 @@ class Totals(flax.struct.PyTreeNode):
 
 
 def kernel_norms(tree: Any) -> dict[str, Any]:
-    """L2 norm of every kernel in a tree like the parameters; of stacked units each its own."""
+    """L2 norm of every kernel in a tree like the parameters, by module path.
+
+    Each is () float32, or (n,) for n stacked units.
+    """
 
     def norm(path: tuple[str, ...], kernel: Array) -> Array:
         first = 1 if is_stacked(path[0]) else 0
@@ -55,46 +58,49 @@ def kernel_norms(tree: Any) -> dict[str, Any]:
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """A run between two steps; the same on every device."""
+    """The state of a run between two steps; it is the same on every device."""
 
     step: Array
-    """() int32: steps done."""
+    """() int32: number of steps that are done."""
     key: Array
-    """(2,) uint32: the run's random key; a step folds its number in."""
+    """(2,) uint32: the random key of the run, into which each step folds its number."""
     params: Any
-    """float32 parameters by module path, equal units stacked: see `models.stacking`."""
+    """float32 parameters by module path, with equal units stacked: see `models.stacking`."""
     batch_stats: Any
-    """float32 running means and variances by module path, likewise."""
+    """float32 running means and variances by module path, stacked like the parameters."""
     opt_state: Any
-    """The optimizer's."""
+    """The state of the optimizer."""
     average: dict[str, Any]
     """Exponential moving averages of `params` and `batch_stats`; empty if the run has none."""
     normalization: Normalization
-    """Of the pictures, fitted to the training examples."""
+    """How images are normalised."""
     totals: Totals
-    """For the log."""
+    """Sums for the log."""
     failed: Array
-    """() bool: the next step has no finite loss or gradient; steps change nothing any more."""
+    """() bool: whether the step that follows was tried, and its loss or gradient was not finite.
+    All later steps leave a failed state as it is."""
 
     def variables(self) -> dict[str, Any]:
-        """`params` and `batch_stats` as they are trained."""
+        """`params` and `batch_stats` as training uses them."""
         return {"params": self.params, "batch_stats": self.batch_stats}
 
     def evaluated(self) -> dict[str, Any]:
-        """`params` and `batch_stats` as they are evaluated: the averages, if the run has them."""
+        """`params` and `batch_stats` as evaluations use them: the averages if there are any."""
         return self.average or self.variables()
 
 
-# Layers whose weights are drawn by one program; of more it compiles for minutes (ResNet-1202: 7),
-# and one draw after the other takes seconds.
+# The most layers whose weights are drawn by one compiled program. For more layers the program would
+# take minutes to compile (ResNet-1202: 7), while drawing one layer after the other takes seconds.
 _DRAWN_TOGETHER = 800
-
 
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
 def drawing(draw: Draw, layers: int) -> Draw:
-    """A function that draws weights, for a network with so many layers, made to start fast."""
+    """Wraps `draw`, which draws the weights of a network, so that it takes little time in all.
+
+    It is compiled if the network does not have too many layers.
+    """
     if layers > _DRAWN_TOGETHER:
         return draw
     return cast(Draw, compile_fast(draw))
@@ -109,9 +115,12 @@ def initial_state(
     *,
     averaged: bool = False,
 ) -> TrainState:
-    """Weights drawn from the seed, before the first step. To be traced: see `training.plan`."""
+    """The state before the first step, with weights drawn from the seed.
+
+    The function is meant to be traced. `averaged` adds moving averages to the state.
+    """
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
-    # Lazily: only the draws, not the network's first run.
+    # A lazy init only draws the weights and does not run the network.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
     variables = module.lazy_init(weights_key, images, train=False)
     return state_of(variables, optimizer, normalization, key, averaged=averaged)
@@ -127,7 +136,7 @@ def state_of(
 ) -> TrainState:
     """The state before the first step of a network with the given `params` and `batch_stats`.
 
-    If it is `averaged`, its moving averages begin with these.
+    With `averaged`, the state has moving averages that begin with these variables.
     """
     params = stack(variables["params"])
     state = TrainState(
@@ -146,20 +155,20 @@ def state_of(
 
 def begin_average(state: TrainState) -> TrainState:
     """The state with moving averages that begin with its weights and statistics."""
-    # Copies: a step takes over the arrays of both.
+    # The averages are copies, because a step is donated every array of the state.
     return state.replace(average=jax.tree.map(jnp.copy, state.variables()))
 
 
 def same(one: TrainState, other: TrainState) -> bool:
-    """Whether two states of a run are equal to the bit."""
+    """Whether two states of a run are bitwise equal."""
     pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
     return all(np.array_equal(a, b) for a, b in pairs)
 
 
 def params_sha256(params: Any) -> str:
-    """Hash of all parameters: path, shape and little-endian float32 bytes, in order of path.
+    """The sha256 of all parameters: path, shape and little-endian float32 bytes, sorted by path.
 
-    Stacked units are taken apart first: the hash is that of the network, not of how it is held.
+    Stacked units are taken apart first, so it does not matter whether units are stacked.
     """
     digest = hashlib.sha256()
     for path, value in sorted(flatten_dict(unstack(params), sep="/").items()):
@@ -170,5 +179,5 @@ def params_sha256(params: Any) -> str:
 
 
 def params_count(params: Any) -> int:
-    """Number of trainable parameters."""
+    """The number of trainable parameters."""
     return sum(leaf.size for leaf in jax.tree.leaves(params))

@@ -1,4 +1,4 @@
-"""Weights of torchvision, timm and pytorch_resnet_cifar10, in and out."""
+"""Weights with the names and layouts of torchvision, timm and pytorch_resnet_cifar10."""
 
 from resflax.weights.convert import from_torch, to_torch
 

@@ -1,4 +1,8 @@
-"""Our variables as a PyTorch state dict and back: to the bit, for both go through one table."""
+"""Converts variables of our networks to PyTorch state dicts, and state dicts to our variables.
+
+Both directions use one table of tensors, so an array that is exported and imported again is the
+same, bit for bit.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,12 +18,12 @@ from resflax.declarations.checks import short
 from resflax.declarations.models import DenseNet, Model
 from resflax.errors import UsageError
 from resflax.models import build
-from resflax.weights.names import Family, canonical_name, family_of
+from resflax.weights.layer_names import Family, family_of, newest_name
 
-COUNTER = ".num_batches_tracked"
+_COUNTER = ".num_batches_tracked"
 
-# Their names of what a layer has.
-LEAVES = {
+# PyTorch's names for the arrays of a layer.
+_ARRAY_NAMES = {
     "kernel": "weight",
     "scale": "weight",
     "bias": "bias",
@@ -27,189 +31,199 @@ LEAVES = {
     "var": "running_var",
 }
 
-# Our axes in their order, by how many there are: HWIO to OIHW, (F, C) to (C, F).
-AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
+# Our axes in PyTorch's order, by the number of axes: HWIO to OIHW, (F, C) to (C, F).
+_AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}
 
 
 @dataclass(frozen=True)
-class Tensor:
-    """One tensor under both names, and how its values lie."""
+class TensorMapping:
+    """Relates one of our arrays to the tensor of a state dict that holds the same values."""
 
-    ours: tuple[str, ...]
-    """Path in our variables, `params` or `batch_stats` first."""
-    theirs: str
-    """Name in their state dict."""
+    path: tuple[str, ...]
+    """Path of the array in our variables; `params` or `batch_stats` comes first."""
+    name: str
+    """Name of the tensor in the state dict."""
     axes: tuple[int, ...]
-    """Our axes in their order."""
-    shape: tuple[int, ...]
-    """Theirs; it may have axes of length 1 behind ours."""
+    """The numbers of our axes, in the tensor's order."""
+    tensor_shape: tuple[int, ...]
+    """Shape of the tensor, which may have additional axes of length 1 at its end."""
     channels: Mapping[int, np.ndarray]
-    """For some of their axes: our channel at each of their places. Elsewhere the order is ours."""
+    """For axes of the tensor whose channels have another order than ours: the numbers of our
+    channels, in the tensor's order."""
 
-    def to_theirs(self, array: np.ndarray) -> np.ndarray:
-        """Our values as they lie there."""
+    def to_tensor(self, array: np.ndarray) -> np.ndarray:
+        """Our array in the tensor's layout."""
         array = array.transpose(self.axes)
         for axis, channels in self.channels.items():
             array = array.take(channels, axis)
-        return np.ascontiguousarray(array.reshape(self.shape))
+        return np.ascontiguousarray(array.reshape(self.tensor_shape))
 
-    def to_ours(self, array: np.ndarray) -> np.ndarray:
-        """Their values as they lie here."""
-        array = array.reshape(self.shape[: len(self.axes)])
+    def to_array(self, tensor: np.ndarray) -> np.ndarray:
+        """The tensor in our array's layout."""
+        array = tensor.reshape(self.tensor_shape[: len(self.axes)])
         for axis, channels in self.channels.items():
             array = array.take(np.argsort(channels), axis)
         return np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
 
 
 def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Variables of `build(config, classes)` from a PyTorch state dict.
+    """Makes the variables of `build(config, classes)` from a PyTorch state dict.
 
-    Classes and image channels are as many as the state has. `num_batches_tracked` is ignored, the
-    prefix `module.` of DataParallel too.
+    The numbers of classes and of image channels come from the state dict. `num_batches_tracked` and
+    the prefix `module.` of DataParallel are ignored.
 
     Args:
-      config: of the network whose weights these are.
-      state: float32 arrays by their name in torchvision, timm or pytorch_resnet_cifar10.
+      config: declaration of the network that has these weights.
+      state: float32 arrays by their names in torchvision, timm or pytorch_resnet_cifar10.
 
     Returns:
       `params` and `batch_stats`, nested dicts of float32 arrays.
 
     Raises:
-      UsageError: if a tensor is missing, surplus or of the wrong shape or type, or has values
-        that no network can have; or if no other library has this network. The message names it.
+      UsageError: if a tensor is missing, surplus, or of the wrong shape or type; if a tensor has
+        values that no network can have; if no other library has this network. The message names
+        the tensor or the field.
     """
     config = config.resolved()
     family = family_of(config)
-    state = _canonical(state)
-    image_channels = _size(state, f"{family.their_name('stem_conv')}.weight", axis=1)
-    classes = _size(state, f"{family.their_name('head')}.weight", axis=0)
-    tensors = _table(config, classes, image_channels)
-    surplus = sorted(state.keys() - {tensor.theirs for tensor in tensors})
-    missing = [tensor.theirs for tensor in tensors if tensor.theirs not in state]
+    state = _without_counters(state)
+    image_channels = _axis_length(state, f"{family.layer_name('stem_conv')}.weight", axis=1)
+    classes = _axis_length(state, f"{family.layer_name('head')}.weight", axis=0)
+    mappings = _tensor_mappings(config, classes, image_channels)
+    missing = [mapping.name for mapping in mappings if mapping.name not in state]
+    surplus = sorted(state.keys() - {mapping.name for mapping in mappings})
     if missing:
-        raise UsageError(_missing(missing[0]))
+        raise UsageError(_missing_tensor(missing[0]))
     if surplus:
         raise UsageError(f"the network has no place for the tensor {short(surplus[0])}")
-    return unflatten_dict({t.ours: t.to_ours(_checked(state[t.theirs], t)) for t in tensors})
+    arrays = {}
+    for mapping in mappings:
+        tensor = state[mapping.name]
+        _check_tensor(tensor, mapping)
+        arrays[mapping.path] = mapping.to_array(tensor)
+    return unflatten_dict(arrays)
 
 
 def to_torch(config: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The state dict that the other library's network loads with `strict=True`.
+    """Makes a state dict that the other library's network loads with `strict=True`.
 
     Args:
-      config: of the network whose variables these are.
-      variables: `params` and `batch_stats`, as from `module.init`.
+      config: declaration of the network that has these variables.
+      variables: `params` and `batch_stats`, as `module.init` returns them.
 
     Returns:
       float32 arrays by name, and an int64 zero `num_batches_tracked` for every batch norm.
 
     Raises:
-      UsageError: if no other library has this network; the message says what it lacks.
+      UsageError: if no other library has this network. The message names the field that differs.
     """
     config = config.resolved()
-    ours = flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
-    classes = ours["params", "head", "bias"].shape[0]
-    image_channels = ours["params", "stem_conv", "kernel"].shape[2]
+    arrays = flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
+    classes = arrays["params", "head", "bias"].shape[0]
+    image_channels = arrays["params", "stem_conv", "kernel"].shape[2]
     state: dict[str, np.ndarray] = {}
-    for tensor in _table(config, classes, image_channels):
-        state[tensor.theirs] = tensor.to_theirs(np.asarray(ours[tensor.ours], np.float32))
-        if tensor.ours[-1] == "var":
-            state[tensor.theirs.removesuffix(".running_var") + COUNTER] = np.zeros((), np.int64)
+    for mapping in _tensor_mappings(config, classes, image_channels):
+        state[mapping.name] = mapping.to_tensor(np.asarray(arrays[mapping.path], np.float32))
+        if mapping.path[-1] == "var":
+            state[mapping.name.removesuffix(".running_var") + _COUNTER] = np.zeros((), np.int64)
     return state
 
 
 @lru_cache(maxsize=4)  # tracing a deep network takes seconds
-def _table(config: Model, classes: int, image_channels: int) -> list[Tensor]:
-    """Every tensor of a resolved network under both names."""
+def _tensor_mappings(config: Model, classes: int, image_channels: int) -> list[TensorMapping]:
+    """The mappings of all tensors of a resolved network."""
     family = family_of(config)
     side = 224 if config.layout == "imagenet" else 32
     image = jax.ShapeDtypeStruct((1, side, side, image_channels), jnp.float32)
     module = build(config, classes)
     variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-    shapes = {path: leaf.shape for path, leaf in flatten_dict(variables).items()}
-    channels = _channels(config, family)
-    tensors = []
-    for path, ours in shapes.items():
+    channel_orders = _channel_orders(config, family)
+    mappings = []
+    for path, leaf in flatten_dict(variables).items():
         layer = "/".join(path[1:-1])
-        theirs = tuple(ours[axis] for axis in AXES[len(ours)])
-        if len(ours) == 2 and family.head_is_conv:
-            theirs += (1, 1)
-        tensors.append(
-            Tensor(
-                ours=path,
-                theirs=f"{family.their_name(layer)}.{LEAVES[path[-1]]}",
-                axes=AXES[len(ours)],
-                shape=theirs,
-                channels=channels.get((layer, len(ours)), {}),
+        axes = _AXES[leaf.ndim]
+        tensor_shape = tuple(leaf.shape[axis] for axis in axes)
+        if leaf.ndim == 2 and family.head_is_conv:
+            tensor_shape += (1, 1)
+        mappings.append(
+            TensorMapping(
+                path=path,
+                name=f"{family.layer_name(layer)}.{_ARRAY_NAMES[path[-1]]}",
+                axes=axes,
+                tensor_shape=tensor_shape,
+                channels=channel_orders.get((layer, leaf.ndim), {}),
             )
         )
-    return tensors
+    return mappings
 
 
-def _channels(config: Model, family: Family) -> dict[tuple[str, int], dict[int, np.ndarray]]:
-    """Their order of channels where it is not ours, by layer and number of our axes.
+def _channel_orders(config: Model, family: Family) -> dict[tuple[str, int], dict[int, np.ndarray]]:
+    """The `channels` of the tensor mappings whose channels have another order than ours.
 
-    With option A, the zero channels that a stage adds stand behind the others in our nets and on
-    both sides of them in theirs: the same network, its channels in another order.
+    The keys are our path of a layer and the number of axes of our array. With option A, our
+    networks put the zero channels that a stage adds after the other channels; the family may put
+    half of them before. Both are the same network, with its channels in another order.
     """
     if isinstance(config, DenseNet) or config.shortcut != "zero_pad":
         return {}
     if not family.zeros_on_both_sides or config.zero_pad_side == "both":
         return {}
-    found = {}
+    orders = {}
     stream = np.arange(16)
     for stage, units in enumerate(config.units_per_stage, start=1):
         for unit in range(1, units + 1):
-            found[f"stage{stage}_unit{unit}/conv1", 4] = {1: stream}
+            orders[f"stage{stage}_unit{unit}/conv1", 4] = {1: stream}
             if unit == 1:
                 added = np.arange(len(stream), 16 * 2 ** (stage - 1))
-                below, above = np.split(added, 2)
-                stream = np.concatenate((below, stream, above))
-            found[f"stage{stage}_unit{unit}/conv2", 4] = {0: stream}
-            found[f"stage{stage}_unit{unit}/norm2", 1] = {0: stream}
-    found["head", 2] = {1: stream}
-    return found
+                before, after = np.split(added, 2)
+                stream = np.concatenate((before, stream, after))
+            orders[f"stage{stage}_unit{unit}/conv2", 4] = {0: stream}
+            orders[f"stage{stage}_unit{unit}/norm2", 1] = {0: stream}
+    orders["head", 2] = {1: stream}
+    return orders
 
 
-def _canonical(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The tensors that count, by their newest names."""
+def _without_counters(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The tensors that a network computes with, under their newest names."""
     prefix = "module." if all(name.startswith("module.") for name in state) else ""
-    found: dict[str, np.ndarray] = {}
-    for name, array in state.items():
-        new = canonical_name(name.removeprefix(prefix))
-        if new.endswith(COUNTER):
+    tensors: dict[str, np.ndarray] = {}
+    for old_name, tensor in state.items():
+        name = newest_name(old_name.removeprefix(prefix))
+        if name.endswith(_COUNTER):
             continue
-        if new in found:
-            raise UsageError(f"there are two tensors for {short(new)}")
-        found[new] = array
-    return found
+        if name in tensors:
+            raise UsageError(f"there are two tensors for {short(name)}")
+        tensors[name] = tensor
+    return tensors
 
 
-def _size(state: Mapping[str, np.ndarray], name: str, axis: int) -> int:
-    """Length of an axis of a weight that decides how large the network is."""
+def _axis_length(state: Mapping[str, np.ndarray], name: str, axis: int) -> int:
+    """The length of an axis of a weight, which is a size of the network."""
     if name not in state:
-        raise UsageError(_missing(name))
+        raise UsageError(_missing_tensor(name))
     shape = state[name].shape
     if len(shape) < 2 or shape[axis] == 0:
         raise UsageError(f"the tensor {name} has the shape {shape}, which no network has")
     return shape[axis]
 
 
-def _missing(name: str) -> str:
+def _missing_tensor(name: str) -> str:
     return f"the tensor {name} is missing, which the network needs"
 
 
-def _checked(array: np.ndarray, tensor: Tensor) -> np.ndarray:
-    """The array, if it can be that tensor; shape and type first, for they cost nothing."""
-    if array.shape != tensor.shape:
+def _check_tensor(tensor: np.ndarray, mapping: TensorMapping) -> None:
+    """Raises `UsageError` if the tensor cannot be the one of the mapping.
+
+    Shape and type are checked first, because that does not need to read the values.
+    """
+    if tensor.shape != mapping.tensor_shape:
         raise UsageError(
-            f"the tensor {tensor.theirs} has the shape {array.shape}; "
-            f"the network needs {tensor.shape}"
+            f"the tensor {mapping.name} has the shape {tensor.shape}; "
+            f"the network needs {mapping.tensor_shape}"
         )
-    if array.dtype != np.float32:
-        raise UsageError(f"the tensor {tensor.theirs} is {array.dtype}; it must be float32")
-    if not np.isfinite(array).all():
-        raise UsageError(f"the tensor {tensor.theirs} has values that are not finite")
-    if tensor.ours[-1] == "var" and (array < 0).any():
-        raise UsageError(f"the tensor {tensor.theirs} has variances below zero")
-    return array
+    if tensor.dtype != np.float32:
+        raise UsageError(f"the tensor {mapping.name} is {tensor.dtype}; it must be float32")
+    if not np.isfinite(tensor).all():
+        raise UsageError(f"the tensor {mapping.name} has values that are not finite")
+    if mapping.path[-1] == "var" and (tensor < 0).any():
+        raise UsageError(f"the tensor {mapping.name} has variances below zero")

@@ -1,0 +1,106 @@
+"""Opens and checks prepared TFDS sets, without TensorFlow, the internet or reading pictures."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from tensorflow_datasets.core import read_only_builder
+
+from resflax.cache import cache_folder
+from resflax.data import digits
+from resflax.data.pictures import MODES
+from resflax.declarations.checks import refuse
+from resflax.declarations.data import Prepared
+from resflax.errors import UsageError
+from resflax.text import one_line
+
+
+def default_data_dir() -> Path:
+    """The folder in which TFDS keeps its sets: TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
+    return Path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
+
+
+def open_prepared_set(data: Prepared) -> Any:
+    """The TFDS builder of the declared set; the digits are prepared on first use.
+
+    Raises `UsageError` if there is no such set.
+    """
+    data_dir = Path(data.data_dir).expanduser() if data.data_dir is not None else None
+    if data.name == digits.NAME:
+        data_dir = data_dir or cache_folder("datasets")
+        try:
+            digits.prepare_digits(data_dir)
+        except OSError as error:
+            raise UsageError(f"cannot prepare the digits in {data_dir}: {error}") from None
+    try:
+        return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
+    except Exception as error:  # TFDS raises many types of errors for a bad name or folder
+        place = data_dir or tfds.core.constants.DATA_DIR
+        error_type = type(error).__name__
+        detail = "" if "NotFound" in error_type else f" ({error_type}: {one_line(error)})"
+        refuse(
+            data,
+            "name",
+            f"no prepared set of that name in {place}{detail}; name its folder with --data.data-dir"
+            f", or prepare it: python scripts/prepare_data.py {data.name}",
+        )
+
+
+def picture_feature(data: Prepared, builder: Any) -> Any:
+    """TFDS's feature of the set's pictures. Raises `UsageError` if the set cannot be used."""
+    _check_set(data, builder)
+    return builder.info.features[data.image_key]
+
+
+def label_feature(data: Prepared, builder: Any) -> Any:
+    """TFDS's feature of the set's class labels. Raises `UsageError` if the set cannot be used."""
+    _check_set(data, builder)
+    return builder.info.features[data.label_key]
+
+
+def _check_set(data: Prepared, builder: Any) -> None:
+    """Raises `UsageError` if the set's format, features or splits are not as declared."""
+    features, splits = builder.info.features, builder.info.splits
+    if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
+        refuse(
+            data,
+            "name",
+            f"the set is stored as {builder.info.file_format.value}; it must be array_record",
+        )
+    for field in ("image_key", "label_key"):
+        if getattr(data, field) not in features:
+            refuse(data, field, f"{data.name} has the features {', '.join(sorted(features))}")
+    image, label = features[data.image_key], features[data.label_key]
+    if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
+        refuse(data, "image_key", "it must name a picture of 8-bit values")
+    if image.shape[-1] not in (None, *MODES):
+        refuse(data, "image_key", f"its pictures have {image.shape[-1]} channels, not 1, 3 or 4")
+    if not isinstance(label, tfds.features.ClassLabel):
+        refuse(data, "label_key", "it must name a class label")
+    for field in ("train_split", "test_split"):
+        name = getattr(data, field)
+        if name not in splits:
+            refuse(data, field, f"{data.name} has the splits {', '.join(splits)}")
+        if splits[name].num_examples == 0:
+            refuse(data, field, f"that split of {data.name} has no examples")
+    examples = splits[data.train_split].num_examples
+    if data.validation >= examples:
+        refuse(
+            data, "validation", f"it must be below the {examples} examples of {data.train_split}"
+        )
+
+
+@contextlib.contextmanager
+def naming_split(data: Prepared, split: str) -> Iterator[None]:
+    """Turns any error while files are read into a `UsageError` that names the set and the split."""
+    try:
+        yield
+    except Exception as error:  # array_record and protobuf raise many types of errors
+        raise UsageError(
+            f"{data.name}, {split}: its files cannot be read ({one_line(error)}); prepare the set "
+            "anew"
+        ) from None

@@ -1,0 +1,1 @@
+"""Devices and hosts: parallel execution, memory, and the compilation of programs."""

@@ -1,0 +1,128 @@
+"""Reads the pictures of a split in order, and finds the format of the pictures in training."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple, Protocol
+
+import grain
+import numpy as np
+
+from resflax.data.description import describe
+from resflax.data.encoded import (
+    CHANNELS,
+    EncodedExamples,
+    SplitName,
+    check_label,
+    open_splits,
+)
+from resflax.data.in_memory import Split, first_pictures, load_split
+from resflax.data.pictures import decode
+from resflax.declarations.data import Data, Streamed
+from resflax.evaluation.views import PictureFormat, ViewMaker
+from resflax.feeding.decoding import default_threads
+from resflax.terminal.display import Display
+from resflax.text import one_line
+
+
+class ExampleImages(NamedTuple):
+    """The images that are made from one example of a split."""
+
+    label: int | None
+    """The example's class; None if the example cannot be read."""
+    images: list[np.ndarray]
+    """Images (h, w, C) uint8 from `ViewMaker.images`; empty if the example cannot be read."""
+
+
+class SplitReader(Protocol):
+    """A split that can be read in order as often as needed."""
+
+    def __len__(self) -> int:
+        """The number of examples."""
+
+    def read(self, maker: ViewMaker, numbers: range) -> Iterator[ExampleImages]:
+        """Yields the examples with the given consecutive numbers, each once."""
+
+
+@dataclass(frozen=True)
+class MemoryReader:
+    """A split that is in the host's memory."""
+
+    split: Split
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def read(self, maker: ViewMaker, numbers: range) -> Iterator[ExampleImages]:
+        """Yields the examples with the given consecutive numbers, each once."""
+        for number in numbers:
+            images = maker.images(self.split.images[number])
+            yield ExampleImages(int(self.split.labels[number]), images)
+
+
+@dataclass(frozen=True)
+class DiskReader:
+    """A split on disk, which threads read and decode. Its memory does not grow with its length."""
+
+    examples: EncodedExamples
+    num_classes: int
+    say: Callable[[str], None]
+    """Shows a line of text; called once for every example that cannot be read."""
+    _reported: set[int] = field(default_factory=set)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def read(self, maker: ViewMaker, numbers: range) -> Iterator[ExampleImages]:
+        """Yields the examples with the given consecutive numbers, each once."""
+
+        def read_example(index: int) -> ExampleImages | str:
+            try:
+                encoded, label = self.examples[index]
+                check_label(label, self.num_classes)
+                picture = decode(encoded, CHANNELS, maker.shorter_side)
+                return ExampleImages(label, maker.images(picture))
+            except Exception as error:  # a damaged file can raise anything
+                return one_line(error)
+
+        threads = default_threads()
+        options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
+        results = grain.MapDataset.range(numbers.start, numbers.stop).map(read_example)
+        for index, result in zip(numbers, results.to_iter_dataset(options), strict=True):
+            if not isinstance(result, str):
+                yield result
+                continue
+            if index not in self._reported:
+                self._reported.add(index)
+                self.say(f"passing over {self.examples.name(index)}: {result}")
+            yield ExampleImages(None, [])
+
+
+def open_split(data: Data, split: SplitName, display: Display) -> SplitReader:
+    """Opens a split of streamed data, or reads a split of other data into memory.
+
+    Raises `UsageError` if there is no such split, or if it cannot be read.
+    """
+    if not isinstance(data, Streamed):
+        return MemoryReader(load_split(data, split, display.items))
+    splits = open_splits(data)
+    return DiskReader(splits.split(data, split), splits.num_classes, display.say)
+
+
+def data_in(data: Data, data_dir: str | None) -> Data:
+    """The data with `data_dir` as its folder; unchanged if `data_dir` is None."""
+    return data if data_dir is None else replace(data, data_dir=data_dir)
+
+
+def trained_picture_format(data: Data) -> PictureFormat:
+    """The format of the pictures that networks are trained on with this data.
+
+    Raises `UsageError` if the data is not known and cannot be found, or if its test pictures are
+    needed and cannot be read.
+    """
+    facts = describe(data)
+    if isinstance(data, Streamed):
+        return PictureFormat(facts.image_shape, data.test_shorter_side, 0)
+    if facts.height is None or facts.width is None:  # one size, but the set omits it
+        height, width, channels = first_pictures(data, "test", 1).images.shape[1:]
+        return PictureFormat((height, width, channels), None, data.crop_padding)
+    return PictureFormat(facts.image_shape, None, data.crop_padding)

@@ -1,0 +1,1 @@
+"""Turns examples into batches on the devices: their order, reading, decoding and placement."""

@@ -1,0 +1,1 @@
+"""Runs: their folders, locks, logs, checkpoints and sessions, and the training loop."""

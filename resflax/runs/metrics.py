@@ -1,0 +1,49 @@
+"""The file metrics.jsonl, to which a run adds one JSON object per line.
+
+Nothing here imports JAX.
+"""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from resflax.files import write_atomically, writing
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Reads the lines of a metrics file up to the first damaged one; none if there is no file.
+
+    Every line has `step` (int) and `split` (`train`, `validation` or `test`).
+    """
+    lines: list[dict[str, Any]] = []
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError:
+        return lines
+    for text_line in text.splitlines():
+        try:
+            line = json.loads(text_line)
+            lines.append(line | {"step": int(line["step"]), "split": str(line["split"])})
+        except (ValueError, TypeError, KeyError):
+            break
+    return lines
+
+
+def rewrite(path: Path, lines: Sequence[dict[str, Any]]) -> None:
+    """Replaces the file with these lines. Raises `TrainingError` if it cannot be written."""
+    with writing(path):
+        write_atomically(path, "".join(map(_dump, lines)))
+
+
+def append(path: Path, line: dict[str, Any]) -> None:
+    """Adds a line, and hands it to the operating system before returning.
+
+    Raises `TrainingError` if it cannot be written.
+    """
+    with writing(path), open(path, "a", encoding="utf-8") as file:
+        file.write(_dump(line))
+
+
+def _dump(line: dict[str, Any]) -> str:
+    return json.dumps(line, allow_nan=False) + "\n"

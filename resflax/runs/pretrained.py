@@ -1,0 +1,193 @@
+"""Pretrained weights: imports from other libraries into run folders, and exports from runs."""
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from resflax.data.description import describe
+from resflax.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization, from_colours
+from resflax.declarations.checks import refuse
+from resflax.declarations.data import TFDS
+from resflax.errors import UsageError
+from resflax.experiment import Experiment
+from resflax.files import reason_of, sha256_of, write_atomically
+from resflax.models.layers import Layers
+from resflax.runs import environment
+from resflax.runs.checkpoints import Checkpoints
+from resflax.runs.run_folder import RunFolder
+from resflax.runs.trained import load_trained
+from resflax.training.optimizer import make_optimizer
+from resflax.training.schedule import learning_rate
+from resflax.training.state import params_count, state_of
+from resflax.weights import from_torch, to_torch
+from resflax.weights.tensor_files import encode_safetensors, read_tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Colours:
+    """The normalisation of pictures that a network expects.
+
+    It is (x - mean) / std for x in [0, 1], with one mean and one std for each channel.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` unless both have the same length and are finite, and std >= 1e-6."""
+        if len(self.mean) != len(self.std):
+            raise UsageError(f"mean has {len(self.mean)} channels and std {len(self.std)}")
+        if not all(map(math.isfinite, self.mean + self.std)) or min(self.std, default=1) < 1e-6:
+            raise UsageError("mean and std must be finite, and std above 0")
+
+
+IMAGENET_COLOURS = Colours(IMAGENET_MEAN, IMAGENET_STD)
+
+
+def import_weights(
+    path: Path,
+    experiment: Experiment,
+    folder: RunFolder,
+    *,
+    classes: int | None = None,
+    colours: Colours | None = None,
+    say: Callable[[str], None],
+) -> None:
+    """Turns a file of weights into the run folder of an experiment that has not yet trained a step.
+
+    Args:
+      path: a file that `read_tensors` can read.
+      experiment: declares the network of these weights, and the data for which they are meant.
+      folder: the run's folder, which must hold no checkpoint.
+      classes: the number of classes. If the file's classifier has another number, a new classifier
+        is drawn. None: the number of the file's classifier.
+      colours: the normalisation. None: the one noted in the file, or ImageNet's if it notes none.
+      say: is called with lines about what was done.
+
+    Raises:
+      UsageError: before anything is written, if file, network, data and folder do not fit together.
+      TrainingError: if the folder holds this run with all of its checkpoints damaged.
+    """
+    experiment = experiment.resolved()
+    folder.status(experiment)
+    checkpoints = Checkpoints(folder.checkpoints)
+    if checkpoints.newest_good(say) is not None:
+        raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
+    if isinstance(experiment.data, TFDS) and experiment.data.normalization != "channel":
+        refuse(experiment.data, "normalization", "imported networks are normalised by channel")
+    tensors = read_tensors(path)
+    try:
+        variables = from_torch(experiment.model, tensors.arrays)
+    except UsageError as error:
+        raise UsageError(f"{path}: {error}") from None
+    params = variables["params"]
+    present = len(params["head"]["bias"])
+    wanted = present if classes is None else classes
+    channels = params["stem_conv"]["kernel"].shape[2]
+    _check_data(experiment, wanted, channels)
+
+    normalization = _normalization(colours or _noted(tensors.notes), channels)
+    head_key, key = jax.random.split(jax.random.PRNGKey(experiment.seed))
+    say(f"{len(tensors.arrays)} tensors of {path} are {params_count(params):,} parameters")
+    if wanted != present:
+        params["head"] = _head(head_key, params["head"]["kernel"].shape[0], wanted)
+        say(f"its classifier is for {present} classes: a new one is drawn for {wanted}")
+    origin = {"file": path.name, "sha256": sha256_of(path)}
+    folder.begin(experiment, environment.describe() | {"imported": origin})
+    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
+    optimizer = make_optimizer(experiment.optimizer, rate)
+    averaged = experiment.ema_decay is not None
+    arrays = jax.tree.map(jnp.asarray, variables)
+    state = state_of(arrays, optimizer, normalization, key, averaged=averaged)
+    checkpoints.forget_after(None)  # an import that was cut off may have left some
+    checkpoints.save(0, state, {"seconds": 0.0})
+    say(f"all of it is in {folder.path}: evaluate it, or train with --initialize-from")
+
+
+def _check_data(experiment: Experiment, classes: int, channels: int) -> None:
+    facts = describe(experiment.data)
+    if facts.num_classes != classes:
+        raise UsageError(
+            f"the classifier is for {classes} classes, and {facts.name} has {facts.num_classes}: "
+            f"a new one is drawn with --classes {facts.num_classes}, other data are named with "
+            "--data.name"
+        )
+    if facts.channels != channels:
+        raise UsageError(
+            f"the network is for pictures of {channels} channels, and those of {facts.name} have "
+            f"{facts.channels}; other data are named with --data.name"
+        )
+
+
+def _normalization(colours: Colours, channels: int) -> Normalization:
+    if len(colours.mean) != channels:
+        raise UsageError(
+            f"mean and std are for {len(colours.mean)} channels, and the network's pictures have "
+            f"{channels}: give --mean and --std"
+        )
+    return from_colours(colours.mean, colours.std)
+
+
+def _noted(notes: Mapping[str, str]) -> Colours:
+    """The colours that `export_weights` noted in a file, or ImageNet's if the file notes none."""
+    if "mean" not in notes or "std" not in notes:
+        return IMAGENET_COLOURS
+    try:
+        mean, std = (tuple(map(float, json.loads(notes[name]))) for name in ("mean", "std"))
+    except (ValueError, TypeError, RecursionError):
+        raise UsageError("the file's note of mean and std is not a list of numbers") from None
+    return Colours(mean, std)
+
+
+def _head(key: jax.Array, features: int, classes: int) -> Any:
+    """Draws the parameters of a new classifier."""
+    return Layers().head(classes, name="head").init(key, jnp.zeros((1, features)))["params"]
+
+
+def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) -> None:
+    """Writes a run's newest weights as safetensors that another library can load.
+
+    Args:
+      folder: the run's folder; the run need not be finished.
+      path: the file, which must end in .safetensors; it is written whole or not at all.
+      say: is called with lines about what was done, and which normalisation the network expects.
+
+    Raises:
+      UsageError: if the folder is not a run folder or has no checkpoint, if no other library has
+        the run's network, or if the file cannot be written.
+      TrainingError: if all checkpoints are damaged.
+    """
+    if path.suffix != ".safetensors":
+        raise UsageError(f"{path} must end in .safetensors")
+    trained = load_trained(folder, say)
+    tensors = to_torch(trained.experiment.model, trained.variables)
+    notes = _notes(trained.normalization)
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(0, "it is a folder")
+        write_atomically(path, encode_safetensors(tensors, notes))
+    except OSError as error:
+        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from None
+    say(f"{path}: {len(tensors)} tensors of {folder.path} after {trained.step:,} steps")
+    if notes:
+        say(f"it expects (x - mean) / std, x in [0, 1]: mean {notes['mean']}, std {notes['std']}")
+    else:
+        say("it expects pictures from which the run's mean picture is subtracted, x in 0 to 255")
+
+
+def _notes(normalization: Normalization) -> dict[str, str]:
+    """The colours as JSON texts; empty if the run subtracts a mean picture."""
+    mean, scale = (np.asarray(array, np.float64) for array in normalization)
+    if mean.ndim != 1:
+        return {}
+    return {
+        "mean": json.dumps((mean / 255).tolist()),
+        "std": json.dumps((1 / (scale * 255)).tolist()),
+    }

@@ -1,0 +1,187 @@
+"""Run folders: the files of a run, its experiment, and whether the run is finished."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from resflax.errors import UsageError
+from resflax.experiment import Experiment, differences, from_json, to_json
+from resflax.files import reason_of, write_atomically, writing
+from resflax.runs import lock
+from resflax.text import duration
+
+_MAY_CHANGE = ("parallel",)
+"""Fields that may change when a run is continued, because the numbers stay the same."""
+
+
+class Status(Enum):
+    """The state of a folder, as seen by an experiment that is to run in it."""
+
+    NEW = "nothing there yet"
+    UNFINISHED = "the same experiment, to be continued"
+    FINISHED = "the same experiment, done"
+
+
+def default_run_path(experiment: Experiment) -> Path:
+    """`runs/NAME-HASH` below the working directory."""
+    return Path("runs") / f"{experiment.name}-{experiment.content_hash}"
+
+
+class RunFolder:
+    """The files of one run."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.experiment = path / "experiment.json"
+        self.environment = path / "environment.json"
+        self.metrics = path / "metrics.jsonl"
+        self.checkpoints = path / "checkpoints"
+        self.result = path / "result.json"
+
+    def status(self, experiment: Experiment) -> Status:
+        """The state of the folder for the experiment. Writes nothing.
+
+        Raises:
+          UsageError: if the folder cannot be used, because it is a file, cannot be written to, or
+            holds foreign files, an unreadable experiment or another experiment. In the last case
+            the message names the fields that differ.
+        """
+        self._check_usable()
+        if not self.path.exists():
+            return Status.NEW
+        if not self.experiment.exists():
+            names = sorted(path.name for path in self.path.iterdir())
+            foreign = [name for name in names if name != lock.NAME and not name.endswith(".tmp")]
+            if foreign:
+                raise UsageError(
+                    f"{self.path} is not a run folder (it has {foreign[0]} but no "
+                    "experiment.json); name another with --run-dir"
+                )
+            return Status.NEW
+        changes = {name: getattr(experiment, name) for name in _MAY_CHANGE}
+        there = dataclasses.replace(self.read_experiment(), **changes)
+        different = differences(there, experiment)
+        if different:
+            raise UsageError(
+                f"{self.path} holds another experiment (there != here): {'; '.join(different)}; "
+                "name another folder with --run-dir"
+            )
+        return Status.FINISHED if self.result.exists() else Status.UNFINISHED
+
+    def _check_usable(self) -> None:
+        there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
+        if not there.is_dir():
+            raise UsageError(f"{there} is a file; a run needs a folder: name one with --run-dir")
+        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
+            raise UsageError(f"{there} cannot be written to; name another folder with --run-dir")
+
+    def read_experiment(self) -> Experiment:
+        """Reads the experiment of the run. Raises `UsageError` if it is missing or unreadable."""
+        if not self.path.is_dir():
+            raise UsageError(f"{self.path} is not a run folder: there is no such folder")
+        try:
+            plain = json.loads(self.experiment.read_text(encoding="utf-8"))
+            return from_json(plain)
+        except FileNotFoundError:
+            raise UsageError(
+                f"{self.path} is not a run folder: it has no experiment.json"
+            ) from None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.experiment} cannot be read: {error}") from None
+
+    def read_result(self) -> dict[str, Any] | None:
+        """Reads the result of the run; None if the run is not finished.
+
+        Raises `UsageError` if the file exists but cannot be read.
+        """
+        try:
+            result = json.loads(self.result.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.result} cannot be read: {error}") from None
+        assert isinstance(result, dict)
+        return result
+
+    def create(self) -> None:
+        """Makes the folder if it does not exist. Raises `UsageError` if it cannot be made."""
+        with self._writing():
+            self.path.mkdir(parents=True, exist_ok=True)
+
+    def begin(
+        self, experiment: Experiment, environment: dict[str, Any], source_changes: str = ""
+    ) -> None:
+        """Writes experiment.json if it does not exist, and adds this session to environment.json.
+
+        Args:
+          experiment: the run's experiment.
+          environment: the description of this session from `runs.environment`.
+          source_changes: a patch, if the source differs from its commit. It is written to a file of
+            its own, which the environment names as `source_diff`.
+
+        Raises `UsageError` if the files cannot be written.
+        """
+        self.create()
+        sessions = self._sessions()
+        with self._writing():
+            if not self.experiment.exists():
+                _write_json(self.experiment, to_json(experiment))
+            if source_changes:
+                name = f"source-{len(sessions) + 1}.diff" if sessions else "source.diff"
+                write_atomically(self.path / name, source_changes)
+                environment = environment | {"source_diff": name}
+            first, *continued = [*sessions, environment]
+            _write_json(self.environment, first | ({"continued": continued} if continued else {}))
+
+    def last_environment(self) -> dict[str, Any]:
+        """The environment of the run's newest session; empty if it is not known."""
+        return next(reversed(self._sessions()), {})
+
+    def _sessions(self) -> list[dict[str, Any]]:
+        """The environments of all sessions; empty if the first session was cut off at its start."""
+        try:
+            first = json.loads(self.environment.read_text(encoding="utf-8"))
+            return [first, *first.pop("continued", [])]
+        except (OSError, ValueError, TypeError, AttributeError):
+            return []
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.path}: {reason_of(error)}; name another folder with "
+                "--run-dir, or make room"
+            ) from None
+
+    def finish(self, result: dict[str, Any]) -> None:
+        """Writes the result, which ends the run. Raises `TrainingError` if it cannot be written."""
+        with writing(self.result):
+            _write_json(self.result, result)
+
+
+def _write_json(path: Path, plain: dict[str, Any]) -> None:
+    write_atomically(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def describe_result(path: Path, result: dict[str, Any]) -> str:
+    """Describes a finished run in a few lines of text."""
+    lines = []
+    for split in ("train", "validation", "test"):
+        if f"{split}_error" in result:
+            error, loss = result[f"{split}_error"], result[f"{split}_loss"]
+            shown = "not finite" if loss is None else f"{loss:.4f}"
+            lines.append(f"{split:<10} error {error:7.2%}   loss {shown}")
+    unit = "min" if result["seconds"] < 3600 else "h"
+    lines += [
+        f"{result['params']:,} parameters, {result['macs']:,} multiply-adds an image, "
+        f"{result['steps']:,} steps in {duration(result['seconds'])} {unit}",
+        f"all of it is in {path}",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,138 @@
+"""The folder of a sweep: its files, and the trials that it lists."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from resflax.errors import UsageError
+from resflax.experiment import Experiment, to_json
+from resflax.files import reason_of, write_atomically
+from resflax.runs.run_folder import RunFolder
+from resflax.sweep.trials import Trial
+
+
+def default_sweep_path(experiment: Experiment) -> Path:
+    """The folder `sweeps/NAME-HASH` below the working directory.
+
+    NAME and HASH are those of the experiment, so they do not depend on what the sweep varies.
+    """
+    return Path("sweeps") / f"{experiment.name}-{experiment.content_hash}"
+
+
+class SweepFolder:
+    """The files of one sweep.
+
+    sweep.json      the experiment, and the label and fields of every trial by its hash
+    search.journal  Optuna's study, if the sweep is a search
+    trials/HASH     run folders
+    declared/       HASH.json: the trials' experiments, which the workers read
+    logs/           HASH.log: what the workers printed
+    ended/          HASH.json: why a trial ended without a result
+    claims/         HASH: a file that is locked (flock) as long as a process runs the trial
+    slurm/          the files of SLURM jobs
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.declaration = path / "sweep.json"
+        self.search = path / "search.journal"
+
+    def run(self, trial: Trial) -> RunFolder:
+        """The trial's run folder."""
+        return RunFolder(self.path / "trials" / trial.hash)
+
+    def experiment_file(self, trial_hash: str) -> Path:
+        """The file from which a worker reads the experiment of the trial with this hash."""
+        return self.path / "declared" / f"{trial_hash}.json"
+
+    def log(self, trial: Trial) -> Path:
+        """The file that the trial's worker prints to."""
+        return self.path / "logs" / f"{trial.hash}.log"
+
+    def lock_file(self, trial: Trial) -> Path:
+        """The file that is kept locked by the process that runs the trial."""
+        return self.path / "claims" / trial.hash
+
+    def begin(self, experiment: Experiment) -> None:
+        """Creates the folder and its sweep.json, unless they exist.
+
+        Raises `UsageError` if it cannot be created, or if it holds a sweep of another experiment.
+        """
+        try:
+            for name in ("trials", "declared", "logs", "ended", "claims"):
+                (self.path / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise UsageError(
+                f"cannot write to {self.path}: {reason_of(error)}; name another folder with "
+                "--sweep-dir"
+            ) from None
+        declared = self.read()
+        if declared is None:
+            self._write({"experiment": to_json(experiment), "trials": {}})
+        elif declared["experiment"] != to_json(experiment):
+            raise UsageError(
+                f"{self.path} holds a sweep of another experiment "
+                f"({declared['experiment']['name']}); name another folder with --sweep-dir"
+            )
+
+    def add(self, trials: list[Trial]) -> None:
+        """Adds trials to those that the folder already lists."""
+        declared = self.read()
+        assert declared is not None, "begin() wrote it"
+        for trial in trials:
+            declared["trials"][trial.hash] = trial.to_json()
+            path = self.experiment_file(trial.hash)
+            if not path.exists():
+                write_atomically(path, json.dumps(to_json(trial.experiment), indent=2) + "\n")
+        self._write(declared)
+
+    def read(self) -> dict[str, Any] | None:
+        """Returns the content of sweep.json, `experiment` and `trials`; None if there is no file.
+
+        Raises `UsageError` if the file cannot be read or does not describe a sweep.
+        """
+        try:
+            declared = json.loads(self.declaration.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{self.declaration} cannot be read: {reason_of(error)}") from None
+        if not isinstance(declared, dict) or not {"experiment", "trials"} <= declared.keys():
+            raise UsageError(f"{self.declaration} does not describe a sweep")
+        return declared
+
+    def _write(self, declared: dict[str, Any]) -> None:
+        write_atomically(self.declaration, json.dumps(declared, indent=1) + "\n")
+
+    def is_done(self, trial: Trial) -> bool:
+        """Whether the trial's run is finished."""
+        return self.run(trial).result.exists()
+
+    def record_end(self, trial: Trial, state: str, reason: str) -> None:
+        """Records that the trial ended without a result.
+
+        Args:
+          trial: the trial that ended.
+          state: `failed` or `pruned`.
+          reason: why it ended, on one line.
+        """
+        write_atomically(self._end_file(trial), json.dumps({"state": state, "why": reason}) + "\n")
+
+    def read_end(self, trial: Trial) -> dict[str, str] | None:
+        """Returns `state` and `why` from the trial's last end without a result.
+
+        Returns None if the trial did not end in this way since it was last started.
+        """
+        try:
+            end = json.loads(self._end_file(trial).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return None
+        assert isinstance(end, dict)
+        return end
+
+    def clear_end(self, trial: Trial) -> None:
+        """Removes what `record_end` wrote, because the trial is started again."""
+        self._end_file(trial).unlink(missing_ok=True)
+
+    def _end_file(self, trial: Trial) -> Path:
+        return self.path / "ended" / f"{trial.hash}.json"

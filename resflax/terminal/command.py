@@ -1,0 +1,73 @@
+"""Runs a command as a process, which reports a failure in one line and exits with a fixed code.
+
+Nothing here imports JAX, so that help and mistakes are answered at once.
+"""
+
+import logging
+import os
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Sequence
+from types import FrameType
+from typing import NoReturn
+
+from resflax.errors import Interrupted, TrainingError, UsageError
+
+_LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
+
+
+def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Runs a command with this process's arguments and exits with its code.
+
+    The codes are 0 if the command is done; 1 for a failure while running; 2 for bad usage,
+    experiment or data; 130, 143 and 138 if Ctrl-C, SIGTERM or SIGUSR1 ended it; and 141 if the
+    reader of its output went away. Failures print one line on stderr, `error: ...`.
+    """
+    for number in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, _terminate)
+    _set_up_libraries()
+    try:
+        command(sys.argv[1:])
+    except UsageError as error:
+        _exit(2, f"error: {error}")
+    except TrainingError as error:
+        _exit(1, f"error: {error}")
+    except Interrupted as interruption:
+        _exit(128 + interruption.signal, str(interruption))
+    except KeyboardInterrupt:
+        _exit(128 + signal.SIGINT, "")
+    except BrokenPipeError:  # the reader of our output has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _exit(128 + signal.SIGPIPE, "")
+    _exit(0, "")
+
+
+def _set_up_libraries() -> None:
+    """Sets up other libraries for the whole process, which belongs to the command."""
+    # Orbax warns about things that we ask it to do.
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    # Pictures are decoded in as many threads as are useful, so OpenCV must not start its own.
+    os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
+    # `data.pictures` has a limit of its own, above the one that Pillow warns of.
+    warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Interrupted(number)
+
+
+def _exit(code: int, text: str) -> NoReturn:
+    # The exit code is decided. Python drops its signal handlers while it shuts down, so from here
+    # on a signal would kill the process and change the code.
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(number, signal.SIG_IGN)
+    if text:
+        print(message_line(text), file=sys.stderr)
+    sys.exit(code)
+
+
+def message_line(text: str) -> str:
+    """A message on one line; if it is too long, its middle is cut out."""
+    text = " ".join(text.split())
+    return text if len(text) <= _LONGEST else f"{text[:1000]} ... {text[-400:]}"

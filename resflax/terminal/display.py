@@ -1,0 +1,78 @@
+"""The display of a command at work: progress bars with speed and time left, and lines of text."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+T = TypeVar("T")
+
+
+class Display:
+    """The progress of a command on a console. Without a terminal, only the lines are printed."""
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[note]}"),
+            TimeRemainingColumn(),
+            TextColumn("left"),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+
+    def __enter__(self) -> "Display":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.stop()
+
+    def say(self, text: str) -> None:
+        """Prints a line above the bars."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def bar(self, description: str, total: int, done: int = 0) -> "Bar":
+        """A bar that is shown while a `with` statement runs."""
+        return Bar(self._progress, description, total, done)
+
+    def items(self, items: Sequence[T], description: str) -> Iterable[T]:
+        """Yields the items of a sequence while a bar shows how many are done."""
+        with self.bar(description, len(items)) as bar:
+            for done, item in enumerate(items, start=1):
+                yield item
+                bar.set(done)
+
+
+class Bar:
+    """One bar of a display."""
+
+    def __init__(self, progress: Progress, description: str, total: int, done: int) -> None:
+        self._progress, self._description = progress, description
+        self._total, self._done = total, done
+        self._task: TaskID
+
+    def __enter__(self) -> "Bar":
+        self._task = self._progress.add_task(
+            self._description, total=self._total, completed=self._done, note=""
+        )
+        return self
+
+    def __exit__(self, *reason: object) -> None:
+        self._progress.remove_task(self._task)
+
+    def set(self, done: int, **fields: Any) -> None:
+        """Sets how much of the bar is done; the field `note` is a text that is shown after it."""
+        self._progress.update(self._task, completed=done, **fields)
