@@ -1,9 +1,9 @@
-"""Deeper plain nets train worse, residual nets do not: He et al. 2015, Figure 6, on digits.
+"""Deeper plain nets train worse, deeper residual nets do not: He et al. 2015, Figure 6, on digits.
 
     python scripts/sweep.py experiments/degradation_digits.py --jobs 2
     python scripts/report.py sweeps/degradation-digits-*
 
-Compare the training losses: the paper's claim is about training.
+Compare the training losses, because the paper's claim is about training.
 """
 
 from resflax import SGD, Cosine, Digits, Experiment, Grid, ResNet

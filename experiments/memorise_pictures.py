@@ -1,6 +1,6 @@
-"""ResNet-18 learns a hundred photographs by heart: does the whole way from the disk work?
+"""ResNet-18 memorises a hundred photographs: a test of everything between the disk and the loss.
 
-Point it at a prepared set of about a hundred training pictures, of any size and classes:
+Point it at a prepared set of about a hundred training pictures, of any size and with any classes:
 
     python scripts/train.py experiments/memorise_pictures.py --data.name NAME --data.data-dir DIR
 

@@ -1,9 +1,10 @@
-"""ResNet-20 on the digits with all parts of a modern recipe, for a laptop.
+"""ResNet-20 on the digits with every part of a modern recipe, for a laptop.
 
     python scripts/train.py experiments/modern_digits.py
 
-As ResNet Strikes Back (experiments/imagenet/wightman2021_a3_resnet50.py) with an average of the
-weights, micro-batches and precise batch norm beside; weaker where pictures of 8 x 8 call for it.
+The recipe is that of ResNet Strikes Back (experiments/imagenet/wightman2021_a3_resnet50.py). An
+average of the weights, micro-batches and precise batch norm are added, and the augmentation is
+weaker, because the pictures have only 8 x 8 pixels.
 """
 
 from resflax import LAMB, Augmentation, Cosine, Digits, Experiment, ResNet

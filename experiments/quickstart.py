@@ -1,4 +1,4 @@
-"""ResNet-20 on handwritten digits: the whole of resflax in a minute, without a network.
+"""ResNet-20 on handwritten digits: all of resflax in a minute, without a download.
 
 python scripts/train.py experiments/quickstart.py
 """

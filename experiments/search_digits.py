@@ -1,4 +1,4 @@
-"""A search for learning rate, weight decay and depth on the digits, by the held-out examples.
+"""A search for learning rate, weight decay and depth on the digits, judged on held-out examples.
 
 python scripts/sweep.py experiments/search_digits.py --jobs 2
 python scripts/report.py sweeps/search-digits-*

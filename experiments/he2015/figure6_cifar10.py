@@ -4,7 +4,8 @@
     python scripts/report.py sweeps/he2015-figure6-cifar10-*
 
 The deeper the plain net, the higher its training error; residual nets gain from depth. ResNet-110,
-which warms up, is in table6_cifar10.py; plain-110 "exhibits an error above 60 %".
+which needs a warm-up, is in table6_cifar10.py. Of the plain net with 110 layers the paper says only
+that its error is above 60 %.
 """
 
 from resflax import CIFAR10, SGD, Experiment, Grid, ResNet, StepDecay

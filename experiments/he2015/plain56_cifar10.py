@@ -2,7 +2,7 @@
 
     python scripts/train.py experiments/he2015/plain56_cifar10.py
 
-The same network, data and training as resnet56_cifar10.py, without shortcuts. The paper plots
+Network, data and training are those of resnet56_cifar10.py, without the shortcuts. The paper plots
 depths 20, 32, 44 and 56 (--model.depth): the deeper the plain net, the higher its error.
 """
 

@@ -2,7 +2,8 @@
 
     python scripts/train.py experiments/he2015/resnet110_cifar10.py
 
-Starts at learning rate 0.01 for 400 steps (section 4.2: until the training error is below 80 %).
+The learning rate is 0.01 for the first 400 steps (section 4.2: until the training error is below
+80 %).
 """
 
 from resflax import CIFAR10, SGD, Experiment, ResNet, StepDecay

@@ -2,9 +2,9 @@
 
     python scripts/train.py experiments/he2015/resnet56_cifar10.py
 
-The paper's other depths: --model.depth 20, 32, 44. Its learning rates were chosen with 5,000 of
-the training examples held out: --data.validation 5000. Batch norm saw 64 examples at a time
-there, half of the batch on each of two GPUs: `batch_norm="per_device"` on two devices.
+The paper also has the depths 20, 32 and 44 (--model.depth). Its learning rates were chosen with
+5,000 of the training examples held out (--data.validation 5000). It trained on two GPUs, so batch
+norm saw 64 examples at a time; `batch_norm="per_device"` on two devices does the same.
 """
 
 from resflax import CIFAR10, SGD, Experiment, ResNet, StepDecay

@@ -1,4 +1,4 @@
-"""Shortcuts A, B and C in a small net on the digits: He et al. 2015, section 4.1.
+"""Shortcuts A, B and C and no shortcuts in ResNet-20 on the digits: He et al. 2015, section 4.1.
 
 python scripts/sweep.py experiments/he2015/shortcuts_digits.py --jobs 2
 python scripts/report.py sweeps/he2015-shortcuts-digits-*

@@ -4,7 +4,8 @@
     python scripts/report.py sweeps/he2015-table6-cifar10-*
 
 ResNet-110 starts with a learning rate of 0.01 (section 4.2: until the training error is below
-80 %, about 400 steps); what the paper does for 1202 layers it does not say, here the same.
+80 %, about 400 steps). The paper does not say how ResNet-1202 starts; here it starts in the same
+way.
 """
 
 from resflax import CIFAR10, SGD, Experiment, Grid, ResNet, StepDecay

@@ -1,4 +1,4 @@
-"""What is done to the shortcut of ResNet-110 on CIFAR-10: He et al. 2016, Table 1 (median of 5).
+"""Kinds of shortcuts in ResNet-110 on CIFAR-10: He et al. 2016, Table 1 (medians of 5 runs).
 
 python scripts/sweep.py experiments/he2016/table1_cifar10.py
 python scripts/report.py sweeps/he2016-table1-cifar10-*

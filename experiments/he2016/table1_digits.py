@@ -1,4 +1,4 @@
-"""What is done to the shortcut, in ResNet-32 on the digits: He et al. 2016, Table 1.
+"""Kinds of shortcuts in ResNet-32 on the digits: He et al. 2016, Table 1.
 
 python scripts/sweep.py experiments/he2016/table1_digits.py --jobs 2
 python scripts/report.py sweeps/he2016-table1-digits-*

@@ -2,9 +2,9 @@
 
     python scripts/train.py experiments/huang2017/densenet_bc_100_12_cifar10.py
 
-Section 4.2: 300 epochs, batch 64, Nesterov momentum, learning rate 0.1 divided by 10 at one half
-and three quarters. Without augmentation (C10, 5.92 %) the paper adds dropout:
---data.crop-padding 0 --data.flip False --model.dropout-rate 0.2.
+Section 4.2: 300 epochs with batches of 64, Nesterov momentum, and a learning rate of 0.1 that is
+divided by 10 after one half and three quarters of the training. Without augmentation (C10, 5.92 %)
+the paper adds dropout: --data.crop-padding 0 --data.flip False --model.dropout-rate 0.2.
 """
 
 from resflax import CIFAR10, SGD, DenseNet, Experiment, StepDecay

@@ -3,7 +3,7 @@
     python scripts/sweep.py experiments/huang2017/table2_cifar.py
     python scripts/report.py sweeps/huang2017-table2-cifar-*
 
-The columns without augmentation (C10, C100) are table2_unaugmented_cifar.py.
+The columns without augmentation (C10, C100) are in table2_unaugmented_cifar.py.
 """
 
 from resflax import CIFAR10, CIFAR100, SGD, DenseNet, Experiment, Grid, StepDecay

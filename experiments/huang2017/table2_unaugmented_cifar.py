@@ -3,8 +3,8 @@
     python scripts/sweep.py experiments/huang2017/table2_unaugmented_cifar.py
     python scripts/report.py sweeps/huang2017-table2-unaugmented-cifar-*
 
-Dropout 0.2 behind every convolution but the first (section 4.2). The paper has no figures for
-DenseNet-BC (L=190, k=40) here.
+Dropout of 0.2 follows every convolution except the first (section 4.2). The paper has no figures
+without augmentation for DenseNet-BC (L=190, k=40).
 """
 
 from resflax import CIFAR10, CIFAR100, SGD, DenseNet, Experiment, Grid, StepDecay

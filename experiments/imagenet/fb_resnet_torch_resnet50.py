@@ -2,9 +2,10 @@
 
     python scripts/train.py experiments/imagenet/fb_resnet_torch_resnet50.py
 
-Gross & Wilber 2016: 90 epochs of 256, divided by 10 every 30, Nesterov momentum, weight decay on
-everything; crops of random area and proportions, colour jitter of 0.4 in random order, lighting.
-The stride is on the 3x3.
+Gross & Wilber 2016: 90 epochs with batches of 256, a learning rate that is divided by 10 every 30
+epochs, Nesterov momentum, and weight decay on all parameters. Crops have a random area and random
+proportions; colour jitter of 0.4 comes in random order, and lighting follows. The stride is on the
+3x3 convolution.
 """
 
 from resflax import SGD, Augmentation, Experiment, ImageNet, ResNet, StepDecay

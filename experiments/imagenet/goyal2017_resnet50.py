@@ -2,12 +2,13 @@
 
     python scripts/train.py experiments/imagenet/goyal2017_resnet50.py
 
-arXiv 1706.02677, Table 1. The learning rate is 0.1 for each 256 pictures of a batch, 3.2, reached
-from 0.1 in 5 epochs (782 steps), divided by 10 after 30, 60 and 80 of 90; no weight decay on batch
-norm; the last scale of each unit starts at 0. Batch norm sees 32 pictures, on 8 devices with 32
-micro-batches: for others, change gradient_accumulation to 256 / devices. For another batch of n
-pictures: learning rate 0.1 n / 256, warm-up of 6,405,835 / n steps. Of the paper's, the
-classifier's weights are drawn as elsewhere here, not with a deviation of 0.01.
+arXiv 1706.02677, Table 1. The learning rate is 0.1 for each 256 pictures of a batch, which makes
+3.2. It rises to that from 0.1 in 5 epochs (782 steps), and is divided by 10 after 30, 60 and 80 of
+90 epochs. Batch norm has no weight decay, and the last scale of each unit starts at 0. Batch norm
+sees 32 pictures at a time, which takes 32 micro-batches on 8 devices; on other numbers of devices,
+change gradient_accumulation to 256 / devices. For batches of n pictures, the learning rate is
+0.1 n / 256 and the warm-up has 6,405,835 / n steps. Unlike in the paper, the classifier's weights
+are drawn as in all networks here, not with a standard deviation of 0.01.
 """
 
 from resflax import SGD, Experiment, ImageNet, ResNet, StepDecay

@@ -2,10 +2,12 @@
 
     python scripts/train.py experiments/imagenet/he2015_resnet50.py
 
-60 x 10^4 steps of 256, the learning rate divided by 10 "when the error plateaus": here after 30, 60
-and 90 epochs. Shorter side drawn from 256 to 480, colours as in AlexNet, stride on the first 1x1.
-The authors' released models have batch statistics measured after the training: here of 51,200
-pictures. Of the paper's, the mean of each pixel is not subtracted: colours have constants here.
+60 x 10^4 steps with batches of 256. The paper divides the learning rate by 10 "when the error
+plateaus"; here that is after 30, 60 and 90 epochs. The shorter side is drawn from 256 to 480,
+colours vary as in AlexNet, and the stride is on the first 1x1 convolution. The authors' released
+models have batch statistics that were measured after the training; here 51,200 pictures are taken
+for that. Unlike in the paper, the mean that is subtracted is a constant for each channel, not the
+mean of each pixel.
 """
 
 from resflax import SGD, Augmentation, Experiment, ImageNet, ResNet, StepDecay

@@ -2,8 +2,9 @@
 
     python scripts/train.py experiments/imagenet/huang2017_densenet121.py
 
-90 epochs of 256, the learning rate of 0.1 divided by 10 after 30 and 60; Nesterov momentum; the
-augmentation of fb.resnet.torch. With 10 crops 23.61 / 6.66 %.
+90 epochs with batches of 256, a learning rate of 0.1 that is divided by 10 after 30 and 60 epochs,
+Nesterov momentum, and the augmentation of fb.resnet.torch. With 10 crops the paper has 23.61 /
+6.66 %.
 """
 
 from resflax import SGD, Augmentation, DenseNet, Experiment, ImageNet, StepDecay

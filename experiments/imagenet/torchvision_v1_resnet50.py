@@ -2,8 +2,9 @@
 
     python scripts/train.py experiments/imagenet/torchvision_v1_resnet50.py
 
-torchvision's references/classification/train.py with its defaults: 90 epochs of 8 x 32, divided by
-10 every 30, random resized crop and mirror, nothing else.
+torchvision's references/classification/train.py with its defaults: 90 epochs with batches of
+8 x 32, a learning rate that is divided by 10 every 30 epochs, and no augmentation except random
+resized crops and mirroring.
 """
 
 from resflax import SGD, Experiment, ImageNet, ResNet, StepDecay

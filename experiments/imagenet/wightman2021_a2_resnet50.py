@@ -2,12 +2,12 @@
 
     python scripts/train.py experiments/imagenet/wightman2021_a2_resnet50.py
 
-Wightman et al. 2021 (arXiv 2110.00476), Table 2: 300 epochs of 2,048, LAMB at 0.005, half a cosine
-behind 5 epochs of warm-up (3,128 steps), binary cross-entropy in which each class of a mixed
-picture counts in full, mixup or cutmix, RandAugment of 7 +- 0.5, stochastic depth; tests at 95 % of
-the picture. Not as there: no repeated augmentation, a unit is dropped for a whole batch and not for
-a picture, and the learning rate begins and ends at 0.
-There a device had 512 pictures at a time; --gradient-accumulation 4 makes it so on one.
+Wightman et al. 2021 (arXiv 2110.00476), Table 2: 300 epochs with batches of 2,048; LAMB at 0.005;
+half a cosine after 5 epochs of warm-up (3,128 steps); binary cross-entropy, in which each class of
+a mixed picture counts in full; mixup or cutmix; RandAugment of 7 +- 0.5; stochastic depth; tests on
+95 % of the picture. Unlike in the paper, augmentation is not repeated, a unit is dropped for a
+whole batch and not for single pictures, and the learning rate begins and ends at 0. The paper's
+devices had 512 pictures at a time; --gradient-accumulation 4 does the same on one device.
 """
 
 from resflax import LAMB, Augmentation, Cosine, Experiment, ImageNet, ResNet
