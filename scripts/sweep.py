@@ -35,10 +35,10 @@ from pathlib import Path
 from rich.console import Console
 
 from resflax.sweep.assembly import make_executor, make_queue
+from resflax.sweep.command_options import ExecutorName, check_options, with_group_size
 from resflax.sweep.dry_run import print_plan
 from resflax.sweep.launcher import Launcher
 from resflax.sweep.live_table import LiveTable
-from resflax.sweep.options import ExecutorName, check_options, with_group_size
 from resflax.sweep.slurm import SlurmOptions
 from resflax.sweep.standings import raise_failures, summary_line
 from resflax.sweep.sweep_folder import SweepFolder, default_sweep_path

@@ -21,11 +21,11 @@ from resflax.models.stacking import unstack
 from resflax.runs import loop
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.run_folder import RunFolder
+from resflax.training.batch_statistics import statistics_step, with_measured_statistics
 from resflax.training.many_steps import gathered
 from resflax.training.objective import Objective, example_losses, split_micro_batches
 from resflax.training.optimizer import make_optimizer
 from resflax.training.state import begin_average, initial_state, params_sha256
-from resflax.training.statistics import statistics_step, with_measured_statistics
 from resflax.training.step import train_step
 
 SHAPE = (8, 8, 3)

@@ -212,12 +212,12 @@ def test_a_killed_run_equals_an_undisturbed_one(streamed: Path, damaged: Path, t
 import os, signal
 from resflax.feeding import streamed
 streamed.default_threads = lambda: 1
-call = streamed.StreamedTrainingFeed.call
+call = streamed.StreamedTrainingFeed.call_input
 def call_or_die(self, first, count):
     if first == 13:
         os.kill(os.getpid(), signal.SIGKILL)
     return call(self, first, count)
-streamed.StreamedTrainingFeed.call = call_or_die
+streamed.StreamedTrainingFeed.call_input = call_or_die
 """
     process = start(streamed, *data, "--run-dir", killed, patch=patch)
     process.communicate(timeout=300)

@@ -82,7 +82,7 @@ def _time_case(
 
 def benchmark_record(timings: Sequence[StepTiming]) -> dict[str, Any]:
     """The timings, the hardware and the versions of packages, as plain JSON values."""
-    facts = environment.describe()
+    facts = environment.describe_environment()
     record = {name: facts[name] for name in _FACTS}
     record["flags"] = {k: v for k, v in facts["flags"].items() if k.startswith(_FLAGS)}
     record["packages"] = {name: facts["packages"].get(name) for name in _PACKAGES}

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resflax.declarations import models as declarations
+from resflax.declarations.models import DenseNet, Model
 from resflax.shortcuts import Shortcut
 
 if TYPE_CHECKING:
@@ -12,7 +12,7 @@ __all__ = ["Shortcut", "build"]
 
 
 def build(
-    config: declarations.Model,
+    config: Model,
     num_classes: int,
     *,
     dtype: Any = "float32",
@@ -40,11 +40,11 @@ def build(
     # Imported here, so that `models.zoo` can be imported without JAX.
     import jax.numpy as jnp
 
-    from resflax.models.dense import DenseNet
+    from resflax.models.dense import DenseNetModule
     from resflax.models.layers import Layers
-    from resflax.models.residual import ResNet
+    from resflax.models.residual import ResNetModule
 
     layers = Layers(dtype=jnp.dtype(dtype), axis_name=axis_name, synchronized=synchronized)
-    if isinstance(config, declarations.DenseNet):
-        return DenseNet(config.resolved(), num_classes, layers, for_training)
-    return ResNet(config.resolved(), num_classes, layers, for_training)
+    if isinstance(config, DenseNet):
+        return DenseNetModule(config.resolved(), num_classes, layers, for_training)
+    return ResNetModule(config.resolved(), num_classes, layers, for_training)

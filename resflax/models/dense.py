@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resflax.declarations.models import DenseNet as DenseNetConfig
+from resflax.declarations.models import DenseNet
 from resflax.errors import UsageError
 from resflax.models.layers import (
     BatchNorm,
@@ -82,7 +82,7 @@ class DenseLayer(nn.Module):
     With a bottleneck, BN-ReLU-1x1 to 4k maps comes first.
     """
 
-    config: DenseNetConfig
+    config: DenseNet
     layers: Layers
     recompute: bool
     """Whether the gradient recomputes activated maps."""
@@ -105,7 +105,7 @@ class DenseLayer(nn.Module):
 class Transition(nn.Module):
     """The transition between blocks: BN-ReLU-1x1, then 2x2 average pooling with stride 2."""
 
-    config: DenseNetConfig
+    config: DenseNet
     layers: Layers
     recompute: bool
     """Whether the gradient recomputes activated maps."""
@@ -130,10 +130,10 @@ class Transition(nn.Module):
         return nn.avg_pool(x, (2, 2), (2, 2))
 
 
-class DenseNet(nn.Module):
+class DenseNetModule(nn.Module):
     """The network of a resolved `DenseNet` declaration."""
 
-    config: DenseNetConfig
+    config: DenseNet
     num_classes: int
     layers: Layers
     for_training: bool = False

@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resflax.declarations.models import ResNet as ResNetConfig
+from resflax.declarations.models import ResNet
 from resflax.models.layers import Layers, global_average_pool, max_pool, relu
 from resflax.models.units import BLOCKS, Unit, activate
 from resflax.orders import ORDERS
@@ -21,7 +21,7 @@ loop, which compiles faster but makes steps slower (without it, they are a third
 No published ImageNet network has more."""
 
 
-def stem(images: Array, config: ResNetConfig, layers: Layers, *, train: bool) -> Array:
+def stem(images: Array, config: ResNet, layers: Layers, *, train: bool) -> Array:
     """Maps images (B, H, W, C) to the input of the first unit, which is already activated."""
     order, imagenet = ORDERS[config.order], config.layout == "imagenet"
     x = images
@@ -40,14 +40,14 @@ def stem(images: Array, config: ResNetConfig, layers: Layers, *, train: bool) ->
     return max_pool(x) if imagenet and not config.pool_first else x
 
 
-def make_unit(config: ResNetConfig, layers: Layers, stage: int, *, first: bool, name: str) -> Unit:
+def make_unit(config: ResNet, layers: Layers, stage: int, *, first: bool, name: str) -> Unit:
     """A unit of a stage. The first unit may change the shape; the others are all alike."""
     stride = 2 if first and stage > 1 else 1
     convolutions = BLOCKS[config.resolved_block](config, 2 ** (stage - 1), stride)
     return Unit(config, layers, convolutions, stride, activated=first and stage == 1, name=name)
 
 
-def survivals(config: ResNetConfig) -> list[list[float | None]]:
+def survivals(config: ResNet) -> list[list[float | None]]:
     """For each stage, the probabilities of keeping the units' branches; None for no drop."""
     units, drop = sum(config.units_per_stage), config.stochastic_depth
     one_by_one = iter(1 - drop * number / units if drop else None for number in range(1, units + 1))
@@ -70,10 +70,10 @@ def repeat(run: Callable[..., Array], unit: Unit, x: Array, survivals: list[floa
     return x
 
 
-class ResNet(nn.Module):
+class ResNetModule(nn.Module):
     """The network of a resolved `ResNet` declaration."""
 
-    config: ResNetConfig
+    config: ResNet
     num_classes: int
     layers: Layers
     for_training: bool = False

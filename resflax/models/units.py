@@ -7,8 +7,7 @@ from typing import Any, NamedTuple
 import flax.linen as nn
 import jax
 
-from resflax.declarations.models import Block
-from resflax.declarations.models import ResNet as ResNetConfig
+from resflax.declarations.models import Block, ResNet
 from resflax.models.layers import Layers, relu
 from resflax.orders import ORDERS, Operations
 from resflax.shortcuts import SHORTCUTS, own_fields
@@ -25,13 +24,13 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-def basic(config: ResNetConfig, widening: int, stride: int) -> tuple[Convolution, ...]:
+def basic(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
     """Two 3x3 convolutions (He et al. 2015, Figure 5 left)."""
     width = config.width * widening
     return Convolution(width, 3, stride), Convolution(width, 3)
 
 
-def bottleneck(config: ResNetConfig, widening: int, stride: int) -> tuple[Convolution, ...]:
+def bottleneck(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
     """A narrowing 1x1, a 3x3 and a widening 1x1 convolution (He et al. 2015, Figure 5 right).
 
     The groups of the 3x3 convolution are those of Xie et al. 2017.
@@ -45,7 +44,7 @@ def bottleneck(config: ResNetConfig, widening: int, stride: int) -> tuple[Convol
     )
 
 
-BLOCKS: dict[Block, Callable[[ResNetConfig, int, int], tuple[Convolution, ...]]] = {
+BLOCKS: dict[Block, Callable[[ResNet, int, int], tuple[Convolution, ...]]] = {
     "basic": basic,
     "bottleneck": bottleneck,
 }
@@ -85,7 +84,7 @@ def linen_class(name: str) -> type[nn.Module]:
     return type(shortcut.__name__, (shortcut, nn.Module), {"__call__": compact_call})
 
 
-def make_shortcut(config: ResNetConfig, layers: Layers, stride: int) -> nn.Module:
+def make_shortcut(config: ResNet, layers: Layers, stride: int) -> nn.Module:
     """The shortcut of a unit. The values of its own fields come from the resolved declaration."""
     name = config.resolved_shortcut
     given: dict[str, Any] = {f: getattr(config, f) for f in own_fields(SHORTCUTS[name])}
@@ -101,7 +100,7 @@ def make_shortcut(config: ResNetConfig, layers: Layers, stride: int) -> nn.Modul
 class Unit(nn.Module):
     """A residual unit of a resolved declaration."""
 
-    config: ResNetConfig
+    config: ResNet
     layers: Layers
     convolutions: tuple[Convolution, ...]
     stride: int

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 
 
-def describe() -> dict[str, Any]:
+def describe_environment() -> dict[str, Any]:
     """Describes this process, its machine and its software as plain JSON values.
 
     They are enough to repeat the run elsewhere.

@@ -23,8 +23,8 @@ from resflax.runs.plan import Plan
 from resflax.runs.run_folder import RunFolder
 from resflax.terminal.display import Bar, Display
 from resflax.terminal.interruption import Interruption
+from resflax.training.batch_statistics import with_measured_statistics
 from resflax.training.state import TrainState, params_sha256, same
-from resflax.training.statistics import with_measured_statistics
 
 ROLLBACKS = 3
 """How many times a run goes back to the same step before it gives up."""

@@ -19,6 +19,7 @@ from resflax.feeding.order import ExampleOrder
 from resflax.models import build
 from resflax.models.summary import Summary, summarize
 from resflax.terminal.display import Display
+from resflax.training.batch_statistics import statistics_step
 from resflax.training.many_steps import CallStep, gathered, many_steps
 from resflax.training.measurement import evaluation_step
 from resflax.training.nonfinite import explain
@@ -26,7 +27,6 @@ from resflax.training.objective import LossOfParams, Objective, step_loss_of
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import LearningRate, learning_rate
 from resflax.training.state import TrainState, drawing, initial_state
-from resflax.training.statistics import statistics_step
 from resflax.training.step import TrainStep, train_step
 from resflax.training.together import (
     GroupInput,

@@ -100,7 +100,7 @@ def import_weights(
         params["head"] = _head(head_key, params["head"]["kernel"].shape[0], wanted)
         say(f"its classifier is for {present} classes: a new one is drawn for {wanted}")
     origin = {"file": path.name, "sha256": sha256_of(path)}
-    folder.begin(experiment, environment.describe() | {"imported": origin})
+    folder.begin(experiment, environment.describe_environment() | {"imported": origin})
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
     averaged = experiment.ema_decay is not None

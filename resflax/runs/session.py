@@ -110,7 +110,12 @@ class Session:
         if self._status is Status.UNFINISHED:
             hosts.on_first(partial(_compare, self.experiment, plan, self.folder, self.display))
         self._make_folder_stay()
-        here = environment.describe() | {"data_sha256": plan.data_sha256} | origin | dict(notes)
+        here = (
+            environment.describe_environment()
+            | {"data_sha256": plan.data_sha256}
+            | origin
+            | dict(notes)
+        )
         changes = environment.source_changes()
         hosts.on_first(lambda: self.folder.begin(self.experiment, here, changes))
         hosts.on_all(self.folder.read_experiment)  # the other hosts must see the folder too

@@ -2,9 +2,9 @@
 
 from resflax.declarations.sweeps import Grid, Sweep
 from resflax.experiment import Experiment
+from resflax.sweep.command_options import ExecutorName
 from resflax.sweep.executors import Executor
 from resflax.sweep.local import LocalExecutor, visible_gpus
-from resflax.sweep.options import ExecutorName
 from resflax.sweep.queues import GridQueue, Queue
 from resflax.sweep.search import SearchQueue
 from resflax.sweep.slurm import SlurmExecutor, SlurmOptions
