@@ -201,6 +201,15 @@ def test_help_comes_at_once(script: Script, folder: Path, command: str):
         assert "(default: 8)" in done.stdout
 
 
+def test_an_unknown_escape_in_an_experiment_file_adds_no_line(script: Script, tmp_path: Path):
+    """Newer Pythons warn of it when they compile the file."""
+    path = tmp_path / "escape.py"
+    path.write_text(HEAD + 'pattern = "\\d"\nexperiment = Experiment(name="e")\n')
+    done = script("train", path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert done.stderr.startswith(f"error: {path}, line 3: ")
+
+
 @pytest.mark.parametrize("command", ["train --help", "train good.py -h", "train good.py --sed 3"])
 def test_help_and_mistakes_do_not_import_jax(folder: Path, command: str):
     name, *arguments = command.split()

@@ -11,6 +11,7 @@ import re
 import runpy
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,9 @@ def load_names(path: Path) -> dict[str, Any]:
             return {"experiment": from_json(json.loads(path.read_text(encoding="utf-8")))}
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from None
-    with _own_folder_importable(path):
+    with _own_folder_importable(path), warnings.catch_warnings():
+        # Newer Pythons warn of unknown escapes such as "\d", which would add lines to an error.
+        warnings.simplefilter("ignore", SyntaxWarning)
         try:
             return runpy.run_path(str(path))
         except SyntaxError as error:
