@@ -9,6 +9,19 @@ from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type
 from resflax.errors import UsageError
 
 
+def added(default: Any, before: Any = ...) -> Any:
+    """A field that a declaration got after it was first published.
+
+    Args:
+      default: the field's default.
+      before: the value that experiments without the field had in effect, if it is not the default.
+        It must never change: an experiment written before the field existed is read with it, and
+        the content hash leaves the field out as long as it has it.
+    """
+    value = default if before is ... else before
+    return dataclasses.field(default=default, metadata={"before": value})
+
+
 def refuse(declaration: object, field: str, allowed: str) -> NoReturn:
     """Raises a `UsageError` that names the field, its value and what is allowed."""
     value = getattr(declaration, field)
