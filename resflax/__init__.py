@@ -13,8 +13,9 @@ from resflax.declarations.data import (
     ImageNet,
     Streamed,
 )
-from resflax.declarations.models import DenseNet, ResNet
+from resflax.declarations.models import Custom, DenseNet, ResNet
 from resflax.declarations.optimization import LAMB, LARS, SGD, AdamW, Cosine, Polynomial, StepDecay
+from resflax.declarations.own import Own
 from resflax.declarations.sweeps import Choice, Grid, Integers, LogUniform, Search, Uniform
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -30,6 +31,7 @@ __all__ = [
     "Augmentation",
     "Choice",
     "Cosine",
+    "Custom",
     "DenseNet",
     "Digits",
     "Experiment",
@@ -38,6 +40,7 @@ __all__ = [
     "ImageNet",
     "Integers",
     "LogUniform",
+    "Own",
     "Polynomial",
     "ResNet",
     "Search",

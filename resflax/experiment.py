@@ -1,4 +1,4 @@
-"""The experiment: one declaration of everything that decides a run, its JSON and its hash."""
+"""The experiment: one declaration of everything that decides a run."""
 
 import dataclasses
 import difflib
@@ -7,13 +7,16 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal, NoReturn
 
 from resflax.declarations.augmentation import Augmentation
-from resflax.declarations.checks import check_types, choices, field_types, refuse, short
+from resflax.declarations.checks import added, check_types, refuse, short
 from resflax.declarations.data import Data, Digits
-from resflax.declarations.models import Model
+from resflax.declarations.models import Custom, Model
 from resflax.declarations.optimization import SGD, Optimizer, Schedule, StepDecay
+from resflax.declarations.own import Own, Values, as_own
+from resflax.declarations.records import MISSING, construct, identity, plain, value_before
 from resflax.errors import UsageError
 
 
@@ -61,6 +64,10 @@ class Experiment:
     initialize_from: str | None = None
     """Run folder whose weights the training starts with, including the classifier if the number of
     classes is the same. None: weights are drawn from the seed."""
+
+    initial_weights: str | None = added(None)
+    """The sha256 of the weights in `initialize_from`, which the commands fill in. They, and not the
+    folder, decide what the run is. If it is given, other weights are refused."""
 
     seed: int = 0
     """Decides initial weights, data order, augmentation and dropout."""
@@ -140,6 +147,11 @@ class Experiment:
             refuse(self, "epochs", "it must be above 0")
         if self.initialize_from is not None and not self.initialize_from.strip():
             refuse(self, "initialize_from", "it must be a run folder, or None for drawn weights")
+        if self.initial_weights is not None and (
+            self.initialize_from is None
+            or re.fullmatch("[0-9a-f]{64}", self.initial_weights) is None
+        ):
+            refuse(self, "initial_weights", "it must be the sha256 of the weights that are named")
         if not 0 <= self.seed < 2**32:
             refuse(self, "seed", "it must be at least 0 and below 2**32")
 
@@ -148,104 +160,176 @@ class Experiment:
         return dataclasses.replace(self, model=self.model.resolved())
 
     @property
+    def own_classes(self) -> dict[str, Own]:
+        """The user's own classes that take part, by the dotted name of their field."""
+        fields = dataclasses.fields(self.model)
+        values = {f"model.{field.name}": getattr(self.model, field.name) for field in fields}
+        return {name: value for name, value in values.items() if isinstance(value, Own)}
+
+    @property
     def content_hash(self) -> str:
-        """12 hex digits that depend on every resolved field and on nothing else."""
-        text = json.dumps(to_json(self), sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        """12 hex digits that depend on what the run is, and on nothing else.
+
+        They depend on every resolved field, except that a field of `LOCATIONS` does not count, nor
+        does a field with the value that experiments had before the field existed.
+        """
+        return _hash(_identity(self))
+
+    @property
+    def hash_of_format_1(self) -> str | None:
+        """The hash that this experiment had in format 1; None if it needs a newer format."""
+        fields = _without_new_fields(self.resolved())
+        return None if fields is None else _hash(fields)
 
 
-def to_json(experiment: Experiment) -> dict[str, Any]:
-    """All resolved fields as plain JSON values; each part has its class name as `type`."""
-    fields = plain(experiment.resolved())
+FORMAT = 2
+"""The format of the JSON that `to_json` returns. It grows when a declaration gets a field or a
+class. Format 1 had no number; its hash counted where files lay."""
+
+LOCATIONS = ("parallel", "data.data_dir", "initialize_from")
+"""Fields that say how and where a run computes, but not what. They may change when a run is
+continued. The data and the weights themselves are compared by their sha256."""
+
+
+def _hash(fields: Any) -> str:
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
+def _identity(experiment: Experiment) -> dict[str, Any]:
+    fields = identity(experiment.resolved())
+    for name in LOCATIONS:
+        part, _, field = name.rpartition(".")
+        (fields[part] if part else fields).pop(field)
+    if experiment.initial_weights is None and experiment.initialize_from is not None:
+        fields["initialize_from"] = experiment.initialize_from  # all that is known of the weights
     assert isinstance(fields, dict)
     return fields
 
 
-def plain(value: Any) -> Any:
-    """A declaration, or a field of one, as plain JSON values."""
-    if isinstance(value, tuple):
-        return [plain(item) for item in value]
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        kind = {} if isinstance(value, Experiment) else {"type": type(value).__name__}
-        names = (field.name for field in dataclasses.fields(value))
-        return kind | {name: plain(getattr(value, name)) for name in names}
-    return value
+def _without_new_fields(value: Any) -> Any:
+    """A declaration as plain values of format 1; None if a newer field has a value of its own."""
+    if isinstance(value, Own | Custom):
+        return None
+    if not dataclasses.is_dataclass(value) or isinstance(value, type):
+        return plain(value)
+    fields = {} if isinstance(value, Experiment) else {"type": type(value).__name__}
+    for field in dataclasses.fields(value):
+        given, before = getattr(value, field.name), value_before(field)
+        if before is MISSING:
+            fields[field.name] = part = _without_new_fields(given)
+            if part is None and given is not None:
+                return None
+        elif given != before and field.name != "initial_weights":
+            return None
+    return fields
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """All resolved fields as plain JSON values, and the format; each part has a `type`."""
+    fields = plain(experiment.resolved())
+    del fields["type"]
+    return {"format": FORMAT, **fields}
 
 
 def from_json(value: object) -> Experiment:
-    """The inverse of `to_json`. Raises `UsageError` for anything that is not an experiment."""
-    return _construct(Experiment, value, "experiment")
+    """The inverse of `to_json`, also for earlier formats; no code of a user's own class is run.
 
-
-def _construct(cls: Any, value: object, where: str) -> Any:
+    Raises `UsageError` for anything that is not an experiment, or one of a newer format.
+    """
     if not isinstance(value, Mapping):
-        raise UsageError(f"{where} is {short(value)}; it must be an object of fields")
+        raise UsageError(f"experiment is {short(value)}; it must be an object of fields")
     fields = dict(value)
-    types = field_types(cls)
-    unknown = sorted(short(name) for name in fields.keys() - types.keys())
-    if unknown:
-        raise UsageError(f"{where} has no field {unknown[0]}; it has {', '.join(types)}")
-    missing = sorted(types.keys() - fields.keys())  # to_json writes every field
-    if missing:
-        raise UsageError(f"{where} lacks the field {missing[0]}")
-    values = {}
-    for name, hint in types.items():
-        classes = [c for c in choices(hint) if isinstance(c, type) and dataclasses.is_dataclass(c)]
-        parts = {c.__name__: c for c in classes}
-        values[name] = _part(parts, fields[name], f"{where}.{name}") if parts else fields[name]
-    return cls(**values)
-
-
-def _part(classes: Mapping[str, Any], value: object, where: str) -> Any:
-    fields = dict(value) if isinstance(value, Mapping) else {}
-    name = fields.pop("type", None)
-    if not isinstance(name, str) or name not in classes:
-        raise UsageError(f"{where}.type is {short(name)}; it must be one of {', '.join(classes)}")
-    return _construct(classes[name], fields, where)
+    number = fields.pop("format", 1)
+    if type(number) is not int or number < 1:
+        raise UsageError(f"experiment.format is {short(number)}; it must be a number of at least 1")
+    if number > FORMAT:
+        raise UsageError(
+            f"experiment.format is {number}: it was written by a newer version of resflax, and "
+            f"this one reads formats up to {FORMAT}"
+        )
+    made = construct(Experiment, fields, "experiment")
+    assert isinstance(made, Experiment)
+    return made
 
 
 def differences(one: Experiment, other: Experiment) -> list[str]:
-    """The fields in which two experiments differ, as `model.depth: 20 != 56`."""
-    return _differences(to_json(one), to_json(other), "")
+    """The fields in which two experiments are different runs, as `model.depth: 20 != 56`.
+
+    The fields of `LOCATIONS` do not count, except that the folder of initial weights does as long
+    as their sha256 is not known.
+    """
+    first, second = _comparable(one), _comparable(other)
+    lines = []
+    for name in first.keys() | second.keys():
+        here, there = first.get(name), second.get(name)
+        if type(here) is not type(there) or here != there:
+            lines.append(f"{name}: {short(here)} != {short(there)}")
+    return sorted(lines)
 
 
-def _differences(one: Any, other: Any, where: str) -> list[str]:
-    if isinstance(one, dict) and isinstance(other, dict):
-        lines = []
-        for key in one.keys() | other.keys():
-            path = f"{where}.{key}" if where else key
-            lines += _differences(one.get(key), other.get(key), path)
-        return sorted(lines)
-    same = type(one) is type(other) and one == other
-    return [] if same else [f"{where}: {short(one)} != {short(other)}"]
+def _comparable(experiment: Experiment) -> dict[str, Any]:
+    fields = {n: value for n, value in flat_json(experiment).items() if n not in LOCATIONS}
+    if experiment.initial_weights is None:
+        fields["initialize_from"] = experiment.initialize_from
+    return fields
+
+
+def with_code_from(experiment: Experiment, folder: Path, trusted: bool) -> Experiment:
+    """The experiment, knowing that a folder has copies of the code of its own classes.
+
+    Args:
+      experiment: an experiment that was read from a run or a sweep.
+      folder: the folder with the copies.
+      trusted: whether the copies may be run if the files where they came from have changed.
+    """
+    own: Any = {
+        name.removeprefix("model."): part.with_copy(folder, trusted)
+        for name, part in experiment.own_classes.items()
+    }
+    model: Any = dataclasses.replace(experiment.model, **own)
+    return dataclasses.replace(experiment, model=model) if own else experiment
 
 
 def with_fields(experiment: Experiment, fields: Mapping[str, Any]) -> Experiment:
     """The experiment with some fields replaced at once. Fields are named as in `model.depth`.
 
-    As on the command line, `steps` replaces `epochs` and vice versa.
+    Fields of a user's own classes are named as in `model.shortcut.initial`. As on the command line,
+    `steps` replaces `epochs` and vice versa.
 
     Raises:
       UsageError: for a field that does not exist, or a value that is refused.
     """
-    whole = {name: value for name, value in fields.items() if "." not in name}
+    if ("steps" in fields) != ("epochs" in fields):
+        fields = {"steps": None, "epochs": None} | dict(fields)
+    if "initialize_from" in fields:  # other weights are meant
+        fields = {"initial_weights": None} | dict(fields)
+    replaced = _replaced(experiment, fields, "", experiment)
+    assert isinstance(replaced, Experiment)
+    return replaced
+
+
+def _replaced(declared: Any, values: Mapping[str, Any], where: str, experiment: Experiment) -> Any:
+    """The declaration, or the user's own class, with some fields replaced."""
+    whole = {name: value for name, value in values.items() if "." not in name}
     parts: dict[str, dict[str, Any]] = {}
-    for name in fields.keys() - whole.keys():
+    for name in values.keys() - whole.keys():
         part, _, field = name.partition(".")
-        parts.setdefault(part, {})[field] = fields[name]
-    if ("steps" in whole) != ("epochs" in whole):
-        whole = {"steps": None, "epochs": None} | whole
-    for part, values in parts.items():
-        declared = whole.get(part, getattr(experiment, part, None))
-        if not dataclasses.is_dataclass(declared) or isinstance(declared, type):
-            _refuse_unknown(f"{part}.{next(iter(values))}", experiment)
-        names = {field.name for field in dataclasses.fields(declared)}
-        for field in values.keys() - names:
-            _refuse_unknown(f"{part}.{field}", experiment)
-        whole[part] = dataclasses.replace(declared, **values)
-    for name in whole.keys() - {field.name for field in dataclasses.fields(experiment)}:
-        _refuse_unknown(name, experiment)
-    return dataclasses.replace(experiment, **whole)
+        parts.setdefault(part, {})[field] = values[name]
+    if isinstance(declared, Values):
+        return {**declared, **whole}
+    if isinstance(declared, Own):
+        return Own(declared, **whole)
+    known = set()
+    if dataclasses.is_dataclass(declared):
+        known = {field.name for field in dataclasses.fields(declared)}
+    for name in [*whole, *(f"{part}.{next(iter(inner))}" for part, inner in parts.items())]:
+        if name.partition(".")[0] not in known:
+            _refuse_unknown(f"{where}{name}", experiment)
+    for part, inner in parts.items():
+        value = as_own(whole.get(part, getattr(declared, part)))
+        whole[part] = _replaced(value, inner, f"{where}{part}.", experiment)
+    return dataclasses.replace(declared, **whole)
 
 
 def _refuse_unknown(name: str, experiment: Experiment) -> NoReturn:
@@ -255,9 +339,27 @@ def _refuse_unknown(name: str, experiment: Experiment) -> NoReturn:
 
 
 def flat_json(experiment: Experiment) -> dict[str, Any]:
-    """`to_json` with dotted names: `{"name": ..., "model.type": ..., "model.depth": ...}`."""
-    return {
-        (f"{name}.{field}" if field else name): value
-        for name, part in to_json(experiment).items()
-        for field, value in (part.items() if isinstance(part, dict) else [("", part)])
-    }
+    """`to_json` with dotted names: `{"name": ..., "model.type": ..., "model.depth": ...}`.
+
+    A user's own class appears as its name under `model.shortcut`, the first digits of the hash of
+    its code under `model.shortcut.code`, and its fields under `model.shortcut.FIELD`.
+    """
+    flat: dict[str, Any] = {}
+    for name, part in to_json(experiment).items():
+        if name == "format":
+            continue
+        if not isinstance(part, dict):
+            flat[name] = part
+            continue
+        for field, value in part.items():
+            flat |= _flat_own(f"{name}.{field}", value)
+    return flat
+
+
+def _flat_own(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        return {name: value}
+    if value.get("type") != "Own":
+        return {f"{name}.{field}": inner for field, inner in value.items()}
+    fields = {f"{name}.{field}": inner for field, inner in value["fields"].items()}
+    return {name: value["name"], f"{name}.code": value["code_sha256"][:12], **fields}

@@ -1,9 +1,10 @@
 """Shortcuts: how a unit's input is joined with its residual branch.
 
-A new shortcut needs one class in this file and an entry in `_CLASSES` at the end of the file. The
-experiment's check and the network read everything else from the class: its names, its own fields
-with their defaults, and whether it uses the identity. (A field that no other shortcut has must also
-be added to `declarations.models.ResNet`, with the default None.)
+A shortcut of your own needs no change of this file: derive a class from `Shortcut` in your own file
+and declare it (docs/own.md). A new shortcut of resflax needs one class here and an entry in
+`_CLASSES` at the end. The experiment's check and the network read everything else from the class:
+its names, its own fields with their defaults, and whether it uses the identity. (A field that no
+other shortcut has must also be added to `declarations.models.ResNet`, with the default None.)
 
 This file does not import JAX, so that declarations, sweeps and reports can import it quickly.
 `models.units` turns the classes into linen modules.
@@ -22,6 +23,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
+from resflax.parts.fields import fields_from_annotations
+
 if TYPE_CHECKING:
     import flax.linen as nn
     import jax
@@ -38,7 +41,8 @@ class Shortcut(Module):
     """The base of all shortcuts, with the fields that the network sets for every shortcut.
 
     A subclass has a method `__call__(self, x, branch, *, train)`, in which it may make layers and
-    parameters as in a method under `nn.compact`. The fields that it adds must have defaults.
+    parameters as in a method under `nn.compact`. Annotated names in its body are its fields, as in
+    a linen module. They must have defaults.
     """
 
     layers: "Layers"
@@ -57,6 +61,13 @@ class Shortcut(Module):
     """Whether the shortcut uses `identity`, so that an experiment may set `zero_pad_side`."""
     probability_fields: ClassVar[tuple[str, ...]] = ()
     """The shortcut's own fields that are probabilities: at least 0 and below 1."""
+    set_by_network: ClassVar[tuple[str, ...]] = ("layers", "stride", "normalized", "zero_pad_side")
+    """The fields that no experiment sets for a shortcut alone."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """Makes the annotated names of a subclass its fields."""
+        super().__init_subclass__(**kwargs)
+        fields_from_annotations(cls)
 
     def identity(self, x: "jax.Array", branch: "jax.Array") -> "jax.Array":
         """x in the shape of the branch: subsampled by the stride, padded with zero channels."""
@@ -68,7 +79,6 @@ class Shortcut(Module):
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, missing - before)))
 
 
-@dataclass(eq=False, repr=False)
 class NoShortcut(Shortcut):
     """No shortcut: F(x) alone, as in the plain networks of He et al. 2015."""
 
@@ -79,7 +89,6 @@ class NoShortcut(Shortcut):
         return branch
 
 
-@dataclass(eq=False, repr=False)
 class ZeroPad(Shortcut):
     """Option A: the identity, zero-padded. It has no parameters (He et al. 2015, section 4.1)."""
 
@@ -91,7 +100,6 @@ class ZeroPad(Shortcut):
         return self.identity(x, branch) + branch
 
 
-@dataclass(eq=False, repr=False)
 class Projection(Shortcut):
     """Option B: a 1x1 convolution where the shape changes, the identity elsewhere."""
 
@@ -109,7 +117,6 @@ class Projection(Shortcut):
         return self.layers.norm(name="norm")(x, train=train) if self.normalized else x
 
 
-@dataclass(eq=False, repr=False)
 class ProjectionAll(Projection):
     """Option C: a 1x1 convolution in every unit; "conv" in He et al. 2016, Figure 2e."""
 
@@ -120,7 +127,6 @@ class ProjectionAll(Projection):
         return self.project(x, branch.shape[-1], train=train) + branch
 
 
-@dataclass(eq=False, repr=False)
 class ProjectionPooled(Projection):
     """Option B with average pooling in place of the stride, so that every pixel is used.
 
@@ -142,7 +148,6 @@ class ProjectionPooled(Projection):
         return self.layers.norm(name="norm")(x, train=train) if self.normalized else x
 
 
-@dataclass(eq=False, repr=False)
 class ConstantScaling(Shortcut):
     """Shortcut and branch are each multiplied by a constant (He et al. 2016, Figure 2b)."""
 
@@ -157,7 +162,6 @@ class ConstantScaling(Shortcut):
         return self.shortcut_scale * self.identity(x, branch) + self.branch_scale * branch
 
 
-@dataclass(eq=False, repr=False)
 class Gated(Shortcut):
     """The base of shortcuts with a learned gate (He et al. 2016, section 3.1)."""
 
@@ -181,7 +185,6 @@ class Gated(Shortcut):
         return jax.nn.sigmoid(conv(x).astype(jnp.float32))
 
 
-@dataclass(eq=False, repr=False)
 class ExclusiveGating(Gated):
     """A gate g scales the branch by g and the shortcut by 1 - g (He et al. 2016, Figure 2c)."""
 
@@ -194,7 +197,6 @@ class ExclusiveGating(Gated):
         return joined.astype(branch.dtype)
 
 
-@dataclass(eq=False, repr=False)
 class ShortcutGating(Gated):
     """A gate g scales only the shortcut, by 1 - g (He et al. 2016, Figure 2d)."""
 
@@ -206,7 +208,6 @@ class ShortcutGating(Gated):
         return joined.astype(branch.dtype)
 
 
-@dataclass(eq=False, repr=False)
 class DropoutShortcut(Shortcut):
     """Dropout on the identity (He et al. 2016, Figure 2f)."""
 
@@ -241,8 +242,8 @@ SHORTCUTS: dict[str, type[Shortcut]] = {name: cls for cls in _CLASSES for name i
 
 def own_fields(shortcut: type[Shortcut]) -> dict[str, Any]:
     """The fields of a shortcut that an experiment may set, with their defaults."""
-    defaults = {field.name: field.default for field in dataclasses.fields(shortcut)}
-    set_by_network = {field.name for field in dataclasses.fields(Shortcut)}
+    set_by_network = set(shortcut.set_by_network)
     if shortcut.uses_identity:
         set_by_network -= {"zero_pad_side"}
-    return {name: value for name, value in defaults.items() if name not in set_by_network}
+    fields = dataclasses.fields(shortcut)
+    return {field.name: field.default for field in fields if field.name not in set_by_network}

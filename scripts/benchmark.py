@@ -4,7 +4,8 @@ usage: benchmark.py [NET ...] [--batch-size N ...] [--precision float32|bfloat16
                     [--repetitions N] [--naive] [--torch-compile] [--output FILE.json]
 
   NET            published networks, such as resnet50 (on 224x224x3 pictures of 1000 classes) or
-                 densenet_bc_100_12 (on 32x32x3 pictures of 10 classes)
+                 densenet_bc_100_12 (on 32x32x3 pictures of 10 classes), or experiment files, whose
+                 networks are timed on pictures like those of their data
 
 Every network is timed with every batch size and precision. It is also timed in PyTorch
 (channels-last; AMP for bfloat16), if PyTorch is installed and has the network. The times do not
@@ -21,9 +22,11 @@ import tyro
 from rich.console import Console
 
 from resflax.benchmark.contender import Case, Precision
+from resflax.declarations.models import Model
 from resflax.errors import UsageError
-from resflax.models.zoo import TASKS, named
+from resflax.models.zoo import TASKS, Task, named
 from resflax.terminal.command import run
+from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.options import Flag, parse
 
 
@@ -36,7 +39,7 @@ class Options:
         "resnet56",
         "densenet_bc_100_12",
     )
-    """Published networks."""
+    """Published networks, or experiment files."""
 
     batch_size: tuple[int, ...] = (64,)
     """Number of pictures in a step."""
@@ -68,11 +71,23 @@ class Options:
         if self.output is not None and not self.output.parent.is_dir():
             raise UsageError(f"--output: there is no folder {self.output.parent}")
         return [
-            Case(name, model, *TASKS[model.layout], batch_size, precision)
-            for name, model in ((name, named(name)) for name in self.nets)
+            Case(name, model, *task, batch_size, precision)
+            for name, model, task in map(_network, self.nets)
             for precision in self.precision
             for batch_size in self.batch_size
         ]
+
+
+def _network(name: str) -> tuple[str, Model, Task]:
+    """The name for the table, the network and its task: of an experiment, or a published one's."""
+    if not name.endswith(".py"):
+        model = named(name)
+        return name, model, TASKS[model.layout]
+    from resflax.data.description import describe
+
+    experiment = load_experiment(Path(name))
+    facts = describe(experiment.data)
+    return experiment.name, experiment.model, Task(facts.image_shape, facts.num_classes)
 
 
 def main(arguments: Sequence[str]) -> None:

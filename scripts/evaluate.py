@@ -50,6 +50,10 @@ class Options:
     """Measure on several hosts together, with the same command on each: ADDRESS:PORT,COUNT,NUMBER,
     or `auto` (on TPU pods, and under SLURM and Open MPI with a task for each GPU)."""
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
     json: Flag = False
     """Print one JSON object and nothing else."""
 
@@ -72,7 +76,7 @@ def main(arguments: Sequence[str]) -> None:
         hosts.join(options.hosts)
     with Display(Console(stderr=options.json or not hosts.first())) as display:
         evaluation = evaluate(
-            [RunFolder(Path(path)) for path in options.runs],
+            [RunFolder(Path(path), trust_code=options.trust_code) for path in options.runs],
             options.split,
             options.data_dir,
             display,

@@ -13,7 +13,7 @@ from typing import Annotated
 from tyro.conf import Positional, arg
 
 from resflax.terminal.command import run
-from resflax.terminal.options import parse
+from resflax.terminal.options import Flag, parse
 
 
 @dataclass(frozen=True)
@@ -26,6 +26,10 @@ class Options:
     file: Annotated[Positional[str], arg(metavar="FILE")]
     """A file that ends in .safetensors. An existing file is replaced."""
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Exports the weights and prints what was done."""
@@ -33,7 +37,9 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.runs.pretrained import export_weights  # imports JAX: only now
     from resflax.runs.run_folder import RunFolder
 
-    export_weights(RunFolder(Path(options.run)), Path(options.file), print)
+    export_weights(
+        RunFolder(Path(options.run), trust_code=options.trust_code), Path(options.file), print
+    )
 
 
 if __name__ == "__main__":

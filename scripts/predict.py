@@ -34,6 +34,10 @@ class Options:
     """Folder where the run's data is now; it supplies the names of the classes. None: the folder
     that the experiment declares."""
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
     json: Flag = False
     """Print one JSON array and nothing else."""
 
@@ -48,8 +52,9 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.terminal.display import Display
 
     paths = [Path(image) for image in options.images]
+    folder = RunFolder(Path(options.run), trust_code=options.trust_code)
     with Display(Console(stderr=options.json)) as display:
-        results = predict(RunFolder(Path(options.run)), paths, options.data_dir, display)
+        results = predict(folder, paths, options.data_dir, display)
     predictions = [result for result in results if isinstance(result, Prediction)]
     if options.json:
         print(json.dumps([prediction.to_json() for prediction in predictions]))

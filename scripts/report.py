@@ -27,6 +27,10 @@ class Options:
     """Add diagnostics of one network per variant, that of its first finished run: layer responses,
     gradients, feature reuse, mistakes and more."""
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
 
 def main(arguments: Sequence[str]) -> None:
     """Writes the report, and prints the paths of its files."""
@@ -49,7 +53,9 @@ def main(arguments: Sequence[str]) -> None:
             for finished_run in group.finished[:1]:
                 title = f"{group.label}, seed {finished_run.experiment.seed}"
                 print(f"inspecting {title}", file=sys.stderr)
-                sections.append(draw_diagnostics(finished_run.path, title))
+                sections.append(
+                    draw_diagnostics(finished_run.path, title, trust_code=options.trust_code)
+                )
     for path in write_report(output, runs, groups, sections):
         print(path)
 

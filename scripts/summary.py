@@ -42,6 +42,10 @@ class Options:
 
     experiment: Overridden
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
     json: Flag = False
     """Print one JSON object and nothing else."""
 

@@ -33,7 +33,7 @@ from rich.console import Console
 from resflax.errors import UsageError
 from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
 from resflax.terminal.command import run
-from resflax.terminal.options import ExperimentFile, Overridden, parse_with_experiment
+from resflax.terminal.options import ExperimentFile, Flag, Overridden, parse_with_experiment
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,10 @@ class Options:
     hosts: str | None = None
     """Trains on several hosts together: ADDRESS:PORT,COUNT,NUMBER, or `auto`."""
 
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
     from_run: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """Run folder whose experiment is repeated, in place of EXPERIMENT."""
 
@@ -61,7 +65,9 @@ def main(arguments: Sequence[str]) -> None:
         Options,
         arguments,
         usage=__doc__ or "",
-        read_run=lambda path: RunFolder(path).read_experiment(),
+        read_run=lambda path: RunFolder(
+            path, trust_code="--trust-code" in arguments
+        ).read_experiment(),
     )
     from resflax.devices import hosts
     from resflax.runs.session import train  # imports JAX: only now

@@ -11,13 +11,13 @@ from typing import NamedTuple
 import pytest
 
 from resflax import DenseNet, ResNet
-from resflax.declarations.models import Model
+from resflax.declarations.models import Model, Published
 from resflax.models.summary import Summary, summarize
 from resflax.models.zoo import TASKS, named
 
 
 @cache
-def summary(config: Model) -> Summary:
+def summary(config: Published) -> Summary:
     task = TASKS[config.layout]
     return summarize(config, task.num_classes, task.image_shape)
 

@@ -23,7 +23,7 @@ BASE = Experiment(name="base", model=ResNet(20), batch_size=32, steps=10)
 
 def test_a_grid_is_the_product_and_the_last_field_varies_fastest():
     trials = expand_grid(BASE, Grid({"model.depth": [20, 32], "seed": range(3)}))
-    values = [(t.experiment.model.depth, t.experiment.seed) for t in trials]
+    values = [(flat_json(t.experiment)["model.depth"], t.experiment.seed) for t in trials]
     assert values == [(20, 0), (20, 1), (20, 2), (32, 0), (32, 1), (32, 2)]
     assert trials[4].label == "depth 32, seed 1"
 
@@ -31,7 +31,7 @@ def test_a_grid_is_the_product_and_the_last_field_varies_fastest():
 def test_fields_in_a_tuple_vary_together():
     grid = Grid({("model.depth", "batch_size"): [(20, 8), (32, 16)], "seed": [0, 1]})
     trials = expand_grid(BASE, grid)
-    values = [(t.experiment.model.depth, t.experiment.batch_size) for t in trials]
+    values = [(flat_json(t.experiment)["model.depth"], t.experiment.batch_size) for t in trials]
     assert Counter(values) == {(20, 8): 2, (32, 16): 2}
 
 

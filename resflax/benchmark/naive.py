@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from resflax.benchmark.contender import Case, Contender
 from resflax.benchmark.module_step import module_contender
-from resflax.declarations.models import DenseNet, ResNet
+from resflax.declarations.models import Custom, DenseNet, ResNet
 
 Array = jax.Array
 
@@ -74,7 +74,7 @@ def naive_contender(case: Case) -> Contender | None:
     pictures, with all other fields at their defaults.
     """
     model, dtype = case.model.resolved(), jnp.dtype(case.precision)
-    if model.layout != "cifar":
+    if isinstance(model, Custom) or model.layout != "cifar":
         return None
     if isinstance(model, DenseNet):
         if model != DenseNet(model.depth, model.growth_rate).resolved():

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from resflax.benchmark.contender import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Case, Contender
-from resflax.declarations.models import DenseNet, Model, ResNet
+from resflax.declarations.models import Custom, DenseNet, Model, ResNet
 from resflax.models.zoo import NAMES, named
 
 
@@ -102,6 +102,8 @@ def torch_network(model: Model, classes: int) -> nn.Module | None:
     installed.
     """
     model = model.resolved()
+    if isinstance(model, Custom):
+        return None
     if model.layout == "cifar":
         if isinstance(model, DenseNet):
             if model != DenseNet(model.depth, model.growth_rate).resolved():

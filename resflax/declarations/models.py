@@ -1,12 +1,15 @@
-"""Networks as declarations: depth, layout, block, shortcut, order, growth rate."""
+"""Networks as declarations: depth, layout, block, shortcut, order, growth rate; custom networks."""
 
 import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from resflax.declarations.checks import check_types, refuse
+from resflax.branches import Branch
+from resflax.declarations.checks import added, check_types, refuse
+from resflax.declarations.own import Own, Values, as_own, check_derived, check_network, naming
 from resflax.orders import ORDERS
-from resflax.shortcuts import SHORTCUTS, own_fields
+from resflax.shortcuts import SHORTCUTS, Shortcut, own_fields
 
 Layout = Literal["cifar", "imagenet"]
 Block = Literal["basic", "bottleneck"]
@@ -15,9 +18,18 @@ StrideOn = Literal["1x1", "3x3"]
 if TYPE_CHECKING:  # type checkers cannot read these from the tables
     ShortcutName = str
     OrderName = str
+    # A class, or a text such as "my_shortcuts.py:LearnedScale", becomes an Own when constructed.
+    AnyShortcut = str | type[Shortcut] | Own
+    AnyBranch = str | type[Branch] | Own
+    AnyNetwork = str | type[Any] | Own
+    AnyValues = Mapping[str, Any]
 else:
     ShortcutName = Literal[tuple(SHORTCUTS)]
     OrderName = Literal[tuple(ORDERS)]
+    AnyShortcut = ShortcutName | Own
+    AnyBranch = Own
+    AnyNetwork = Own
+    AnyValues = Values
 
 DEEPEST = 10_000
 """Largest depth: that of the deepest nets ever trained (Xiao et al. 2018, arXiv 1806.05393)."""
@@ -66,10 +78,11 @@ class ResNet:
     block: Block | None = None
     """basic (3x3, 3x3) or bottleneck (1x1, 3x3, 1x1). None: derived from depth."""
 
-    shortcut: ShortcutName | None = None
-    """How a unit's input is joined with its branch; resflax/shortcuts.py has them all. none: not at
-    all (the plain net); zero_pad, projection, projection_all: options A, B and C of He et al. 2015;
-    projection_pooled: ResNet-D (He et al. 2018); constant_scaling, exclusive_gating,
+    shortcut: AnyShortcut | None = None
+    """How a unit's input is joined with its branch; resflax/shortcuts.py has them all. A class of
+    your own is derived from resflax.models.Shortcut and given as itself or as file.py:Class. none:
+    not at all (the plain net); zero_pad, projection, projection_all: options A, B and C of He et
+    al. 2015; projection_pooled: ResNet-D (He et al. 2018); constant_scaling, exclusive_gating,
     shortcut_gating, conv (projection_all by another name), dropout: He et al. 2016, Table 1. None:
     zero_pad for basic units of the cifar layout, else projection."""
 
@@ -131,8 +144,14 @@ class ResNet:
     """Keep only the input of each unit and recompute its activations in the backward pass. This
     takes less memory and about a third more computation; the numbers stay the same."""
 
+    unit: AnyBranch | None = added(None)
+    """What a unit computes beside its shortcut, by a class of your own that is derived from
+    resflax.models.Branch, also as file.py:Class. None: the convolutions of the block."""
+
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value, or for fields that do not fit together."""
+        _take_own(self, "shortcut", Shortcut, "x", "branch")
+        _take_own(self, "unit", Branch, "x")
         check_types(self)
         self._check_depth()
         self._check_shortcut()
@@ -147,6 +166,8 @@ class ResNet:
             refuse(self, "stochastic_depth", "a plain net has no way around a dropped unit")
         if self.zero_init_last_scale and self.shortcut == "none":
             refuse(self, "zero_init_last_scale", "a plain net would be zero everywhere")
+        if self.unit is not None:
+            self._check_unit()
         if self.zero_init_last_scale and not ORDERS[self.order].branch_ends_in_norm:
             orders = " and ".join(n for n, order in ORDERS.items() if order.branch_ends_in_norm)
             refuse(self, "zero_init_last_scale", f"only branches of {orders} end in BN")
@@ -169,12 +190,14 @@ class ResNet:
             refuse(self, "depth", f"the cifar layout needs {forms} with n >= 1")
 
     def _check_shortcut(self) -> None:
-        shortcut = SHORTCUTS[self.resolved_shortcut]
+        fields = _fields_of_shortcut(self.resolved_shortcut)
         for field in SHORTCUT_FIELDS:
-            if getattr(self, field) is not None and field not in own_fields(shortcut):
+            if getattr(self, field) is not None and field not in fields:
                 having = [name for name, cls in SHORTCUTS.items() if field in own_fields(cls)]
                 refuse(self, field, f"only the shortcut {' or '.join(having)} has it")
-        for field in shortcut.probability_fields:
+        if isinstance(self.resolved_shortcut, Own):
+            return
+        for field in SHORTCUTS[self.resolved_shortcut].probability_fields:
             probability = getattr(self, field)
             if probability is not None and not 0 <= probability < 1:
                 refuse(self, field, "it must be at least 0 and below 1")
@@ -197,6 +220,16 @@ class ResNet:
         )
         if ratio is not None and (ratio < 1 or maps % ratio):
             refuse(self, "squeeze_excitation", f"it must divide the first stage's maps, {maps}")
+
+    def _check_unit(self) -> None:
+        """Refuses fields that shape the convolutions of a block, because the unit is another."""
+        for field in ("stride_on", "bottleneck_width"):
+            if getattr(self, field) is not None:
+                refuse(self, field, f"the unit {self.unit} decides that itself")
+        if self.groups != 1:
+            refuse(self, "groups", f"the unit {self.unit} decides that itself")
+        if self.zero_init_last_scale:
+            refuse(self, "zero_init_last_scale", f"the unit {self.unit} decides that itself")
 
     def _possible_blocks(self) -> tuple[Block, ...]:
         return (self.block,) if self.block else ("basic", "bottleneck")
@@ -226,10 +259,13 @@ class ResNet:
         return self.width if self.bottleneck_width is None else self.bottleneck_width
 
     @property
-    def resolved_shortcut(self) -> ShortcutName:
+    def resolved_shortcut(self) -> ShortcutName | Own:
         """`shortcut`, or the papers' choice if it was left out."""
+        if self.shortcut is not None:
+            assert not isinstance(self.shortcut, type), "__post_init__ makes it an Own"
+            return self.shortcut
         option_a = self.layout == "cifar" and self.resolved_block == "basic"
-        return self.shortcut or ("zero_pad" if option_a else "projection")
+        return "zero_pad" if option_a else "projection"
 
     def resolved(self) -> "ResNet":
         """The same network with every derived field written out."""
@@ -242,7 +278,9 @@ class ResNet:
             "stride_on": self.stride_on or papers_stride,
             "bottleneck_width": None if self.resolved_block == "basic" else self.inner_width,
         }
-        for field, default in own_fields(SHORTCUTS[self.resolved_shortcut]).items():
+        if self.unit is not None:
+            derived |= {"stride_on": None, "bottleneck_width": None}
+        for field, default in _fields_of_shortcut(self.resolved_shortcut).items():
             if getattr(self, field) is None:
                 derived[field] = default
         return dataclasses.replace(self, **derived)
@@ -251,6 +289,30 @@ class ResNet:
 assert set(SHORTCUT_FIELDS) <= {field.name for field in dataclasses.fields(ResNet)}, (
     "every field of a shortcut's own must be a field of ResNet, with None for the default"
 )
+
+
+def _fields_of_shortcut(shortcut: ShortcutName | Own) -> dict[str, Any]:
+    """The fields of `ResNet` that the shortcut has, with their defaults."""
+    if isinstance(shortcut, Own):  # any class of a user's own may use the identity
+        return {"zero_pad_side": "end"}
+    return own_fields(SHORTCUTS[shortcut])
+
+
+def _take_own(declaration: Any, field: str, base: type, *arguments: str) -> None:
+    """Turns a class, or a text that names one, into an `Own`, and checks the class.
+
+    A declaration that was read from a run is not checked, because that would run its code.
+    """
+    with naming(declaration, field):
+        given = getattr(declaration, field)
+        if given in SHORTCUTS.values():
+            given = given.names[0]
+        if isinstance(given, type):
+            check_derived(given, base, *arguments)
+        own = as_own(given)
+        if isinstance(own, Own) and own.is_loaded:
+            check_derived(own.load(), base, *arguments)
+    object.__setattr__(declaration, field, own)
 
 
 def _units(depth: int, block: Block) -> int:
@@ -343,4 +405,43 @@ class DenseNet:
         return dataclasses.replace(self, initial_channels=self.stem_channels)
 
 
-Model = ResNet | DenseNet
+@dataclass(frozen=True)
+class Custom:
+    """A network of your own: any linen module, built as `network(num_classes=..., **arguments)`.
+
+    Its `__call__(images, *, train)` maps images (B, H, W, C) float to logits (B, num_classes)
+    float32. If it has a field `layers`, it is given the `Layers` of the run there.
+    """
+
+    network: AnyNetwork
+    """The class of the network, also as file.py:Class."""
+
+    arguments: AnyValues = dataclasses.field(default_factory=Values)
+    """Values of the network's own fields by their names. Fields that are left out have their
+    defaults."""
+
+    def __post_init__(self) -> None:
+        """Raises `UsageError` for a class that is no such network, or for wrong arguments."""
+        if not isinstance(self.arguments, Mapping):
+            refuse(self, "arguments", "it must map the names of fields to values")
+        network, arguments = self.network, self.arguments
+        with naming(self, "network"):
+            if not isinstance(network, Own) or network.is_loaded:
+                if isinstance(network, type):
+                    check_network(network)
+                network = Own(network, **arguments)
+                check_network(network.load())
+                arguments = network.fields
+            object.__setattr__(self, "network", network.without_fields())
+            object.__setattr__(self, "arguments", Values(arguments))
+        check_types(self)
+
+    def resolved(self) -> "Custom":
+        """The same network: its defaults are written out when it is declared."""
+        return self
+
+
+Published = ResNet | DenseNet
+"""Networks of the papers."""
+
+Model = Published | Custom

@@ -10,7 +10,7 @@ import numpy as np
 from resflax.diagnostics.inspected import InspectedNetwork, outputs
 from resflax.models.dense import DenseLayer, Transition
 from resflax.models.layers import StochasticDepth
-from resflax.models.units import Unit
+from resflax.models.units import ResidualUnit
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def signal_propagation(network: InspectedNetwork) -> list[Signal]:
     their first step, which `inspected.untrained` makes.
     """
     # The StochasticDepth module of a residual unit returns the output of the branch.
-    watched = (Unit, DenseLayer, Transition, StochasticDepth)
+    watched = (ResidualUnit, DenseLayer, Transition, StochasticDepth)
     by_path = outputs(network, lambda m: isinstance(m, watched), train=True)
     branches = {
         name.rpartition(".")[0]: maps

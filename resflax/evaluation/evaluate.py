@@ -144,7 +144,7 @@ def _images_noting_labels(
 
 
 _FIELDS_OF_EXAMPLES = (
-    "name", "data_dir", "train_split", "test_split", "image_key", "label_key", "validation",
+    "name", "train_split", "test_split", "image_key", "label_key", "validation",
 )  # fmt: skip
 """Fields of a data declaration that decide which examples a split has."""
 
@@ -155,7 +155,8 @@ def _check_ensemble(folders: Sequence[RunFolder], declared: Sequence[Data]) -> N
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{path} is named twice; an ensemble counts every run once")
-    for folder, data in zip(folders, declared, strict=True):
+    pictures = [folder.last_environment().get("data_sha256") for folder in folders]
+    for folder, data, sha256 in zip(folders, declared, pictures, strict=True):
         for name in _FIELDS_OF_EXAMPLES:
             first, other = getattr(declared[0], name), getattr(data, name)
             if first != other:
@@ -163,3 +164,8 @@ def _check_ensemble(folders: Sequence[RunFolder], declared: Sequence[Data]) -> N
                     f"an ensemble needs runs of the same data, but data.{name} is {short(first)} "
                     f"in {folders[0].path} and {short(other)} in {folder.path}"
                 )
+        if None not in (sha256, pictures[0]) and sha256 != pictures[0]:
+            raise UsageError(
+                f"an ensemble needs runs of the same data, but {folders[0].path} and {folder.path} "
+                "were trained on different pictures or labels"
+            )

@@ -2,13 +2,14 @@
 
 from typing import TYPE_CHECKING, Any
 
-from resflax.declarations.models import DenseNet, Model
+from resflax.branches import Branch
+from resflax.declarations.models import Custom, DenseNet, Model
 from resflax.shortcuts import Shortcut
 
 if TYPE_CHECKING:
     import flax.linen as nn
 
-__all__ = ["Shortcut", "build"]
+__all__ = ["Branch", "Shortcut", "build"]
 
 
 def build(
@@ -28,7 +29,7 @@ def build(
     config has dropout or stochastic depth, `rngs={"dropout": key}`.
 
     Args:
-      config: a `ResNet` or `DenseNet` declaration.
+      config: a `ResNet`, `DenseNet` or `Custom` declaration.
       num_classes: number of classes, which is the width of the classifier.
       dtype: number format of convolutions and activations: float32 or bfloat16.
       axis_name: name of the device axis if the module is applied under pmap or shard_map.
@@ -36,15 +37,21 @@ def build(
       for_training: whether to build the form that a run trains. It computes the same numbers, but
         compiles equal units of a stage once, with their variables stacked (`models.stacking`), and
         recomputes activations if `config.remat` is set. Inner layers cannot be intercepted then.
+        A `Custom` network has no other form.
+
+    Raises `UsageError` if the code of a user's own class may not be run or is not what it must be.
     """
     # Imported here, so that `models.zoo` can be imported without JAX.
     import jax.numpy as jnp
 
     from resflax.models.dense import DenseNetModule
     from resflax.models.layers import Layers
+    from resflax.models.own_parts import build_custom
     from resflax.models.residual import ResNetModule
 
     layers = Layers(dtype=jnp.dtype(dtype), axis_name=axis_name, synchronized=synchronized)
+    if isinstance(config, Custom):
+        return build_custom(config, num_classes, layers)
     if isinstance(config, DenseNet):
         return DenseNetModule(config.resolved(), num_classes, layers, for_training)
     return ResNetModule(config.resolved(), num_classes, layers, for_training)

@@ -212,7 +212,10 @@ class SqueezeExcitation(nn.Module):
 
 @dataclass(frozen=True)
 class Layers:
-    """Makes the layers of one network, which have the same number format and device axis."""
+    """Makes the layers of one network, which have the same number format and device axis.
+
+    A layer without a name gets the next free one from linen, such as `Conv_0`.
+    """
 
     dtype: Any = jnp.float32
     """Number format of convolutions and activations."""
@@ -234,12 +237,12 @@ class Layers:
         groups: int = 1,
         *,
         initial_bias: float | None = None,
-        name: str,
+        name: str | None = None,
     ) -> Conv:
         """A convolution; it has no bias if `initial_bias` is None."""
         return Conv(features, kernel_size, stride, groups, initial_bias, self.dtype, name=name)
 
-    def norm(self, *, initial_scale: float = 1.0, name: str) -> BatchNorm:
+    def norm(self, *, initial_scale: float = 1.0, name: str | None = None) -> BatchNorm:
         """A batch normalisation whose scale starts at `initial_scale`."""
         return BatchNorm(
             axis_name=self.statistics_axis,
@@ -248,19 +251,19 @@ class Layers:
             name=name,
         )
 
-    def dropout(self, rate: float, *, name: str) -> Dropout:
+    def dropout(self, rate: float, *, name: str | None = None) -> Dropout:
         """Dropout that drops an activation with probability `rate`."""
         return Dropout(rate, axis_name=self.axis_name, name=name)
 
-    def stochastic_depth(self, *, name: str) -> StochasticDepth:
+    def stochastic_depth(self, *, name: str | None = None) -> StochasticDepth:
         """Stochastic depth, which is called with the probability of survival."""
         return StochasticDepth(name=name)
 
-    def squeeze_excitation(self, squeezed: int, *, name: str) -> SqueezeExcitation:
+    def squeeze_excitation(self, squeezed: int, *, name: str | None = None) -> SqueezeExcitation:
         """Squeeze-and-excitation with a hidden layer of width `squeezed`."""
         return SqueezeExcitation(squeezed, name=name)
 
-    def head(self, classes: int, *, name: str) -> nn.Dense:
+    def head(self, classes: int, *, name: str | None = None) -> nn.Dense:
         """The classifier, a dense layer that computes in float32 and returns float32 logits."""
         return nn.Dense(classes, kernel_init=torch_linear, dtype=jnp.float32, name=name)
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from resflax.declarations.models import ResNet
 from resflax.models.layers import Layers, global_average_pool, max_pool, relu
-from resflax.models.units import BLOCKS, Unit, activate
+from resflax.models.units import BLOCKS, ResidualUnit, activate
 from resflax.orders import ORDERS
 
 Array = jax.Array
@@ -40,11 +40,15 @@ def stem(images: Array, config: ResNet, layers: Layers, *, train: bool) -> Array
     return max_pool(x) if imagenet and not config.pool_first else x
 
 
-def make_unit(config: ResNet, layers: Layers, stage: int, *, first: bool, name: str) -> Unit:
+def make_unit(
+    config: ResNet, layers: Layers, stage: int, *, first: bool, name: str
+) -> ResidualUnit:
     """A unit of a stage. The first unit may change the shape; the others are all alike."""
     stride = 2 if first and stage > 1 else 1
     convolutions = BLOCKS[config.resolved_block](config, 2 ** (stage - 1), stride)
-    return Unit(config, layers, convolutions, stride, activated=first and stage == 1, name=name)
+    return ResidualUnit(
+        config, layers, convolutions, stride, activated=first and stage == 1, name=name
+    )
 
 
 def survivals(config: ResNet) -> list[list[float | None]]:
@@ -54,7 +58,9 @@ def survivals(config: ResNet) -> list[list[float | None]]:
     return [list(islice(one_by_one, count)) for count in config.units_per_stage]
 
 
-def repeat(run: Callable[..., Array], unit: Unit, x: Array, survivals: list[float | None]) -> Array:
+def repeat(
+    run: Callable[..., Array], unit: ResidualUnit, x: Array, survivals: list[float | None]
+) -> Array:
     """Applies a unit once for each entry of `survivals`.
 
     Each application uses its own slice of the stacked variables.
@@ -84,7 +90,7 @@ class ResNetModule(nn.Module):
         """Maps (B, H, W, C) images to (B, num_classes) float32 logits."""
         config, layers = self.config, self.layers
 
-        def run(unit: Unit, x: Array, survival: Array | float | None) -> Array:
+        def run(unit: ResidualUnit, x: Array, survival: Array | float | None) -> Array:
             return unit(x, survival, train=train)
 
         if self.for_training and config.remat:

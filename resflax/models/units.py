@@ -6,11 +6,15 @@ from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 
+from resflax.branches import Branch
 from resflax.declarations.models import Block, ResNet
+from resflax.declarations.own import Own, check_derived
+from resflax.errors import UsageError
 from resflax.models.layers import Layers, relu
 from resflax.orders import ORDERS, Operations
-from resflax.shortcuts import SHORTCUTS, own_fields
+from resflax.shortcuts import SHORTCUTS, Shortcut, own_fields
 
 Array = jax.Array
 
@@ -73,22 +77,31 @@ def activate(
 
 
 @cache
-def linen_class(name: str) -> type[nn.Module]:
-    """The linen module class of the shortcut with the given name.
+def linen_class(part: type) -> type[nn.Module]:
+    """The linen module class of a shortcut or a branch.
 
-    It is made here and not in `resflax.shortcuts`, so that experiments, sweeps and reports can look
-    up the available shortcuts without importing JAX.
+    It is made here and not where the class is defined, so that experiments, sweeps and reports can
+    look up the available shortcuts without importing JAX.
     """
-    shortcut = SHORTCUTS[name]
-    compact_call = nn.compact(shortcut.__call__)
-    return type(shortcut.__name__, (shortcut, nn.Module), {"__call__": compact_call})
+    call: Any = part.__call__
+    is_ready = hasattr(call, "compact") or "setup" in vars(part)
+    return type(
+        part.__name__,
+        (part, nn.Module),
+        {"__call__": call if is_ready else nn.compact(call), "__module__": part.__module__},
+    )
 
 
 def make_shortcut(config: ResNet, layers: Layers, stride: int) -> nn.Module:
     """The shortcut of a unit. The values of its own fields come from the resolved declaration."""
-    name = config.resolved_shortcut
-    given: dict[str, Any] = {f: getattr(config, f) for f in own_fields(SHORTCUTS[name])}
-    return linen_class(name)(
+    declared = config.resolved_shortcut
+    if isinstance(declared, Own):
+        cls, given = declared.load(), {**declared.fields, "zero_pad_side": config.zero_pad_side}
+        check_derived(cls, Shortcut, "x", "branch")
+    else:
+        cls = SHORTCUTS[declared]
+        given = {f: getattr(config, f) for f in own_fields(cls)}
+    return linen_class(cls)(
         layers=layers,
         stride=stride,
         normalized=ORDERS[config.order].normalizes_projection,
@@ -97,12 +110,43 @@ def make_shortcut(config: ResNet, layers: Layers, stride: int) -> nn.Module:
     )
 
 
-class Unit(nn.Module):
+def make_branch(own: Own, layers: Layers, features: int, stride: int) -> nn.Module:
+    """The branch of a unit that is a class of the user's own."""
+    cls = own.load()
+    check_derived(cls, Branch, "x")
+    return linen_class(cls)(
+        layers=layers, features=features, stride=stride, name="branch", **own.fields
+    )
+
+
+def checked(own: Own, result: Any, expected: jax.ShapeDtypeStruct) -> Array:
+    """The result of a class of the user's own, in the number format that is expected.
+
+    A float32 result is rounded to bfloat16 where the network computes in bfloat16, because
+    parameters are float32.
+
+    Raises `UsageError` for any other difference in shape or number format.
+    """
+    shape, dtype = getattr(result, "shape", None), getattr(result, "dtype", None)
+    if shape == expected.shape and dtype == jnp.float32:
+        return result.astype(expected.dtype)
+    if (shape, dtype) != (expected.shape, expected.dtype):
+        returned = type(result).__name__ if shape is None else f"{dtype}{list(shape)}"
+        raise UsageError(
+            f"{own.name} of {own.file} returns {returned}; it must return "
+            f"{expected.dtype}{list(expected.shape)} (B, H, W, C)"
+        )
+    return result
+
+
+class ResidualUnit(nn.Module):
     """A residual unit of a resolved declaration."""
 
     config: ResNet
     layers: Layers
     convolutions: tuple[Convolution, ...]
+    """The convolutions of the branch. A branch of the user's own has as many feature maps, and the
+    same stride."""
     stride: int
     activated: bool
     """Whether the operations that come before a convolution were already applied to the input."""
@@ -114,29 +158,48 @@ class Unit(nn.Module):
         A training step keeps the branch with probability `survival`; None: always.
         """
         config, layers = self.config, self.layers
-        order, count = ORDERS[config.order], len(self.convolutions)
-        changes_shape = self.stride > 1 or x.shape[-1] != self.convolutions[-1].features
+        order, features = ORDERS[config.order], self.convolutions[-1].features
         branch = x
+        if not self.activated:
+            branch = activate(branch, order.before, layers, train=train, name="norm1")
+        if self.stride > 1 or x.shape[-1] != features:
+            # The shortcut is pre-activated like the branch (He et al. 2016, appendix).
+            x = branch
+        branch = self._branch(branch, train=train)
+        if config.squeeze_excitation is not None:
+            squeezed = branch.shape[-1] // config.squeeze_excitation
+            branch = layers.squeeze_excitation(squeezed, name="squeeze_excitation")(branch)
+        drop = layers.stochastic_depth(name="stochastic_depth")
+        branch = drop(branch, survival, train=train)
+        joined = make_shortcut(config, layers, self.stride)(x, branch, train=train)
+        if isinstance(config.shortcut, Own):
+            joined = checked(
+                config.shortcut, joined, jax.ShapeDtypeStruct(branch.shape, branch.dtype)
+            )
+        last = f"norm{len(self.convolutions)}"
+        return activate(joined, order.after_addition, layers, train=train, name=last)
+
+    def _branch(self, x: Array, *, train: bool) -> Array:
+        """The branch of the activated input, before it is dropped or joined."""
+        config, layers = self.config, self.layers
+        if isinstance(config.unit, Own):
+            features = self.convolutions[-1].features
+            sides = (-(-side // self.stride) for side in x.shape[1:3])
+            expected = jax.ShapeDtypeStruct((x.shape[0], *sides, features), layers.dtype)
+            result = make_branch(config.unit, layers, features, self.stride)(x, train=train)
+            return checked(config.unit, result, expected)
+        order, count = ORDERS[config.order], len(self.convolutions)
         for number, convolution in enumerate(self.convolutions, start=1):
             name, last = f"norm{number}", number == count
-            if number > 1 or not self.activated:
-                branch = activate(branch, order.before, layers, train=train, name=name)
-            if number == 1 and changes_shape:
-                # The shortcut is pre-activated like the branch (He et al. 2016, appendix).
-                x = branch
-            branch = layers.conv(*convolution, name=f"conv{number}")(branch)
-            branch = activate(
-                branch,
+            if number > 1:
+                x = activate(x, order.before, layers, train=train, name=name)
+            x = layers.conv(*convolution, name=f"conv{number}")(x)
+            x = activate(
+                x,
                 order.after_last if last else order.after,
                 layers,
                 train=train,
                 name=name,
                 initial_scale=0.0 if config.zero_init_last_scale and last else 1.0,
             )
-        if config.squeeze_excitation is not None:
-            squeezed = branch.shape[-1] // config.squeeze_excitation
-            branch = layers.squeeze_excitation(squeezed, name="squeeze_excitation")(branch)
-        drop = layers.stochastic_depth(name="stochastic_depth")
-        branch = drop(branch, survival, train=train)
-        x = make_shortcut(config, layers, self.stride)(x, branch, train=train)
-        return activate(x, order.after_addition, layers, train=train, name=f"norm{count}")
+        return x

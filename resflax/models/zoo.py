@@ -4,10 +4,10 @@ import difflib
 from typing import NamedTuple
 
 from resflax.declarations.checks import short
-from resflax.declarations.models import DenseNet, Layout, Model, ResNet
+from resflax.declarations.models import DenseNet, Layout, Published, ResNet
 from resflax.errors import UsageError
 
-_NETS: dict[str, Model] = {
+_NETS: dict[str, Published] = {
     # He et al. 2015 (arXiv 1512.03385), Tables 1 and 6, and the plain nets of Figure 6.
     **{f"resnet{depth}": ResNet(depth, layout="imagenet") for depth in (18, 34, 50, 101, 152)},
     **{f"resnet{depth}": ResNet(depth) for depth in (20, 32, 44, 56, 110, 1202)},
@@ -53,7 +53,7 @@ TASKS: dict[Layout, Task] = {
 """The task of the networks of each layout: CIFAR-10 or ImageNet."""
 
 
-def named(name: str) -> Model:
+def named(name: str) -> Published:
     """The declaration of a published network. Raises `UsageError` for an unknown name."""
     if name not in _NETS:
         close = difflib.get_close_matches(name, NAMES)

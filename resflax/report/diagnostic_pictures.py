@@ -10,12 +10,12 @@ from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from resflax.declarations.models import DenseNet
+from resflax.declarations.models import Custom, DenseNet
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
 from resflax.diagnostics.gates import Gate, gate_values
 from resflax.diagnostics.gradients import gradient_norms, norms_over_training
-from resflax.diagnostics.inspected import InspectedNetwork, load_networks, untrained
+from resflax.diagnostics.inspected import InspectedNetwork, kernels, load_networks, untrained
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
 from resflax.diagnostics.propagation import signal_propagation
 from resflax.diagnostics.responses import layer_responses
@@ -29,19 +29,20 @@ EXAMPLES = 500
 """Number of pictures of the test split that the network is applied to."""
 
 
-def draw_diagnostics(path: Path, title: str) -> Section:
+def draw_diagnostics(path: Path, title: str, *, trust_code: bool = False) -> Section:
     """Draws all diagnostics that apply to a run's network.
 
     Args:
       path: the run folder.
       title: the name of the run in the section's heading.
+      trust_code: whether kept code of a user's own classes may be run: see `RunFolder`.
 
     Raises:
       UsageError: if the folder is not a run folder, if it has no checkpoint, or if its data cannot
         be read.
       TrainingError: if all checkpoints are damaged.
     """
-    folder = RunFolder(path)
+    folder = RunFolder(path, trust_code=trust_code)
     networks, lines = load_networks(folder, EXAMPLES), read_lines(folder.metrics)
     with plot_style():
         return Section(f"Diagnostics: {title}", tuple(_draw_all(networks, lines)))
@@ -49,12 +50,15 @@ def draw_diagnostics(path: Path, title: str) -> Section:
 
 def _draw_all(networks: list[InspectedNetwork], lines: list[dict[str, Any]]) -> Iterator[Picture]:
     trained, initial = networks[-1], untrained(networks[-1])
+    if isinstance(trained.experiment.model, Custom):  # nothing is known of its layers
+        layers = list(kernels(trained.variables["params"]))
+        yield from _draw_all_gradients([initial, *networks], lines, layers, "layer")
+        yield from _draw_mistakes(trained)
+        return
     responses = layer_responses(trained)
-    yield _draw_responses(list(responses.values()))
-    yield _draw_gradients([initial, *networks], list(responses))
-    steps, norms = norms_over_training(lines, list(responses))
-    if len(steps) > 1:
-        yield _draw_gradients_over_training(steps, norms)
+    if responses:
+        yield _draw_responses(list(responses.values()))
+        yield from _draw_all_gradients([initial, *networks], lines, list(responses), "3x3 layer")
     yield _draw_signal(initial)
     yield _draw_errors_without_units(trained)
     if isinstance(trained.experiment.model, DenseNet):
@@ -89,23 +93,32 @@ def _draw_responses(responses: list[float]) -> Picture:
     return Picture("Layer responses", to_svg(figure, "layer responses"), caption)
 
 
-def _draw_gradients(networks: list[InspectedNetwork], layers: list[str]) -> Picture:
+def _draw_all_gradients(
+    networks: list[InspectedNetwork], lines: list[dict[str, Any]], layers: list[str], kind: str
+) -> Iterator[Picture]:
+    yield _draw_gradients(networks, layers, kind)
+    steps, norms = norms_over_training(lines, layers)
+    if len(steps) > 1:
+        yield _draw_gradients_over_training(steps, norms, kind)
+
+
+def _draw_gradients(networks: list[InspectedNetwork], layers: list[str], kind: str) -> Picture:
     figure, axis = _new_depth_plot()
     for i, network in enumerate(networks):
         norms = gradient_norms(network)
         values = [norms[name] for name in layers]
         color = COLORS[i % len(COLORS)]
         axis.plot(range(1, len(layers) + 1), values, color=color, label=f"step {network.step:,}")
-    axis.set(xlabel="3x3 layer", ylabel="gradient norm", yscale="log")
+    axis.set(xlabel=kind, ylabel="gradient norm", yscale="log")
     axis.legend()
     caption = (
-        "Norm of the gradient of the loss with respect to each 3x3 layer's weights, in training "
+        f"Norm of the gradient of the loss with respect to each {kind}'s weights, in training "
         "mode, before the first step and at the checkpoints that are kept."
     )
     return Picture("Gradients", to_svg(figure, "gradient norms by layer"), caption)
 
 
-def _draw_gradients_over_training(steps: np.ndarray, norms: np.ndarray) -> Picture:
+def _draw_gradients_over_training(steps: np.ndarray, norms: np.ndarray, kind: str) -> Picture:
     figure, axis = _new_depth_plot()
     axis.yaxis.set_major_locator(MaxNLocator(integer=True))
     edges = np.concatenate([[0], steps])
@@ -113,7 +126,7 @@ def _draw_gradients_over_training(steps: np.ndarray, norms: np.ndarray) -> Pictu
     positive = np.ma.masked_less_equal(np.ma.masked_invalid(norms.T), 0)
     mesh = axis.pcolormesh(edges, depths, positive, norm=LogNorm(), cmap="viridis", rasterized=True)
     figure.colorbar(mesh, label="gradient norm")
-    axis.set(xlabel="step", ylabel="3x3 layer")
+    axis.set(xlabel="step", ylabel=kind)
     axis.grid(visible=False)
     caption = (
         "The same norm during training: the mean over the steps between two lines of the log, "

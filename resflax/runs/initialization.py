@@ -1,7 +1,7 @@
 """The first state of a run: weights are drawn from its seed, or taken from another run."""
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -90,9 +90,15 @@ def start_from(
     _check_same_network(path, folder.read_experiment(), experiment)
     trained = load_trained(folder, say)
     params, batch_stats = trained.variables["params"], trained.variables["batch_stats"]
-    origin = {"run": str(path), "step": trained.step, "params_sha256": params_sha256(params)}
+    there_sha256, meant_sha256 = params_sha256(params), experiment.initial_weights
+    if meant_sha256 is not None and there_sha256 != meant_sha256:
+        raise UsageError(
+            f"the weights of {path} are not those that are meant: their sha256 is "
+            f"{there_sha256[:12]}..., and it must be {meant_sha256[:12]}..."
+        )
+    origin = {"run": str(path), "step": trained.step, "params_sha256": there_sha256}
     say(f"starting with the weights and the normalisation of {path}, step {trained.step}")
-    classes, wanted = (len(tree["head"]["bias"]) for tree in (params, drawn.params))
+    classes, wanted = _classes(params), _classes(drawn.params)
     if classes != wanted:
         params = params | {"head": drawn.params["head"]}
         say(f"its classifier is for {classes} classes: a new one is drawn for {wanted}")
@@ -115,6 +121,12 @@ def start_from(
     return begin_average(state) if drawn.average else state, origin
 
 
+def _classes(params: Any) -> int | None:
+    """The number of classes of our own networks; None for a network whose classifier is unknown."""
+    head = params.get("head")
+    return len(head["bias"]) if isinstance(head, Mapping) and "bias" in head else None
+
+
 def _check_same_network(path: Path, there: Experiment, here: Experiment) -> None:
     """Raises `UsageError` if the other run's weights would compute something else in this run."""
     fields = [
@@ -127,11 +139,12 @@ def _check_same_network(path: Path, there: Experiment, here: Experiment) -> None
 
 
 def _check_shapes(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
-    """Raises `UsageError` if a shape differs, because pictures or their normalisation differ."""
+    """Raises `UsageError` if a shape differs: then pictures, normalisation or classes differ."""
     arrays_there = flatten_dict(there, sep="/")
     for name, array in flatten_dict(here, sep="/").items():
-        if arrays_there[name].shape != array.shape:
+        shape = arrays_there[name].shape if name in arrays_there else None
+        if shape != array.shape:
             raise UsageError(
-                f"the pictures of {path} are others: its {name} has the shape "
-                f"{arrays_there[name].shape}, and here it must be {array.shape}"
+                f"the pictures or classes of {path} are others: its {name} has the shape {shape}, "
+                f"and here it must be {array.shape}"
             )

@@ -94,7 +94,10 @@ class TrainingLoop:
         self.checkpoints.forget_after(self.saved)
         self.lines.rewind(self.saved or 0)
         if self.saved is None:
-            return self.first(), 0
+            state = self.first()
+            if self.experiment.initialize_from is not None:
+                self.save(state, 0)  # the other run may change or go
+            return state, 0
         self.display.say(f"continuing from step {self.saved} of {self.plan.steps}")
         return self._restore(self.saved), self.saved
 
@@ -256,7 +259,12 @@ class TrainingLoop:
         # On CPUs these arrays are views of buffers that the next step overwrites.
         copied = jax.tree.map(np.array, jax.device_get(state))
         every = self.experiment.checkpoint_every
-        self.saving.begin(partial(self.checkpoints.save, step, copied, notes, every=every))
+
+        def write() -> None:
+            weights = {"params_sha256": params_sha256(copied.evaluated()["params"])}
+            self.checkpoints.save(step, copied, notes | weights, every=every)
+
+        self.saving.begin(write)
         self.saved = step
 
     def finish(self, state: TrainState) -> dict[str, Any]:

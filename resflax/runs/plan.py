@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from resflax.data.normalization import Normalization
+from resflax.declarations.checks import refuse
 from resflax.devices import hosts, memory
 from resflax.devices.parallel import AXIS, Devices, ReplicatedFunction
 from resflax.experiment import Experiment
@@ -17,6 +18,7 @@ from resflax.feeding.batch import Batch
 from resflax.feeding.feeds import EvaluationFeed, Feeds, TrainingFeed, open_feeds
 from resflax.feeding.order import ExampleOrder
 from resflax.models import build
+from resflax.models.own_parts import explaining, other_batch_norms
 from resflax.models.summary import Summary, summarize
 from resflax.terminal.display import Display
 from resflax.training.batch_statistics import statistics_step
@@ -83,9 +85,14 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
       group: experiments that step together, `experiment` among them. They may differ only as
         `runs.group` allows. The plan's `run_steps` is then for all of their states, stacked.
 
-    Raises `UsageError` if data, network, batch size and schedule do not fit together, or if a step
-    does not fit in memory.
+    Raises `UsageError` if data, network, batch size and schedule do not fit together, if a step
+    does not fit in memory, or if a class of the user's own fails.
     """
+    with explaining(experiment.model):
+        return _make_plan(experiment, display, group)
+
+
+def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment]) -> Plan:
     devices = Devices(experiment.parallel)
     devices.check_batch_size(
         experiment.batch_size,
@@ -106,6 +113,7 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
     )
     objective = Objective.of(experiment, build_network(for_training=True))
     summary = summarize(experiment.model, feeds.num_classes, feeds.image_shape)
+    _check_batch_norm(experiment, feeds)
     initialize = _make_initialize(experiment, feeds, rate)
     initialize_fast = drawing(initialize, len(summary.layers))
     state = devices.abstract(partial(initialize, feeds.normalization, np.uint32(0)))
@@ -143,6 +151,16 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
         summary=summary,
         data_sha256=feeds.sha256,
     )
+
+
+def _check_batch_norm(experiment: Experiment, feeds: Feeds) -> None:
+    """Refuses what only our own batch norm can do for a network that has another one."""
+    if experiment.batch_norm != "synchronized" and not experiment.precise_batch_norm:
+        return
+    module = build(experiment.model, feeds.num_classes)
+    for path in other_batch_norms(module, feeds.image_shape):
+        field = "batch_norm" if experiment.batch_norm == "synchronized" else "precise_batch_norm"
+        refuse(experiment, field, f"{path} is linen's batch norm; that needs self.layers.norm()")
 
 
 def _make_initialize(

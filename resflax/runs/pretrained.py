@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax.traverse_util import flatten_dict
 
 from resflax.data.description import describe
 from resflax.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization, from_colours
@@ -25,7 +26,7 @@ from resflax.runs.run_folder import RunFolder
 from resflax.runs.trained import load_trained
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
-from resflax.training.state import params_count, state_of
+from resflax.training.state import params_count, params_sha256, state_of
 from resflax.weights import from_torch, to_torch
 from resflax.weights.tensor_files import encode_safetensors, read_tensors
 
@@ -107,7 +108,7 @@ def import_weights(
     arrays = jax.tree.map(jnp.asarray, variables)
     state = state_of(arrays, optimizer, normalization, key, averaged=averaged)
     checkpoints.forget_after(None)  # an import that was cut off may have left some
-    checkpoints.save(0, state, {"seconds": 0.0})
+    checkpoints.save(0, state, {"seconds": 0.0, "params_sha256": params_sha256(params)})
     say(f"all of it is in {folder.path}: evaluate it, or train with --initialize-from")
 
 
@@ -154,6 +155,9 @@ def _head(key: jax.Array, features: int, classes: int) -> Any:
 def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) -> None:
     """Writes a run's newest weights as safetensors that another library can load.
 
+    The tensors of a network with classes of the user's own have the names that linen gives them,
+    such as `params.stage1_unit1.conv1.kernel`.
+
     Args:
       folder: the run's folder; the run need not be finished.
       path: the file, which must end in .safetensors; it is written whole or not at all.
@@ -167,7 +171,11 @@ def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) ->
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} must end in .safetensors")
     trained = load_trained(folder, say)
-    tensors = to_torch(trained.experiment.model, trained.variables)
+    if trained.experiment.own_classes:
+        say("no other library has this network: the tensors are named as in linen")
+        tensors = _named_as_in_linen(trained.variables)
+    else:
+        tensors = to_torch(trained.experiment.model, trained.variables)
     notes = _notes(trained.normalization)
     try:
         if path.is_dir():
@@ -191,3 +199,7 @@ def _notes(normalization: Normalization) -> dict[str, str]:
         "mean": json.dumps((mean / 255).tolist()),
         "std": json.dumps((1 / (scale * 255)).tolist()),
     }
+
+
+def _named_as_in_linen(variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    return {name: np.asarray(array) for name, array in flatten_dict(variables, sep=".").items()}

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from resflax.errors import UsageError
-from resflax.experiment import Experiment, differences, from_json, to_json
+from resflax.experiment import Experiment, differences, from_json, to_json, with_code_from
 from resflax.files import reason_of, write_atomically, writing
+from resflax.parts.keeping import keep
 from resflax.runs import lock
 from resflax.text import duration
-
-_MAY_CHANGE = ("parallel",)
-"""Fields that may change when a run is continued, because the numbers stay the same."""
 
 
 class Status(Enum):
@@ -28,15 +26,37 @@ class Status(Enum):
 
 
 def default_run_path(experiment: Experiment) -> Path:
-    """`runs/NAME-HASH` below the working directory."""
-    return Path("runs") / f"{experiment.name}-{experiment.content_hash}"
+    """`runs/NAME-HASH` below the working directory.
+
+    HASH is that of format 1 if only a folder of that name exists.
+    """
+    return found_by_hash(Path("runs"), experiment, f"{experiment.name}-")
+
+
+def found_by_hash(parent: Path, experiment: Experiment, prefix: str = "") -> Path:
+    """The folder in `parent` that is named by an experiment's hash, after a prefix.
+
+    It is named by the hash of format 1 if only that folder exists.
+    """
+    path = parent / f"{prefix}{experiment.content_hash}"
+    old_hash = experiment.hash_of_format_1
+    old = parent / f"{prefix}{old_hash}"
+    return old if old_hash is not None and old.exists() and not path.exists() else path
 
 
 class RunFolder:
-    """The files of one run."""
+    """The files of one run.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+      path: the folder.
+      trust_code: whether the code of a user's own classes that the folder keeps may be run, if the
+        files where it came from have changed or are gone.
+    """
+
+    def __init__(self, path: Path, *, trust_code: bool = False) -> None:
         self.path = path
+        self._trust_code = trust_code
+        self.code = path / "code"
         self.experiment = path / "experiment.json"
         self.environment = path / "environment.json"
         self.metrics = path / "metrics.jsonl"
@@ -63,9 +83,7 @@ class RunFolder:
                     "experiment.json); name another with --run-dir"
                 )
             return Status.NEW
-        changes = {name: getattr(experiment, name) for name in _MAY_CHANGE}
-        there = dataclasses.replace(self.read_experiment(), **changes)
-        different = differences(there, experiment)
+        different = differences(self.read_experiment(), experiment)
         if different:
             raise UsageError(
                 f"{self.path} holds another experiment (there != here): {'; '.join(different)}; "
@@ -85,14 +103,21 @@ class RunFolder:
         if not self.path.is_dir():
             raise UsageError(f"{self.path} is not a run folder: there is no such folder")
         try:
-            plain = json.loads(self.experiment.read_text(encoding="utf-8"))
-            return from_json(plain)
+            experiment = from_json(json.loads(self.experiment.read_text(encoding="utf-8")))
         except FileNotFoundError:
             raise UsageError(
                 f"{self.path} is not a run folder: it has no experiment.json"
             ) from None
         except (OSError, ValueError) as error:
             raise UsageError(f"{self.experiment} cannot be read: {error}") from None
+        if experiment.initialize_from is not None and experiment.initial_weights is None:
+            experiment = dataclasses.replace(experiment, initial_weights=self._noted_weights())
+        return with_code_from(experiment, self.code, self._trust_code)
+
+    def _noted_weights(self) -> str | None:
+        """The sha256 of the weights that a run of format 1 started with."""
+        noted = next(iter(self._sessions()), {}).get("initialized_from")
+        return noted.get("params_sha256") if isinstance(noted, dict) else None
 
     def read_result(self) -> dict[str, Any] | None:
         """Reads the result of the run; None if the run is not finished.
@@ -118,6 +143,8 @@ class RunFolder:
     ) -> None:
         """Writes experiment.json if it does not exist, and adds this session to environment.json.
 
+        The code of the user's own classes is copied to `code/`.
+
         Args:
           experiment: the run's experiment.
           environment: the description of this session from `runs.environment`.
@@ -129,6 +156,8 @@ class RunFolder:
         self.create()
         sessions = self._sessions()
         with self._writing():
+            for own in experiment.own_classes.values():
+                keep(own.source, self.code)
             if not self.experiment.exists():
                 _write_json(self.experiment, to_json(experiment))
             if source_changes:

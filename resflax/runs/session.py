@@ -1,6 +1,7 @@
 """A session of a run: one process that trains in the run's folder until the end or a signal."""
 
 import contextlib
+import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,11 +17,13 @@ from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment, to_json
 from resflax.runs import environment
 from resflax.runs.checkpoints import Checkpoints
+from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.initialization import first_state
 from resflax.runs.lock import locked, locked_anew
 from resflax.runs.loop import TrainingLoop
 from resflax.runs.plan import Plan, make_plan
 from resflax.runs.run_folder import RunFolder, Status
+from resflax.runs.trained import say_copies
 from resflax.terminal.display import Display
 from resflax.terminal.interruption import Interruption
 
@@ -40,6 +43,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         if not session.open():
             return session.finished()
         keep_compiled()
+        say_copies(session.experiment, display.say)
         with exhaustion(UsageError):
             plan = make_plan(session.experiment, display)
             held.callback(plan.training_feed.close)
@@ -60,6 +64,9 @@ class Session:
         held: contextlib.ExitStack,
     ) -> None:
         """Writes nothing yet. `held` will hold the folder's lock until `held` is closed."""
+        weights = hosts.on_first(lambda: with_initial_weights(experiment, folder).initial_weights)
+        if weights is not None:
+            experiment = dataclasses.replace(experiment, initial_weights=weights)
         self.experiment, self.folder, self.display = experiment.resolved(), folder, display
         self._status = Status.NEW
         self._held = held

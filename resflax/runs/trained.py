@@ -38,6 +38,7 @@ def load_trained(folder: RunFolder, say: Callable[[str], None]) -> TrainedNetwor
       TrainingError: if all of its checkpoints are damaged.
     """
     experiment = folder.read_experiment()
+    say_copies(experiment, say)
     checkpoints = Checkpoints(folder.checkpoints)
     step = hosts.on_first(partial(checkpoints.newest_good, say))
     if step is None:
@@ -45,8 +46,19 @@ def load_trained(folder: RunFolder, say: Callable[[str], None]) -> TrainedNetwor
     return read_trained(experiment, checkpoints, step)
 
 
+def say_copies(experiment: Experiment, say: Callable[[str], None]) -> None:
+    """Says which code of a user's own is run from a copy that a run kept.
+
+    Raises `UsageError` if such code may not be run.
+    """
+    for own in experiment.own_classes.values():
+        if own.uses_copy:
+            copy = own.source.root / own.source.files[0].path
+            say(f"running {copy}, because {own.file} has changed or is gone")
+
+
 def read_trained(experiment: Experiment, checkpoints: Checkpoints, step: int) -> TrainedNetwork:
     """Reads the checkpoint of one step. May raise any error if the checkpoint is damaged."""
     saved = checkpoints.restore_arrays(step)
-    variables = {name: saved[name] for name in ("params", "batch_stats")}
+    variables = {name: saved[name] or {} for name in ("params", "batch_stats")}
     return TrainedNetwork(experiment, variables, Normalization(**saved["normalization"]), step)

@@ -50,6 +50,8 @@ def worker_command(folder: SweepFolder, trial: Trial) -> list[str]:
         str(folder.experiment_file(trial.hash)),
         "--run-dir",
         str(folder.run(trial).path),
+        # The launcher has just copied the code of the user's own classes.
+        *(["--trust-code"] if trial.experiment.own_classes else []),
     ]
 
 

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from resflax.errors import UsageError
-from resflax.experiment import Experiment, to_json
+from resflax.experiment import Experiment, differences, from_json, to_json
 from resflax.files import reason_of, write_atomically
-from resflax.runs.run_folder import RunFolder
+from resflax.parts.keeping import keep
+from resflax.runs.run_folder import RunFolder, found_by_hash
 from resflax.sweep.trials import Trial
 
 
@@ -16,7 +17,7 @@ def default_sweep_path(experiment: Experiment) -> Path:
 
     NAME and HASH are those of the experiment, so they do not depend on what the sweep varies.
     """
-    return Path("sweeps") / f"{experiment.name}-{experiment.content_hash}"
+    return found_by_hash(Path("sweeps"), experiment, f"{experiment.name}-")
 
 
 class SweepFolder:
@@ -25,7 +26,8 @@ class SweepFolder:
     sweep.json      the experiment, and the label and fields of every trial by its hash
     search.journal  Optuna's study, if the sweep is a search
     trials/HASH     run folders
-    declared/       HASH.json: the trials' experiments, which the workers read
+    declared/       HASH.json: the trials' experiments, which the workers read; code/: the code of
+                    the user's own classes
     logs/           HASH.log: what the workers printed
     ended/          HASH.json: why a trial ended without a result
     claims/         HASH: a file that is locked (flock) as long as a process runs the trial
@@ -39,7 +41,10 @@ class SweepFolder:
 
     def run(self, trial: Trial) -> RunFolder:
         """The trial's run folder."""
-        return RunFolder(self.path / "trials" / trial.hash)
+        return RunFolder(self._run_path(trial), trust_code=True)  # the launcher wrote the code
+
+    def _run_path(self, trial: Trial) -> Path:
+        return found_by_hash(self.path / "trials", trial.experiment)
 
     def experiment_file(self, trial_hash: str) -> Path:
         """The file from which a worker reads the experiment of the trial with this hash."""
@@ -69,7 +74,7 @@ class SweepFolder:
         declared = self.read()
         if declared is None:
             self._write({"experiment": to_json(experiment), "trials": {}})
-        elif declared["experiment"] != to_json(experiment):
+        elif differences(from_json(declared["experiment"]), experiment):
             raise UsageError(
                 f"{self.path} holds a sweep of another experiment "
                 f"({declared['experiment']['name']}); name another folder with --sweep-dir"
@@ -80,7 +85,9 @@ class SweepFolder:
         declared = self.read()
         assert declared is not None, "begin() wrote it"
         for trial in trials:
-            declared["trials"][trial.hash] = trial.to_json()
+            declared["trials"][self._run_path(trial).name] = trial.to_json()
+            for own in trial.experiment.own_classes.values():
+                keep(own.source, self.path / "declared" / "code")
             path = self.experiment_file(trial.hash)
             if not path.exists():
                 write_atomically(path, json.dumps(to_json(trial.experiment), indent=2) + "\n")
@@ -135,4 +142,4 @@ class SweepFolder:
         self._end_file(trial).unlink(missing_ok=True)
 
     def _end_file(self, trial: Trial) -> Path:
-        return self.path / "ended" / f"{trial.hash}.json"
+        return self.path / "ended" / f"{self._run_path(trial).name}.json"

@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from resflax.declarations.checks import short
+from resflax.declarations.records import plain
 from resflax.declarations.sweeps import Grid, Point
 from resflax.errors import UsageError
-from resflax.experiment import Experiment, plain, with_fields
+from resflax.experiment import Experiment, with_fields
+from resflax.runs.initial_weights import with_initial_weights
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ def _label_of_value(value: Any) -> str:
             if getattr(value, field.name) != field.default
         )
         return f"{type(value).__name__}({', '.join(arguments)})"
+    if isinstance(value, type):
+        return value.__name__
     return f"{value:.3g}" if isinstance(value, float) else str(value)
 
 
@@ -61,7 +65,7 @@ def make_trial(experiment: Experiment, point: Point) -> Trial:
     Raises `UsageError` if the experiment refuses a field or value of the point.
     """
     try:
-        return Trial(point, with_fields(experiment, point.fields))
+        return Trial(point, with_initial_weights(with_fields(experiment, point.fields)))
     except UsageError as error:
         raise UsageError(f"sweep: {_describe_point(point)}: {error}") from None
 

@@ -8,26 +8,31 @@ import dataclasses
 import difflib
 import json
 import re
-import runpy
 import sys
 import traceback
+import types
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import resflax
+from resflax.declarations.own import beside
 from resflax.declarations.sweeps import Grid, Search, Sweep
 from resflax.errors import UsageError
-from resflax.experiment import Experiment, from_json
+from resflax.experiment import Experiment, from_json, with_code_from
 
 
-def load_experiment(path: Path) -> Experiment:
+def load_experiment(path: Path, *, trust_code: bool = False) -> Experiment:
     """Reads the `experiment` that a Python file declares, or the one in a run's experiment.json.
+
+    Args:
+      path: the file. A .json file may have copies of the code of a user's own classes beside it.
+      trust_code: whether these copies may be run, if the files where they came from have changed.
 
     Raises `UsageError` if the file is missing, cannot be run, or declares no experiment.
     """
-    declared = load_names(path).get("experiment")
+    declared = load_names(path, trust_code=trust_code).get("experiment")
     if not isinstance(declared, Experiment):
         problem = "there is none" if declared is None else f"it is of type {_type_name(declared)}"
         raise UsageError(f"{path} must declare `experiment = Experiment(...)`, and {problem}")
@@ -47,7 +52,7 @@ def _type_name(value: object) -> str:
     return type(value).__name__
 
 
-def load_names(path: Path) -> dict[str, Any]:
+def load_names(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
     """The names that a Python file defines when it runs; for a .json file, only `experiment`.
 
     Raises `UsageError` with the line and the reason if the file cannot be read or run.
@@ -57,14 +62,15 @@ def load_names(path: Path) -> dict[str, Any]:
         raise UsageError(f"{path} cannot be read: {problem}")
     if path.suffix == ".json":
         try:
-            return {"experiment": from_json(json.loads(path.read_text(encoding="utf-8")))}
+            read = from_json(json.loads(path.read_text(encoding="utf-8")))
+            return {"experiment": with_code_from(read, path.parent / "code", trust_code)}
         except (OSError, ValueError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from None
     with _own_folder_importable(path), warnings.catch_warnings():
         # Newer Pythons warn of unknown escapes such as "\d", which would add lines to an error.
         warnings.simplefilter("ignore", SyntaxWarning)
         try:
-            return runpy.run_path(str(path))
+            return _run(path)
         except SyntaxError as error:
             if error.filename is not None and Path(error.filename) == path:
                 where = f"{path}, line {error.lineno}"
@@ -82,6 +88,17 @@ def load_names(path: Path) -> dict[str, Any]:
             where = f"{path}, line {lines[-1]}" if lines else str(path)
             kind = "" if isinstance(error, UsageError) else f"{type(error).__name__}: "
             raise UsageError(f"{where}: {kind}{_with_advice(error)}") from None
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """Runs a Python file as a module, so that the classes that it defines know their file."""
+    module = types.ModuleType(f"<{path}>")
+    module.__file__ = str(path)
+    sys.modules[module.__name__] = module
+    code = compile(path.read_bytes(), str(path), "exec", dont_inherit=True)
+    with beside(path.absolute().parent):
+        exec(code, module.__dict__)
+    return vars(module)
 
 
 @contextlib.contextmanager

@@ -14,11 +14,13 @@ from typing import Annotated, Any, TypeVar
 
 import tyro
 
-from resflax.declarations.models import Model
+from resflax.declarations.models import Published
+from resflax.declarations.own import NAMES_CLASS
 from resflax.errors import UsageError
-from resflax.experiment import Experiment
+from resflax.experiment import Experiment, with_fields
 from resflax.models import zoo
 from resflax.terminal.experiment_files import load_experiment
+from resflax.terminal.own_options import REGISTRY, own_fields, take_own_fields, with_own_fields
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -32,7 +34,7 @@ Overridden = Annotated[Experiment, tyro.conf.arg(name=""), tyro.conf.FlagConvers
 NetworkName = Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="NAME")]
 """The first argument of commands that also take the name of a published network."""
 
-OverriddenModel = Annotated[Model, tyro.conf.FlagConversionOff]
+OverriddenModel = Annotated[Published, tyro.conf.FlagConversionOff]
 """A network whose fields are options: `--model.depth 56`."""
 
 Flag = Annotated[bool, tyro.conf.FlagCreatePairsOff]
@@ -53,6 +55,7 @@ def parse(options: type[T], arguments: Sequence[str], default: T | None = None) 
                 args=list(arguments),
                 prog=Path(sys.argv[0]).name,
                 config=(tyro.conf.AvoidSubcommands,),
+                registry=REGISTRY,
                 **given,
             )
     except SystemExit as end:
@@ -72,6 +75,12 @@ def _message_in_box(box: str) -> str:
     options = [match.group() for part in suggestions if (match := re.search(r"--[\w.-]+", part))]
     advice = f"; did you mean {options[0]}?" if options else "; see --help"
     message = " ".join(parts[0].split()).rstrip(".")
+    # For a field of several types, tyro lists the error of each.
+    message = re.sub(
+        r"no type matching (.*) could be instantiated from \['(.*?)'\].*",
+        r"'\2' is not \1",
+        message,
+    )
     return re.sub(r"^Error parsing [\w.]+: (?=[A-Z]\w+\.\w+ is )", "", message) + advice
 
 
@@ -102,12 +111,20 @@ def parse_with_experiment(
         other = _first_word(arguments)
         problem = "none was named" if other is None else f"{other!r} is not one"
         raise UsageError(f"an experiment file (ending in .py) must come first, and {problem}")
-    return _override(options, arguments, path, load_experiment(Path(path)))
+    trust_code = "--trust-code" in arguments
+    return _override(options, arguments, path, load_experiment(Path(path), trust_code=trust_code))
 
 
 def _override(options: type[T], arguments: Sequence[str], file: str, experiment: Experiment) -> T:
-    ready = with_given_length(experiment, arguments)
-    return parse(options, arguments, options(file=file, experiment=ready))  # type: ignore[call-arg]
+    ready = with_given_length(with_given_classes(experiment, arguments), arguments)
+    fields = own_fields(ready)
+    with_fields_of_own: Any = with_own_fields(options, fields)
+    default = with_fields_of_own(file=file, experiment=ready)
+    parsed: Any = parse(with_fields_of_own, arguments, default)
+    final: T = dataclasses.replace(
+        parsed, experiment=take_own_fields(parsed.experiment, parsed, fields)
+    )
+    return final
 
 
 def parse_with_network(
@@ -125,7 +142,15 @@ def parse_with_network(
     name = next((a for a in arguments if a in zoo.NAMES), _first_word(arguments))
     if name is None or _experiment_file(arguments) is not None:
         return parse_with_experiment(of_experiment, arguments, usage)
-    return parse(of_name, arguments, of_name(name=name, model=zoo.named(name)))  # type: ignore[call-arg]
+    # An experiment lets a network have classes of the user's own, and options for their fields.
+    around = Experiment(name="network", model=zoo.named(name), batch_size=1, steps=1)
+    ready = with_given_classes(around, arguments)
+    fields = own_fields(ready)
+    options: Any = with_own_fields(of_name, fields)
+    parsed: Any = parse(options, arguments, options(name=name, model=ready.model))
+    model = take_own_fields(dataclasses.replace(ready, model=parsed.model), parsed, fields).model
+    final: U = dataclasses.replace(parsed, model=model)
+    return final
 
 
 def _experiment_file(arguments: Sequence[str]) -> str | None:
@@ -148,6 +173,15 @@ def value_of(option: str, arguments: Sequence[str]) -> str | None:
 
 def _first_word(arguments: Sequence[str]) -> str | None:
     return next((a for a in arguments if not a.startswith("-")), None)
+
+
+def with_given_classes(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
+    """The experiment with the own classes that options name, so that their fields are known."""
+    for name in ("model.shortcut", "model.unit", "model.network"):
+        given = value_of(f"--{name}", arguments)
+        if given is not None and NAMES_CLASS.search(given):
+            experiment = with_fields(experiment, {name: given})
+    return experiment
 
 
 def with_given_length(experiment: Experiment, arguments: Sequence[str]) -> Experiment:

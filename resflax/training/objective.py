@@ -98,7 +98,7 @@ def loss_of(
             rngs={"dropout": dropout_key},
         )
         losses = example_losses(objective, logits, labels, weight)
-        return jnp.mean(losses), ForwardPass(logits, shown, updates["batch_stats"])
+        return jnp.mean(losses), ForwardPass(logits, shown, updates.get("batch_stats", {}))
 
     return loss
 

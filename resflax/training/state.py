@@ -143,7 +143,7 @@ def state_of(
         step=jnp.zeros((), jnp.int32),
         key=key,
         params=params,
-        batch_stats=stack(variables["batch_stats"]),
+        batch_stats=stack(variables.get("batch_stats", {})),
         opt_state=optimizer.init(params),
         average={},
         normalization=normalization,

@@ -15,7 +15,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resflax.declarations.checks import short
-from resflax.declarations.models import DenseNet, Model
+from resflax.declarations.models import Custom, Model, ResNet
 from resflax.errors import UsageError
 from resflax.models import build
 from resflax.weights.layer_names import Family, family_of, newest_name
@@ -118,6 +118,7 @@ def to_torch(config: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarra
       UsageError: if no other library has this network. The message names the field that differs.
     """
     config = config.resolved()
+    family_of(config)  # refuses other networks
     arrays = flatten_dict({key: variables[key] for key in ("params", "batch_stats")})
     classes = arrays["params", "head", "bias"].shape[0]
     image_channels = arrays["params", "stem_conv", "kernel"].shape[2]
@@ -133,6 +134,7 @@ def to_torch(config: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarra
 def _tensor_mappings(config: Model, classes: int, image_channels: int) -> list[TensorMapping]:
     """The mappings of all tensors of a resolved network."""
     family = family_of(config)
+    assert not isinstance(config, Custom), "no other library has it"
     side = 224 if config.layout == "imagenet" else 32
     image = jax.ShapeDtypeStruct((1, side, side, image_channels), jnp.float32)
     module = build(config, classes)
@@ -164,7 +166,7 @@ def _channel_orders(config: Model, family: Family) -> dict[tuple[str, int], dict
     networks put the zero channels that a stage adds after the other channels; the family may put
     half of them before. Both are the same network, with its channels in another order.
     """
-    if isinstance(config, DenseNet) or config.shortcut != "zero_pad":
+    if not isinstance(config, ResNet) or config.shortcut != "zero_pad":
         return {}
     if not family.zeros_on_both_sides or config.zero_pad_side == "both":
         return {}

@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from resflax.declarations.models import DenseNet, Model
+from resflax.declarations.models import Custom, DenseNet, Model
 from resflax.errors import UsageError
 
 
@@ -140,6 +140,8 @@ def family_of(config: Model) -> Family:
 
     Raises `UsageError` if no other library has this network; the message names the field.
     """
+    if isinstance(config, Custom) or getattr(config, "unit", None) is not None:
+        raise UsageError("no other library has a network with classes of your own")
     if isinstance(config, DenseNet):
         family = TORCHVISION_DENSENET
     elif config.layout == "cifar":

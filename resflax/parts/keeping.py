@@ -1,0 +1,97 @@
+"""Keeps copies of the code of a user's own classes, and finds them again."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from resflax.errors import UsageError
+from resflax.files import write_atomically
+from resflax.parts.source import Source, read_source
+
+
+def keep(source: Source, folder: Path) -> None:
+    """Copies the files that a class needs into a folder.
+
+    A file never replaces another one of the same name: then the copies are put into a folder of
+    their own, named by the hash of the code.
+
+    Raises `OSError` if they cannot be written.
+    """
+    shared, separate = _places(folder, source.sha256)
+    place = shared if _fits(source, shared) else separate
+    for file in source.files:
+        path = place / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomically(path, file.text)
+
+
+def _places(folder: Path, code_sha256: str) -> tuple[Path, Path]:
+    return folder, folder / code_sha256[:12]
+
+
+def _fits(source: Source, folder: Path) -> bool:
+    """Whether each file is missing in the folder, or is there with the same text."""
+    for file in source.files:
+        path = folder / file.path
+        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != file.text:
+            return False
+    return True
+
+
+def kept_source(
+    file: Path,
+    name: str,
+    code_sha256: str,
+    paths: Sequence[str],
+    folder: Path | None,
+    trusted: bool,
+) -> Source:
+    """The code of a class, from the file where it came from or from a kept copy.
+
+    Args:
+      file: the file where it came from.
+      name: the name of the class.
+      code_sha256: the hash that the code must have.
+      paths: the paths of the files below their root, that of `file` first.
+      folder: the folder with the copies that a run or a sweep kept; None: there is none.
+      trusted: whether a copy may be run although the file has changed or is gone.
+
+    Raises `UsageError`, which names the file, if no code of that hash may be run.
+    """
+    fault = "is gone"
+    if not _is_outside(file, folder):
+        fault = "is not outside of the run's own folder"
+    elif file.is_file():
+        try:
+            source = read_source(file, name)
+        except UsageError as error:
+            fault = f"has changed ({error})"
+        else:
+            if source.sha256 == code_sha256:
+                return source
+            fault = "has changed"
+    if folder is None:
+        raise UsageError(f"the code of {name} in {file} {fault}")
+    for place in _places(folder.absolute(), code_sha256):
+        copy = place / paths[0]
+        if not copy.is_file():
+            continue
+        try:
+            source = read_source(copy, name, root=place)
+        except UsageError:
+            continue
+        if source.sha256 != code_sha256:
+            continue
+        if trusted:
+            return source
+        raise UsageError(
+            f"{copy} is not run: {file}, from which it was copied, {fault}; bring that back, or "
+            "let the copy run with --trust-code"
+        )
+    raise UsageError(f"{name} of {file} {fault}, and {folder} has no whole copy of its code")
+
+
+def _is_outside(file: Path, folder: Path | None) -> bool:
+    """Whether a file is not part of the run or sweep itself, which may come from anywhere."""
+    if not file.is_absolute():
+        return False
+    return folder is None or not file.resolve().is_relative_to(folder.absolute().parent.resolve())

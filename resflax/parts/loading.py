@@ -1,0 +1,120 @@
+"""Runs the code of a class of the user's own, and returns the class.
+
+Only the statements that the class needs are run (see `parts.source`), each file as a module of its
+own that no other import can reach. So the class is the one that its hash stands for, and classes
+from two versions of a file can be used in one process.
+"""
+
+import ast
+import builtins
+import sys
+import traceback
+import types
+import warnings
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from resflax.errors import UsageError
+from resflax.parts.source import Source
+
+_LOADED: dict[tuple[str, str, Path], type] = {}
+"""Classes by name, hash and root, so that each is made only once."""
+
+
+def load_class(source: Source) -> type:
+    """Runs the code of a class and returns the class.
+
+    Raises `UsageError` with file and line if the code raises an exception, and if what it defines
+    under that name is not a class.
+    """
+    key = source.name, source.sha256, source.root
+    if key not in _LOADED:
+        main = source.files[0].path
+        try:
+            with warnings.catch_warnings():
+                # Newer Pythons warn of unknown escapes such as "\\d".
+                warnings.simplefilter("ignore", SyntaxWarning)
+                module = _Modules(source).load(_module_name(main))
+        except UsageError:
+            raise
+        except Exception as error:
+            raise _explained(error, source) from error
+        made = getattr(module, source.name, None)
+        if not isinstance(made, type):
+            raise UsageError(
+                f"{source.root / main}: {source.name} is not a class but a {type(made).__name__}"
+            )
+        _LOADED[key] = made
+    return _LOADED[key]
+
+
+def _explained(error: Exception, source: Source) -> UsageError:
+    files = [str(source.root / file.path) for file in source.files]
+    return UsageError(f"{place_of(error, files) or files[0]}: {type(error).__name__}: {error}")
+
+
+def place_of(error: BaseException, files: Sequence[str]) -> str | None:
+    """`FILE, line N` for the last line of these files that led to an error; None if none did."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename in files]
+    return f"{frames[-1].filename}, line {frames[-1].lineno}" if frames else None
+
+
+class _Modules:
+    """The modules of one source, each run when it is first imported."""
+
+    def __init__(self, source: Source) -> None:
+        self._root = source.root
+        self._prefix = f"own_{source.sha256[:12]}"
+        self._files = {_module_name(file.path): file for file in source.files}
+        self._modules: dict[str, types.ModuleType] = {}
+
+    def load(self, name: str) -> types.ModuleType:
+        """The module of this name, run if it was not yet; a folder without a file is empty."""
+        if name in self._modules:
+            return self._modules[name]
+        package = name.rpartition(".")[0]
+        if package:
+            self.load(package)
+        self._modules[name] = module = types.ModuleType(f"{self._prefix}.{name}")
+        sys.modules[module.__name__] = module  # dataclasses look for a class's module there
+        file = self._files.get(name)
+        if file is not None:
+            path = str(self._root / file.path)
+            is_package = file.path.endswith("__init__.py")
+            imports = partial(self._import, name if is_package else package)
+            module.__file__ = path
+            module.__dict__["__builtins__"] = {**vars(builtins), "__import__": imports}
+            exec(compile(ast.Module(list(file.statements), []), path, "exec"), module.__dict__)
+        if package:
+            setattr(self._modules[package], name.rpartition(".")[2], module)
+        return module
+
+    def _import(
+        self,
+        package: str,
+        name: str,
+        globals: Any = None,
+        locals: Any = None,
+        fromlist: Sequence[str] | None = (),
+        level: int = 0,
+    ) -> types.ModuleType:
+        """Python's `__import__` for code of a package; it finds the source's files first."""
+        if level:
+            above = package.split(".")[: len(package.split(".")) - level + 1]
+            name = ".".join((*above, *([name] if name else [])))
+        if not self._has(name):
+            return builtins.__import__(name, globals, locals, fromlist or (), 0)
+        module = self.load(name)
+        for item in fromlist or ():
+            if self._has(f"{name}.{item}"):
+                self.load(f"{name}.{item}")
+        return module if fromlist else self._modules[name.partition(".")[0]]
+
+    def _has(self, name: str) -> bool:
+        return any(known == name or known.startswith(f"{name}.") for known in self._files)
+
+
+def _module_name(path: str) -> str:
+    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
