@@ -133,17 +133,7 @@ for path in paths:
 
 # --- Without effects on the process
 
-OPTIONAL = (
-    "torch",
-    "torchvision",
-    "tensorflow",
-    "wandb",
-    "optuna",
-    "submitit",
-    "tensorboardX",
-    "IPython",
-    "pandas",
-)
+OPTIONAL = ("torch", "torchvision", "tensorflow", "wandb", "optuna", "submitit", "tensorboardX")
 
 STATE = """
 import atexit, importlib, json, logging, os, signal, sys, threading, warnings
