@@ -201,7 +201,8 @@ def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":
 
 def _result(path: Path, plain: Mapping[str, Any]) -> Result:
     """The result of a run, from the content of its result.json."""
-    values = {field.name: plain.get(field.name) for field in dataclasses.fields(Result)}
+    names = (field.name for field in dataclasses.fields(Result))
+    values: dict[str, Any] = {name: plain.get(name) for name in names}
     rollbacks = plain.get("rollbacks")
     values |= {"path": path, "rollbacks": None if rollbacks is None else tuple(rollbacks)}
     return Result(**values)

@@ -2,12 +2,14 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 from dataclasses import replace
+from typing import Any
 
 import jax
 import pandas as pd
@@ -114,6 +116,19 @@ def test_training_outside_the_main_thread(tmp_path):
 def test_wrong_arguments_of_training_are_refused(arguments, message):
     with pytest.raises(UsageError, match=message):
         resflax.train(*arguments)
+
+
+def test_the_code_of_the_page_runs(monkeypatch, tmp_path, capsys):
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "docs/python.md").read_text(), re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["probabilities"].shape == (3, 10)
+    logits = names["logits"]
+    assert (str(logits.dtype), logits.shape) == ("float32", (3, 10))
+    assert names["evaluation"].views == Views(10)
+    assert names["table"]["test_error"].tolist() == [names["result"].test_error]
+    assert "notebook-" in capsys.readouterr().out
 
 
 STATE = """

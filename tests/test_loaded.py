@@ -5,6 +5,7 @@ The data set of the run need not be there.
 
 import io
 import shutil
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -69,7 +70,9 @@ def test_predictions_are_those_of_the_evaluation(network, undisturbed, digits, t
 
 
 def test_the_module_applies_the_variables_by_name(network, undisturbed, digits):
-    logits = network.module.apply(network.variables, network.normalize(digits[:9]), train=False)
+    logits: Any = network.module.apply(
+        network.variables, network.normalize(digits[:9]), train=False
+    )
     expected = network.predict(digits[:9])
     np.testing.assert_allclose(jax.nn.softmax(logits), expected, atol=1e-5)
     assert (network.step, network.num_classes, network.image_shape) == (40, 10, (8, 8, 1))
@@ -84,7 +87,7 @@ def test_every_unit_has_its_own_name(tmp_path):
     network = resflax.load(save_run(tmp_path / "run", data, model=ResNet(20)))
     assert {"stage2_unit1", "stage2_unit2", "stage2_unit3"} < network.variables["params"].keys()
     images = pictures(2)
-    logits = network.module.apply(network.variables, network.normalize(images), train=False)
+    logits: Any = network.module.apply(network.variables, network.normalize(images), train=False)
     np.testing.assert_allclose(jax.nn.softmax(logits), network.predict(images), atol=1e-5)
 
 
@@ -171,7 +174,7 @@ def test_a_network_of_bfloat16_computes_in_bfloat16(tmp_path):
     data = TFDS(name="gone", data_dir=str(tmp_path / "nowhere"))
     network = resflax.load(save_run(tmp_path / "run", data, precision="bfloat16"))
     images = pictures(3)
-    logits = network.module.apply(network.variables, network.normalize(images), train=False)
+    logits: Any = network.module.apply(network.variables, network.normalize(images), train=False)
     assert network.module.layers.dtype == jnp.bfloat16
     np.testing.assert_allclose(jax.nn.softmax(logits), network.predict(images), atol=0.02)
 
@@ -180,7 +183,7 @@ def test_a_folder_without_a_network_is_refused(tmp_path):
     with pytest.raises(UsageError, match="nowhere is not a run folder"):
         resflax.load(tmp_path / "nowhere")
     with pytest.raises(UsageError, match="run is of type NoneType; it must be a path"):
-        resflax.load(None)
+        resflax.load(cast(str, None))
     data = TFDS(name="gone", data_dir=str(tmp_path / "nowhere"))
     shutil.rmtree(save_run(tmp_path / "run", data) / "checkpoints")
     with pytest.raises(UsageError, match="run has no checkpoint yet"):

@@ -149,7 +149,9 @@ TrainingLoop._advance = slow
     assert error is not None
     name, text = error
     assert name == "KeyboardInterrupt"
-    step = int(re.fullmatch(r"stopped at step (\d+) of 40 and saved; .*", text)[1])
+    match = re.fullmatch(r"stopped at step (\d+) of 40 and saved; .*", text)
+    assert match is not None, text
+    step = int(match[1])
     assert 14 <= step < 40
     assert len(displays) == 1
     printed_again, displays, error = kernel.run(train)
