@@ -74,6 +74,8 @@ def test_lines_and_bars_share_one_output(cell, capsys):
 def test_a_display_with_nothing_to_show_makes_no_output(cell):
     with Display(Console(force_jupyter=True)):
         pass
+    with Display(Console(force_jupyter=True, quiet=True)) as display:
+        display.say("not the first host")
     assert cell.outputs == []
 
 

@@ -38,7 +38,8 @@ class Display:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._notebook = NotebookOutput(self._progress) if console.is_jupyter else None
+        in_notebook = console.is_jupyter and not console.quiet
+        self._notebook = NotebookOutput(self._progress) if in_notebook else None
 
     def __enter__(self) -> "Display":
         self._progress.start()
