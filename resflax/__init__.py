@@ -1,8 +1,10 @@
 """Residual and dense networks in JAX/Flax, from a declaration to tables and figures.
 
-The names below are for experiment files. Importing them does not import JAX.
+The names below are for experiment files, and the functions among them for Python programs and
+notebooks (docs/python.md). Importing them does not import JAX.
 """
 
+from resflax.api import evaluate, load, results, train
 from resflax.declarations.augmentation import Augmentation
 from resflax.declarations.data import (
     CIFAR10,
@@ -49,4 +51,8 @@ __all__ = [
     "TrainingError",
     "Uniform",
     "UsageError",
+    "evaluate",
+    "load",
+    "results",
+    "train",
 ]

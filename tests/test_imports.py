@@ -39,6 +39,7 @@ def in_fresh_python(code: str, *arguments: str) -> str:
 
 WITHOUT_JAX = [
     "resflax",
+    "resflax.api",
     "resflax.cache",
     "resflax.data.image_folder",
     "resflax.declarations.*",
@@ -52,6 +53,7 @@ WITHOUT_JAX = [
     "resflax.report",
     "resflax.report.build",
     "resflax.report.collect",
+    "resflax.report.dataframe",
     "resflax.report.figures",
     "resflax.report.page",
     "resflax.report.papers",
@@ -202,6 +204,7 @@ def test_importing_changes_nothing_in_the_process():
 
 ROOMS = """
     scripts
+    api
     report sweep benchmark diagnostics evaluation
     runs
     training
@@ -231,6 +234,10 @@ SIDEWAYS = {
 
 FOR_TYPES = {("shortcuts", "models")}
 """The imports upwards that only type checkers follow, under `if TYPE_CHECKING`."""
+
+FOR_USERS = {("resflax", "api")}
+"""The imports upwards that let a user write `resflax.train`. What is imported in this way imports
+the rooms below it only when its functions are called."""
 
 
 class Import(NamedTuple):
@@ -306,6 +313,8 @@ def test_imports_run_downwards():
     for (above, below), statement, where in arrows():
         if statement.for_types and (above, below) in FOR_TYPES:
             continue
+        if (above, below) in FOR_USERS:
+            continue
         if LEVELS[above] == LEVELS[below] and (above, below) in SIDEWAYS:
             continue
         if LEVELS[above] >= LEVELS[below]:
@@ -313,10 +322,16 @@ def test_imports_run_downwards():
     assert wrong == []
 
 
+def test_what_users_call_imports_only_low_rooms_at_first():
+    for (above, below), statement, where in arrows():
+        if ("resflax", above) in FOR_USERS and statement.runs_at_import:
+            assert LEVELS[below] >= LEVELS["resflax"], where
+
+
 def test_every_exception_is_needed():
     used: set[tuple[str, str]] = set()
     used_for_types: set[tuple[str, str]] = set()
     for arrow, statement, _ in arrows():
         (used_for_types if statement.for_types else used).add(arrow)
-    assert used >= SIDEWAYS
+    assert used >= SIDEWAYS | FOR_USERS
     assert used_for_types >= FOR_TYPES

@@ -1,4 +1,4 @@
-"""A save keeps its threads quiet, and everything else is as before when it ends."""
+"""Saving and reading keep Orbax quiet, and everything else is as before when it ends."""
 
 import logging
 import sys
@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from resflax.runs.quiet import quiet_threads
+from resflax.runs.quiet import quiet_reading, quiet_threads
 
 
 def hooks():
@@ -50,3 +50,14 @@ def test_a_save_that_fails_gives_everything_back(monkeypatch, caplog):
     logging.getLogger("absl").error("another")
     assert told == [another]
     assert caplog.messages == ["another"]
+
+
+def test_reading_drops_warnings_and_keeps_errors(caplog):
+    logger = logging.getLogger("absl")
+    before = hooks()
+    with quiet_reading():
+        logger.warning("read_only=True")
+        logger.error("no such file")
+    logger.warning("another")
+    assert hooks() == before
+    assert [record.message for record in caplog.records] == ["no such file", "another"]

@@ -68,6 +68,13 @@ def load_network(
             f"checkpoint {trained.step} of {folder.path} does not fit the data: pictures of "
             f"{height}x{width}x{channels} in {num_classes} classes"
         )
+    return on_local_devices(trained, num_classes, image_shape)
+
+
+def on_local_devices(
+    trained: TrainedNetwork, num_classes: int, image_shape: tuple[int, int, int]
+) -> ScoringNetwork:
+    """A network that fits these images and classes, copied to all devices of this host."""
     experiment = trained.experiment
     devices = Devices(experiment.parallel, jax.local_devices())
     module = build(

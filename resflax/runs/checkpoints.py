@@ -19,7 +19,7 @@ from resflax.errors import TrainingError, UsageError
 from resflax.files import not_written
 from resflax.models.stacking import unstack
 from resflax.runs import manifest
-from resflax.runs.quiet import quiet_threads
+from resflax.runs.quiet import quiet_reading, quiet_threads
 
 KEPT = 3
 """How many of the newest checkpoints are kept."""
@@ -100,7 +100,7 @@ class Checkpoints:
         arrays have other shapes than those of `like`.
         """
         self._check_shapes(step, like)
-        with self._manager() as manager:
+        with quiet_reading(), self._manager() as manager:
             saved = manager.restore(
                 step,
                 args=ocp.args.Composite(
@@ -142,7 +142,8 @@ class Checkpoints:
                 )
 
     def _saved_shapes(self, step: int) -> Any:
-        metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
+        with quiet_reading():
+            metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
         return metadata.item_metadata.tree
 
     def save(self, step: int, state: Any, notes: dict[str, Any], *, every: int = 1) -> None:

@@ -1,4 +1,4 @@
-"""Silences what the threads of a failed save print, besides the error that the save raises."""
+"""Silences Orbax: what its threads print when a save fails, and its warnings while it reads."""
 
 import contextlib
 import logging
@@ -10,6 +10,21 @@ from typing import Any
 _LOGGERS = ("absl", "asyncio")  # Orbax logs to the first, and its event loops to the second
 _PATIENCE = 5.0  # seconds to wait for each thread of a failed save
 _LATE_COMPLAINT = "Event loop is closed"  # from TensorStore's own threads, which nobody can join
+
+
+@contextlib.contextmanager
+def quiet_reading() -> Iterator[None]:
+    """Drops Orbax's warnings, which are about things that it is asked to do; errors are logged."""
+
+    def is_error(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.ERROR
+
+    logger = logging.getLogger("absl")
+    logger.addFilter(is_error)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_error)
 
 
 @contextlib.contextmanager

@@ -1,0 +1,230 @@
+"""Training, networks and results for Python programs and notebooks.
+
+These functions do what the commands do. Each imports what it needs only when it is called, so that
+importing this file does not import JAX. Errors are `UsageError` and `TrainingError`.
+"""
+
+import dataclasses
+import os
+import signal
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+
+from resflax.errors import Interrupted, UsageError
+from resflax.experiment import Experiment
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from rich.console import Console
+
+    from resflax.evaluation.evaluate import Evaluation
+    from resflax.evaluation.loaded import LoadedNetwork
+
+PathLike = str | os.PathLike[str]
+SplitName = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class Result:
+    """The result of a finished run. It may stand wherever a run folder is asked for."""
+
+    path: Path
+    """The run folder."""
+    steps: int
+    """Number of steps of the training."""
+    test_error: float
+    """Top-1 error at the end of the training, as a fraction."""
+    test_loss: float | None
+    """Cross-entropy in nats; None if it was not finite."""
+    train_error: float
+    """Mean over the last training batches, with augmentation."""
+    train_loss: float | None
+    params: int
+    """Number of parameters."""
+    macs: int
+    """Multiply-adds for one image."""
+    seconds: float
+    """Time spent on training steps."""
+    params_sha256: str
+    """Hash of the final parameters."""
+    validation_error: float | None = None
+    """Error on the held-out examples; None if there are none."""
+    validation_loss: float | None = None
+    rollbacks: tuple[Mapping[str, Any], ...] | None = None
+    """The times that the run went back, if the experiment has `on_nonfinite="rollback"`."""
+
+    def __fspath__(self) -> str:
+        return str(self.path)
+
+    def __str__(self) -> str:
+        from resflax.runs.run_folder import describe_result
+
+        return describe_result(self.path, self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of result.json, as plain JSON values."""
+        plain = {"status": "finished"} | dataclasses.asdict(self)
+        del plain["path"]
+        if self.validation_error is None:
+            del plain["validation_error"], plain["validation_loss"]
+        if self.rollbacks is None:
+            del plain["rollbacks"]
+        else:
+            plain["rollbacks"] = list(self.rollbacks)
+        return plain
+
+
+def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
+    """Trains an experiment and returns its result; continues a run that was begun.
+
+    If the run is finished, its result is returned at once. Ctrl-C (in a notebook: interrupt the
+    kernel) saves the run and then raises KeyboardInterrupt; the same call continues the run, which
+    ends as if nothing had happened, to the bit. SIGTERM and SIGUSR1 save it too, and then act as
+    they do outside of this function. Threads other than the main one do not notice signals.
+
+    Args:
+      experiment: the experiment.
+      run_dir: the folder where the run is kept. None: `runs/NAME-HASH` in the working directory.
+
+    Raises:
+      UsageError: before anything is written, if the experiment, its data or the folder cannot be
+        used, or if another process trains in the folder.
+      TrainingError: if a loss or gradient is not finite, no checkpoint of the run can be read,
+        something cannot be written, or memory runs out.
+      KeyboardInterrupt: on Ctrl-C, after the run was saved.
+    """
+    if not isinstance(experiment, Experiment):
+        raise UsageError(
+            f"train needs an Experiment, and was given a {type(experiment).__name__}; an "
+            "experiment is declared as Experiment(name=..., model=..., ...)"
+        )
+    from resflax.runs import session
+    from resflax.runs.run_folder import RunFolder, default_run_path
+
+    path = default_run_path(experiment) if run_dir is None else _path(run_dir, "run_dir")
+    try:
+        result = session.train(experiment, RunFolder(path), _console())
+    except Interrupted as interruption:
+        number, text = interruption.signal, str(interruption)
+    else:
+        return _result(path, result)
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt(text)
+    signal.raise_signal(number)  # the program's own handler now answers, or the program ends
+    raise Interrupted(number, text)
+
+
+def load(run: PathLike) -> "LoadedNetwork":
+    """Loads the network of a run, finished or not, from its newest good checkpoint.
+
+    The run's data set need not be there.
+
+    Args:
+      run: the run folder, or the `Result` of the run.
+
+    Raises:
+      UsageError: if the folder is not a run folder or has no checkpoint.
+      TrainingError: if all of its checkpoints are damaged.
+    """
+    from resflax.evaluation import loaded
+    from resflax.runs.run_folder import RunFolder
+    from resflax.terminal.display import Display
+
+    with Display(_console()) as display:
+        return loaded.load(RunFolder(_path(run, "run")), display)
+
+
+def evaluate(
+    runs: PathLike | Iterable[PathLike],
+    split: SplitName = "test",
+    crops: Literal[1, 10] = 1,
+    scales: Sequence[int] = (),
+    flip: bool = False,
+    data_dir: PathLike | None = None,
+) -> "Evaluation":
+    """Measures the network of a run, or the ensemble of several runs, over a whole split.
+
+    Args:
+      runs: a run folder or `Result`, or several, whose probabilities are averaged.
+      split: the split. `validation` means the examples held out of the training split.
+      crops: 10: average over the four corners and the centre, and the same five mirrored. Pictures
+        of one size are padded first, as they were in training.
+      scales: average over pictures resized to these lengths of the shorter side: over whole
+        pictures or, with 10 crops, over ten crops of each.
+      flip: average over mirrored pictures as well.
+      data_dir: the folder where the data is now. None: the folder that the experiment declares.
+
+    Returns:
+      The `split`, the `views`, the number of steps of each of the `runs`, and the `measures`:
+      `top1_error`, `top5_error`, `loss`, `calibration_error`, `per_class_accuracy`, `examples`.
+
+    Raises:
+      UsageError: if a folder is not a run's or has no checkpoint; if the data cannot be read or
+        does not allow these views; if a run is named twice or the runs have different data.
+      TrainingError: if all checkpoints of a run are damaged.
+    """
+    paths = _paths(runs, "runs")
+    if split not in get_args(SplitName):
+        raise UsageError(f"split is {split!r}; it must be one of {', '.join(get_args(SplitName))}")
+    from resflax.evaluation.evaluate import evaluate as measure
+    from resflax.evaluation.views import Views
+    from resflax.runs.run_folder import RunFolder
+    from resflax.terminal.display import Display
+
+    views = Views(crops, cast(tuple[int, ...], scales), flip)  # which checks them
+    folder = None if data_dir is None else str(_path(data_dir, "data_dir"))
+    with Display(_console()) as display:
+        return measure([RunFolder(path) for path in paths], split, folder, display, views)
+
+
+def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":
+    """A table of all runs in folders, with one row per run.
+
+    The columns are `path`, `state`, `why` and `variant`; the fields of the experiments by dotted
+    name, such as `model.depth` and `seed`; and the results, such as `steps_done`, `test_error`,
+    `train_error`, `params`, `macs` and `seconds`, which unfinished runs lack.
+
+    Args:
+      folders: a run folder, a sweep folder or a folder that contains these, or several.
+
+    Raises:
+      UsageError: if a folder does not exist or has no runs, if an experiment or a result cannot be
+        read, or if pandas is not installed.
+    """
+    from resflax.report.collect import collect_runs
+    from resflax.report.dataframe import make_dataframe
+
+    return make_dataframe(collect_runs(_paths(folders, "folders")))
+
+
+def _result(path: Path, plain: Mapping[str, Any]) -> Result:
+    """The result of a run, from the content of its result.json."""
+    names = (field.name for field in dataclasses.fields(Result))
+    values: dict[str, Any] = {name: plain.get(name) for name in names}
+    rollbacks = plain.get("rollbacks")
+    values |= {"path": path, "rollbacks": None if rollbacks is None else tuple(rollbacks)}
+    return Result(**values)
+
+
+def _console() -> "Console":
+    from rich.console import Console
+
+    return Console()
+
+
+def _path(path: PathLike, name: str) -> Path:
+    if not isinstance(path, str | os.PathLike):
+        raise UsageError(f"{name} is of type {type(path).__name__}; it must be a path")
+    return Path(path)
+
+
+def _paths(paths: PathLike | Iterable[PathLike], name: str) -> list[Path]:
+    """One path or several as a list. Raises `UsageError` for anything else, and for no path."""
+    if isinstance(paths, str | os.PathLike):
+        return [Path(paths)]
+    several = list(paths) if isinstance(paths, Iterable) else []
+    if not several:
+        raise UsageError(f"{name} is {paths!r}; it must be a path or several paths")
+    return [_path(path, name) for path in several]
