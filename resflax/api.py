@@ -7,6 +7,7 @@ importing this file does not import JAX. Errors are `UsageError` and `TrainingEr
 import dataclasses
 import os
 import signal
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -101,8 +102,11 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
             "experiment is declared as Experiment(name=..., model=..., ...)"
         )
     from resflax.runs import session
+    from resflax.runs.initial_weights import with_initial_weights
     from resflax.runs.run_folder import RunFolder, default_run_path
 
+    if run_dir is None:
+        experiment = with_initial_weights(experiment)
     path = default_run_path(experiment) if run_dir is None else _path(run_dir, "run_dir")
     try:
         result = session.train(experiment, RunFolder(path), _console())
@@ -116,13 +120,15 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
     raise Interrupted(number, text)
 
 
-def load(run: PathLike) -> "LoadedNetwork":
+def load(run: PathLike, *, trust_code: bool = False) -> "LoadedNetwork":
     """Loads the network of a run, finished or not, from its newest good checkpoint.
 
     The run's data set need not be there.
 
     Args:
       run: the run folder, or the `Result` of the run.
+      trust_code: whether to run the code of classes of your own as the folder keeps it, even if the
+        file where it came from has changed or is gone.
 
     Raises:
       UsageError: if the folder is not a run folder or has no checkpoint.
@@ -133,7 +139,7 @@ def load(run: PathLike) -> "LoadedNetwork":
     from resflax.terminal.display import Display
 
     with Display(_console()) as display:
-        return loaded.load(RunFolder(_path(run, "run")), display)
+        return loaded.load(RunFolder(_path(run, "run"), trust_code=trust_code), display)
 
 
 def evaluate(
@@ -143,6 +149,8 @@ def evaluate(
     scales: Sequence[int] = (),
     flip: bool = False,
     data_dir: PathLike | None = None,
+    *,
+    trust_code: bool = False,
 ) -> "Evaluation":
     """Measures the network of a run, or the ensemble of several runs, over a whole split.
 
@@ -155,6 +163,7 @@ def evaluate(
         pictures or, with 10 crops, over ten crops of each.
       flip: average over mirrored pictures as well.
       data_dir: the folder where the data is now. None: the folder that the experiment declares.
+      trust_code: as for `load`.
 
     Returns:
       The `split`, the `views`, the number of steps of each of the `runs`, and the `measures`:
@@ -176,7 +185,8 @@ def evaluate(
     views = Views(crops, cast(tuple[int, ...], scales), flip)  # which checks them
     folder = None if data_dir is None else str(_path(data_dir, "data_dir"))
     with Display(_console()) as display:
-        return measure([RunFolder(path) for path in paths], split, folder, display, views)
+        run_folders = [RunFolder(path, trust_code=trust_code) for path in paths]
+        return measure(run_folders, split, folder, display, views)
 
 
 def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":
@@ -184,19 +194,23 @@ def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":
 
     The columns are `path`, `state`, `why` and `variant`; the fields of the experiments by dotted
     name, such as `model.depth` and `seed`; and the results, such as `steps_done`, `test_error`,
-    `train_error`, `params`, `macs` and `seconds`, which unfinished runs lack.
+    `train_error`, `params`, `macs` and `seconds`, which unfinished runs lack. A run that cannot be
+    read is left out, with a warning that names it.
 
     Args:
       folders: a run folder, a sweep folder or a folder that contains these, or several.
 
     Raises:
-      UsageError: if a folder does not exist or has no runs, if an experiment or a result cannot be
-        read, or if pandas is not installed.
+      UsageError: if a folder does not exist or has no runs, if none of them can be read, or if
+        pandas is not installed.
     """
     from resflax.report.collect import collect_runs
     from resflax.report.dataframe import make_dataframe
 
-    return make_dataframe(collect_runs(_paths(folders, "folders")))
+    def note(line: str) -> None:
+        warnings.warn(f"left out: {line}", stacklevel=3)
+
+    return make_dataframe(collect_runs(_paths(folders, "folders"), note))
 
 
 def _result(path: Path, plain: Mapping[str, Any]) -> Result:

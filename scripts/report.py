@@ -8,8 +8,8 @@ from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.errors import UsageError
-from resflax.terminal.command import run
+from resflax.errors import TrainingError, UsageError
+from resflax.terminal.command import message_line, run
 from resflax.terminal.options import Flag, parse
 
 
@@ -44,7 +44,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"--output is {options.output!r}; it must end in .html")
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
-    runs = collect_runs([Path(folder) for folder in options.folders])
+    unreadable: list[str] = []
+    runs = collect_runs([Path(folder) for folder in options.folders], unreadable.append)
     groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
@@ -53,11 +54,15 @@ def main(arguments: Sequence[str]) -> None:
             for finished_run in group.finished[:1]:
                 title = f"{group.label}, seed {finished_run.experiment.seed}"
                 print(f"inspecting {title}", file=sys.stderr)
-                sections.append(
-                    draw_diagnostics(finished_run.path, title, trust_code=options.trust_code)
-                )
-    for path in write_report(output, runs, groups, sections):
+                try:
+                    trust = options.trust_code
+                    sections.append(draw_diagnostics(finished_run.path, title, trust_code=trust))
+                except (UsageError, TrainingError) as error:
+                    print(message_line(f"not inspected: {error}"), file=sys.stderr)
+    for path in write_report(output, runs, groups, sections, unreadable):
         print(path)
+    for line in unreadable:
+        print(message_line(f"left out: {line}"), file=sys.stderr)
 
 
 if __name__ == "__main__":

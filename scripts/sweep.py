@@ -34,6 +34,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from resflax.runs.initial_weights import with_initial_weights
 from resflax.sweep.assembly import make_executor, make_queue
 from resflax.sweep.command_options import ExecutorName, check_options, with_group_size
 from resflax.sweep.dry_run import print_plan
@@ -88,6 +89,7 @@ def main(arguments: Sequence[str]) -> None:
     experiment, sweep = options.experiment, load_sweep(Path(options.file))
     refuse_varied(sweep.fields_that_vary, arguments)
     check_options(options.jobs, options.vectorize, options.executor, experiment, sweep)
+    experiment = with_initial_weights(experiment)
     path = Path(options.sweep_dir) if options.sweep_dir else default_sweep_path(experiment)
     folder, console = SweepFolder(path), Console()
     if options.dry_run:

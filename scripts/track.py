@@ -1,5 +1,6 @@
 """Sends finished or unfinished runs to TensorBoard or Weights & Biases."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from tyro.conf import Positional, arg
 from resflax.errors import UsageError
 from resflax.report.collect import collect_runs
 from resflax.report.trackers import TRACKERS, send_runs
-from resflax.terminal.command import run
+from resflax.terminal.command import message_line, run
 from resflax.terminal.options import parse
 
 
@@ -34,7 +35,10 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
-    runs = collect_runs([Path(folder) for folder in options.folders])
+    runs = collect_runs(
+        [Path(folder) for folder in options.folders],
+        lambda line: print(message_line(f"left out: {line}"), file=sys.stderr),
+    )
     send_runs(runs, TRACKERS[options.to](Path(options.output)))
     print(f"{len(runs)} runs are in {options.output}")
 

@@ -31,6 +31,7 @@ import tyro
 from rich.console import Console
 
 from resflax.errors import UsageError
+from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
 from resflax.terminal.command import run
 from resflax.terminal.options import ExperimentFile, Flag, Overridden, parse_with_experiment
@@ -72,8 +73,11 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.devices import hosts
     from resflax.runs.session import train  # imports JAX: only now
 
-    experiment = options.experiment
-    path = Path(options.run_dir) if options.run_dir else default_run_path(experiment)
+    run_dir = Path(options.run_dir) if options.run_dir else None
+    experiment = with_initial_weights(
+        options.experiment, None if run_dir is None else RunFolder(run_dir)
+    )
+    path = run_dir or default_run_path(experiment)
     if (
         options.from_run
         and not options.run_dir

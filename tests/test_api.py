@@ -20,6 +20,7 @@ from whole_runs import assert_same, result
 import resflax
 from resflax import Cosine, Experiment, ResNet, UsageError
 from resflax.api import Result
+from resflax.declarations.records import plain
 from resflax.devices.parallel import Devices
 from resflax.errors import Interrupted
 from resflax.evaluation.views import Views
@@ -239,10 +240,10 @@ def test_the_results_of_runs_are_a_table(undisturbed, tmp_path):
     shutil.copytree(undisturbed, tmp_path / "all" / "finished")
     cut_off = shutil.copytree(undisturbed, tmp_path / "all" / "cut_off")
     (cut_off / "result.json").unlink()
-    plain = json.loads((cut_off / "experiment.json").read_text())
-    plain["seed"], plain["steps"], plain["epochs"] = 7, None, 0.5
-    plain["schedule"] = resflax.experiment.plain(resflax.StepDecay(boundaries=(10, 20)))
-    (cut_off / "experiment.json").write_text(json.dumps(plain))
+    fields = json.loads((cut_off / "experiment.json").read_text())
+    fields["seed"], fields["steps"], fields["epochs"] = 7, None, 0.5
+    fields["schedule"] = plain(resflax.StepDecay(boundaries=(10, 20)))
+    (cut_off / "experiment.json").write_text(json.dumps(fields))
 
     table = resflax.results(tmp_path / "all")
     assert table["path"].tolist() == [str(cut_off), str(tmp_path / "all" / "finished")]

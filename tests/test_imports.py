@@ -40,6 +40,7 @@ def in_fresh_python(code: str, *arguments: str) -> str:
 WITHOUT_JAX = [
     "resflax",
     "resflax.api",
+    "resflax.branches",
     "resflax.cache",
     "resflax.data.image_folder",
     "resflax.declarations.*",
@@ -50,6 +51,7 @@ WITHOUT_JAX = [
     "resflax.models",
     "resflax.models.zoo",
     "resflax.orders",
+    "resflax.parts.*",
     "resflax.report",
     "resflax.report.build",
     "resflax.report.collect",
@@ -60,6 +62,7 @@ WITHOUT_JAX = [
     "resflax.report.statistics",
     "resflax.report.tables",
     "resflax.report.trackers",
+    "resflax.runs.initial_weights",
     "resflax.runs.metrics",
     "resflax.runs.run_folder",
     "resflax.shortcuts",
@@ -213,7 +216,9 @@ ROOMS = """
     terminal
     data weights models
     resflax experiment declarations
-    shortcuts orders files cache text errors
+    shortcuts branches orders
+    parts
+    files cache text errors
 """
 """Rooms from the top to the bottom: folders, single files, and the package's own `resflax`."""
 
@@ -232,7 +237,7 @@ SIDEWAYS = {
 }
 """The imports between rooms of one line."""
 
-FOR_TYPES = {("shortcuts", "models")}
+FOR_TYPES = {("shortcuts", "models"), ("branches", "models")}
 """The imports upwards that only type checkers follow, under `if TYPE_CHECKING`."""
 
 FOR_USERS = {("resflax", "api")}

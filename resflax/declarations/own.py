@@ -27,6 +27,9 @@ Value = Any
 """What a field of a user's class may have in a declaration: a number, a str, a bool, None, or a
 tuple of these."""
 
+FIELDS_WITH_CLASSES = ("model.shortcut", "model.unit", "model.network")
+"""Fields of an experiment that may be classes of the user's own."""
+
 _folder: ContextVar[Path | None] = ContextVar("folder of the experiment file", default=None)
 
 
@@ -235,8 +238,11 @@ class Own:
         return load_class(self.source)
 
     def __repr__(self) -> str:
-        given = (f"{name}={value!r}" for name, value in self.fields.items())
-        return f"{self.name}({', '.join(given)})"
+        """The name of the class, and the values that are not its defaults, as far as is known."""
+        defaults = own_fields_of(self.load()) if self.is_loaded else {}
+        shown = {n: v for n, v in self.fields.items() if n not in defaults or v != defaults[n]}
+        values = ", ".join(f"{name}={value!r}" for name, value in shown.items())
+        return f"{self.name}({values})" if values else self.name
 
 
 def _plain(value: Value) -> Any:

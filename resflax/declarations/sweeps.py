@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from resflax.declarations.checks import check_types, refuse, short
+from resflax.declarations.own import FIELDS_WITH_CLASSES, Own, as_own
 from resflax.errors import UsageError
 
 Fields = str | tuple[str, ...]
@@ -83,6 +84,8 @@ class Grid:
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
             raise UsageError(f"{where} is {short(values)}; it must be a list of values")
         values = list(values)
+        if isinstance(names, str):
+            values = [_with_class(names, value) for value in values]
         if not values:
             raise UsageError(f"{where} has no values; it must have at least one")
         _refuse_equal(where, values)
@@ -93,7 +96,8 @@ class Grid:
                 raise UsageError(
                     f"{where} has the value {short(value)}; it must be {len(fields)} values"
                 )
-        return [dict(zip(fields, value, strict=True)) for value in values]
+        pairs = [list(zip(fields, value, strict=True)) for value in values]
+        return [{name: _with_class(name, item) for name, item in pair} for pair in pairs]
 
     def _variants(self) -> list[Point]:
         points = []
@@ -101,9 +105,15 @@ class Grid:
             name = variant.get("name") if isinstance(variant, Mapping) else None
             if not isinstance(name, str) or not name.strip():
                 raise UsageError(f"Grid: the variant {short(variant)} needs a name")
-            points.append(Point({k: v for k, v in variant.items() if k != "name"}, name))
+            fields = {k: v for k, v in variant.items() if k != "name"}
+            points.append(Point({k: _with_class(k, v) for k, v in fields.items()}, name))
         _refuse_equal("Grid: the variants' names", [point.name for point in points])
         return points
+
+
+def _with_class(field: str, value: Any) -> Any:
+    """The value; a class of the user's own is read now, while the folder of its file is known."""
+    return as_own(value) if field in FIELDS_WITH_CLASSES else value
 
 
 def _names(names: Fields) -> tuple[str, ...]:
@@ -173,7 +183,7 @@ def _check_range(declared: Uniform | LogUniform | Integers) -> None:
 
 @dataclass(frozen=True)
 class Choice:
-    """One of several values, which may be str, bool, int, float or None."""
+    """One of several values, which may be str, bool, int, float, None or a class of your own."""
 
     values: Sequence[Any]
 
@@ -181,16 +191,31 @@ class Choice:
         """Raises `UsageError` for fewer than two values, or values that a search cannot store."""
         if isinstance(self.values, str) or len(tuple(self.values)) < 2:
             raise UsageError(f"Choice.values is {short(self.values)}; it must have two or more")
+        values = [_name_of_class(v) if isinstance(v, type) else v for v in self.values]
+        object.__setattr__(self, "values", values)
         for value in self.values:
             if not isinstance(value, str | bool | int | float | None):
                 raise UsageError(
-                    f"Choice.values has {short(value)}; a value must be str, bool, int, float or "
-                    "None"
+                    f"Choice.values has {short(value)}; a value must be str, bool, int, float, "
+                    "None or a class"
                 )
         _refuse_equal("Choice.values", list(self.values))
 
 
+def _name_of_class(value: Any) -> Any:
+    """FILE.py:CLASS with the whole path for a class of the user's own; any other value as it is."""
+    own = as_own(value)
+    return f"{own.file}:{own.name}" if isinstance(own, Own) else value
+
+
 Range = Uniform | LogUniform | Integers | Choice
+
+
+def _naming_files(field: str, values: Range) -> Range:
+    """The range; classes of the user's own are named by whole paths, which a search can store."""
+    if field not in FIELDS_WITH_CLASSES or not isinstance(values, Choice):
+        return values
+    return Choice([_name_of_class(value) for value in values.values])
 
 
 @dataclass(frozen=True)
@@ -225,6 +250,8 @@ class Search:
                     f"Search: {name} is {short(values)}; it must be Uniform, LogUniform, Integers "
                     "or Choice"
                 )
+        named = {n: _naming_files(n, values) for n, values in self.fields.items()}
+        object.__setattr__(self, "fields", named)
         if not isinstance(self.trials, int) or isinstance(self.trials, bool) or self.trials < 1:
             refuse(self, "trials", "it must be at least 1")
         if self.pruner not in ("hyperband", "median", "none"):

@@ -15,6 +15,7 @@ from resflax.data.description import describe
 from resflax.data.encoded import CHANNELS
 from resflax.data.normalization import Normalization, normalize
 from resflax.declarations.data import Streamed
+from resflax.declarations.models import Custom
 from resflax.devices.parallel import ReplicatedFunction
 from resflax.errors import UsageError
 from resflax.evaluation.network import ScoringNetwork, on_local_devices
@@ -169,8 +170,7 @@ def load(folder: RunFolder, display: Display) -> LoadedNetwork:
     """
     trained = load_trained(folder, display.say)
     experiment = trained.experiment.resolved()
-    # The data set may be gone, but the classifier has an output for each class.
-    num_classes = len(trained.variables["params"]["head"]["bias"])
+    num_classes = _num_classes(trained)
     return LoadedNetwork(
         path=folder.path,
         experiment=experiment,
@@ -181,6 +181,13 @@ def load(folder: RunFolder, display: Display) -> LoadedNetwork:
         variables=trained.variables,
         normalization=trained.normalization,
     )
+
+
+def _num_classes(trained: TrainedNetwork) -> int:
+    """The number of classes. Only a custom network needs the data set for it."""
+    if isinstance(trained.experiment.model, Custom):
+        return describe(trained.experiment.data).num_classes
+    return len(trained.variables["params"]["head"]["bias"])
 
 
 def _trained_shape(experiment: Experiment, normalization: Normalization) -> ImageShape:

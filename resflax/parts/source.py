@@ -156,7 +156,8 @@ class _Reader:
     def _file_of(self, module: str) -> Path | None:
         """The file of a module of the user's own; None for any other module."""
         parts = module.split(".")
-        if not module or (self._package is not None and parts[0] != self._package):
+        # A user's file may lie beside resflax in a checkout.
+        if parts[0] in ("", "resflax") or self._package not in (None, parts[0]):
             return None
         path = self.root.joinpath(*parts)
         for file in (path.with_name(f"{path.name}.py"), path / "__init__.py"):

@@ -42,6 +42,7 @@ def write_report(
     runs: Sequence[RunRecord],
     groups: Sequence[SeedGroup],
     diagnostics: Sequence[Section] = (),
+    unreadable: Sequence[str] = (),
 ) -> list[Path]:
     """Writes the page and its tables, and returns the paths of the files.
 
@@ -54,6 +55,7 @@ def write_report(
       runs: the runs to report.
       groups: the same runs, divided into seed groups.
       diagnostics: sections of pictures that come after the report's own sections.
+      unreadable: a line for each run that could not be read, which the page names.
     """
     results, notes = make_results_table(groups)
     runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
@@ -63,7 +65,7 @@ def write_report(
         sections.append(_section("Error against size", plot_error_against_size(groups), _SIZES))
     html = render_page(
         title,
-        _summary(runs),
+        _summary(runs, unreadable),
         [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
         notes,
         [*sections, *diagnostics],
@@ -71,7 +73,8 @@ def write_report(
     stem = output.with_suffix("")
     tables = (results, comparisons, runs_table)
     markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
-    texts = {output: html, stem.with_suffix(".md"): f"# {title}\n\n{markdown}"}
+    left_out = "".join(f"Left out: {line}.\n\n" for line in unreadable)
+    texts = {output: html, stem.with_suffix(".md"): f"# {title}\n\n{left_out}{markdown}"}
     texts[stem.with_suffix(".csv")] = to_csv(results)
     for name, table in (("runs", runs_table), ("comparisons", comparisons)):
         if table.rows:
@@ -87,7 +90,7 @@ def _section(title: str, svg_of_title: dict[str, str], explanation: str) -> Sect
     return Section(title, pictures, explanation)
 
 
-def _summary(runs: Sequence[RunRecord]) -> list[str]:
+def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:
     states = [run.state for run in runs]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [f"{len(runs)} runs: {', '.join(counts)}."]
+    return [f"{len(runs)} runs: {', '.join(counts)}.", *(f"Left out: {x}." for x in unreadable)]

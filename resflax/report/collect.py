@@ -1,13 +1,14 @@
 """Reads the runs in folders, and groups the runs that differ only in the seed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json
+from resflax.files import reason_of
 from resflax.runs import metrics
 from resflax.runs.run_folder import RunFolder
 
@@ -89,38 +90,51 @@ class SeedGroup:
         return self.runs[0].experiment
 
 
-def collect_runs(paths: Sequence[Path]) -> list[RunRecord]:
+def collect_runs(
+    paths: Sequence[Path], note: Callable[[str], None] = lambda text: None
+) -> list[RunRecord]:
     """Reads all runs in the given folders; a run that is reached twice is returned once.
 
     Args:
       paths: run folders, sweep folders, or folders that contain these.
+      note: is called with a line for each run that cannot be read, which is left out.
 
     Raises:
-      UsageError: if a folder does not exist or has no runs, or an experiment or a result cannot be
-        read.
+      UsageError: if a folder does not exist or has no runs, or if no run at all can be read.
     """
     runs: dict[Path, RunRecord] = {}
+    faults: list[str] = []
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} cannot be reported: there is no such folder")
-        runs_of_path = _read_runs_below(path)
-        if not runs_of_path:
+        found = list(_run_folders_below(path, faults))
+        if not found and not faults:
             raise UsageError(f"{path} has no runs: no experiment.json in it or below it")
-        runs |= {run.path.resolve(): run for run in runs_of_path}
+        for folder in found:
+            try:
+                runs[folder.resolve()] = _read_run(folder)
+            except (UsageError, OSError) as error:
+                faults.append(str(error))
+    if not runs:
+        raise UsageError(faults[0])
+    for fault in dict.fromkeys(faults):
+        note(fault)
     return list(runs.values())
 
 
-def _read_runs_below(path: Path, depth: int = _DEEPEST) -> list[RunRecord]:
-    if (path / "experiment.json").is_file():
-        return [_read_run(path)]
-    if depth == 0:
-        return []
-    return [
-        run
-        for folder in sorted(path.iterdir())
-        if folder.is_dir() and not folder.name.startswith(".")
-        for run in _read_runs_below(folder, depth - 1)
-    ]
+def _run_folders_below(path: Path, faults: list[str], depth: int = _DEEPEST) -> Iterator[Path]:
+    """The run folders in a folder; what cannot be searched is added to the faults."""
+    try:
+        if (path / "experiment.json").is_file():
+            yield path
+            return
+        inner = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    except OSError as error:
+        faults.append(f"{path} cannot be read: {reason_of(error)}")
+        return
+    if depth > 0:
+        for folder in inner:
+            yield from _run_folders_below(folder, faults, depth - 1)
 
 
 def _read_run(path: Path) -> RunRecord:

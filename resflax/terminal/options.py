@@ -15,7 +15,7 @@ from typing import Annotated, Any, TypeVar
 import tyro
 
 from resflax.declarations.models import Published
-from resflax.declarations.own import NAMES_CLASS
+from resflax.declarations.own import FIELDS_WITH_CLASSES, NAMES_CLASS
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, with_fields
 from resflax.models import zoo
@@ -177,7 +177,7 @@ def _first_word(arguments: Sequence[str]) -> str | None:
 
 def with_given_classes(experiment: Experiment, arguments: Sequence[str]) -> Experiment:
     """The experiment with the own classes that options name, so that their fields are known."""
-    for name in ("model.shortcut", "model.unit", "model.network"):
+    for name in FIELDS_WITH_CLASSES:
         given = value_of(f"--{name}", arguments)
         if given is not None and NAMES_CLASS.search(given):
             experiment = with_fields(experiment, {name: given})
