@@ -152,7 +152,7 @@ WRONG = [
     ("evaluate other --scales 0", "Views.scales is (0,); each must be at least 1"),
     ("evaluate other --predictions a.txt", "--predictions is a.txt; it must end in .npz or .csv"),
     ("predict", "RUN"),
-    ("predict other", "name at least one picture: predict.py RUN IMAGE [IMAGE ...]"),
+    ("predict other", f"name at least one picture: python {ROOT}/scripts/predict.py RUN IMAGE"),
     ("predict nowhere text.txt", "nowhere is not a run folder: there is no such folder"),
     ("predict other text.txt", "other has no checkpoint yet"),
 ]

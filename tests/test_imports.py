@@ -40,6 +40,7 @@ def in_fresh_python(code: str, *arguments: str) -> str:
 WITHOUT_JAX = [
     "resflax",
     "resflax.cache",
+    "resflax.commands.*",
     "resflax.data.image_folder",
     "resflax.declarations.*",
     "resflax.errors",
@@ -202,6 +203,7 @@ def test_importing_changes_nothing_in_the_process():
 
 ROOMS = """
     scripts
+    commands
     report sweep benchmark diagnostics evaluation
     runs
     training
