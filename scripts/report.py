@@ -1,69 +1,7 @@
-"""Writes tables and plots of runs and sweeps: one HTML page, and its tables as CSV and Markdown."""
+"""Writes a report of runs and sweeps, as `resflax report` does."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated
-
-from tyro.conf import Positional, arg
-
-from resflax.errors import TrainingError, UsageError
-from resflax.terminal.command import message_line, run
-from resflax.terminal.options import Flag, parse
-
-
-@dataclass(frozen=True)
-class Options:
-    """Reports runs and sweeps on one HTML page, and writes its tables as CSV and Markdown."""
-
-    folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
-    """Run folders, sweep folders, or folders that contain these."""
-
-    output: str = "report.html"
-    """Path of the page; an existing file is replaced."""
-
-    diagnostics: Flag = False
-    """Add diagnostics of one network per variant, that of its first finished run: layer responses,
-    gradients, feature reuse, mistakes and more."""
-
-    trust_code: Flag = False
-    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
-    came from has changed or is gone. Trust only code that you know."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Writes the report, and prints the paths of its files."""
-    options = parse(Options, arguments)
-    # Imported here, so that help and mistakes are answered before matplotlib is loaded.
-    from resflax.report.build import write_report
-    from resflax.report.collect import collect_runs, form_seed_groups
-
-    output = Path(options.output)
-    if output.suffix != ".html":
-        raise UsageError(f"--output is {options.output!r}; it must end in .html")
-    if not options.folders:
-        raise UsageError("name at least one run or sweep folder")
-    unreadable: list[str] = []
-    runs = collect_runs([Path(folder) for folder in options.folders], unreadable.append)
-    groups, sections = form_seed_groups(runs), []
-    if options.diagnostics:
-        from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
-
-        for group in groups:
-            for finished_run in group.finished[:1]:
-                title = f"{group.label}, seed {finished_run.experiment.seed}"
-                print(f"inspecting {title}", file=sys.stderr)
-                try:
-                    trust = options.trust_code
-                    sections.append(draw_diagnostics(finished_run.path, title, trust_code=trust))
-                except (UsageError, TrainingError) as error:
-                    print(message_line(f"not inspected: {error}"), file=sys.stderr)
-    for path in write_report(output, runs, groups, sections, unreadable):
-        print(path)
-    for line in unreadable:
-        print(message_line(f"left out: {line}"), file=sys.stderr)
-
+from resflax.commands.report import main
+from resflax.terminal.command import run
 
 if __name__ == "__main__":
     run(main)

@@ -1,47 +1,7 @@
-"""Sends finished or unfinished runs to TensorBoard or Weights & Biases."""
+"""Sends runs to TensorBoard or Weights & Biases, as `resflax track` does."""
 
-import sys
-from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
-
-from tyro.conf import Positional, arg
-
-from resflax.errors import UsageError
-from resflax.report.collect import collect_runs
-from resflax.report.trackers import TRACKERS, send_runs
-from resflax.terminal.command import message_line, run
-from resflax.terminal.options import parse
-
-
-@dataclass(frozen=True)
-class Options:
-    """Sends runs and sweeps to TensorBoard or Weights & Biases, from their metrics.jsonl."""
-
-    folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
-    """Run folders, sweep folders, or folders that contain these."""
-
-    to: Literal["tensorboard", "wandb"] = "tensorboard"
-    """tensorboard writes event files; wandb sends the runs to Weights & Biases, or only writes them
-    to disk if WANDB_MODE=offline is set."""
-
-    output: str = "tracked"
-    """Folder for the event files of TensorBoard or the files of Weights & Biases."""
-
-
-def main(arguments: Sequence[str]) -> None:
-    """Sends the runs, and prints how many there were and where they are."""
-    options = parse(Options, arguments)
-    if not options.folders:
-        raise UsageError("name at least one run or sweep folder")
-    runs = collect_runs(
-        [Path(folder) for folder in options.folders],
-        lambda line: print(message_line(f"left out: {line}"), file=sys.stderr),
-    )
-    send_runs(runs, TRACKERS[options.to](Path(options.output)))
-    print(f"{len(runs)} runs are in {options.output}")
-
+from resflax.commands.track import main
+from resflax.terminal.command import run
 
 if __name__ == "__main__":
     run(main)

@@ -15,6 +15,7 @@ from resflax import Experiment, ResNet
 from resflax.experiment import flat_json, from_json, to_json
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.options import ExperimentFile, Overridden, parse_with_experiment
+from resflax.terminal.program import as_called, usage_as_called
 from tests.conftest import ROOT, Script
 
 SCRIPTS = ["train", "evaluate", "summary"]
@@ -152,7 +153,7 @@ WRONG = [
     ("evaluate other --scales 0", "Views.scales is (0,); each must be at least 1"),
     ("evaluate other --predictions a.txt", "--predictions is a.txt; it must end in .npz or .csv"),
     ("predict", "RUN"),
-    ("predict other", "name at least one picture: predict.py RUN IMAGE [IMAGE ...]"),
+    ("predict other", f"name at least one picture: python {ROOT}/scripts/predict.py RUN IMAGE"),
     ("predict nowhere text.txt", "nowhere is not a run folder: there is no such folder"),
     ("predict other text.txt", "other has no checkpoint yet"),
 ]
@@ -169,6 +170,25 @@ def test_a_mistake_is_one_line_and_leaves_nothing(script: Script, folder: Path, 
     assert "Traceback" not in done.stderr
     assert done.stdout == ""
     assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("called", "usage", "message"),
+    [
+        ("resflax track", "resflax prepare-data X; resflax is", "resflax prepare-data X"),
+        (
+            f"{ROOT}/scripts/track.py",
+            "prepare_data.py X; resflax is",
+            f"python {ROOT}/scripts",
+        ),
+        ("/elsewhere/my_program.py", "resflax prepare-data X; resflax is", "resflax prepare-data"),
+    ],
+)
+def test_commands_are_named_as_the_user_calls_them(monkeypatch, called, usage, message):
+    monkeypatch.setattr(sys, "argv", [called])
+    text = "resflax prepare-data X; resflax is"
+    assert usage_as_called(f"\n{text}\n") == usage
+    assert as_called(text).startswith(message)
 
 
 # --- Help

@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import ROOT
 
+from resflax.commands.__main__ import COMMANDS
+
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 FILES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
@@ -42,6 +44,7 @@ WITHOUT_JAX = [
     "resflax.api",
     "resflax.branches",
     "resflax.cache",
+    "resflax.commands.*",
     "resflax.data.image_folder",
     "resflax.declarations.*",
     "resflax.errors",
@@ -134,6 +137,20 @@ for path in paths:
     assert in_fresh_python(code, ":".join(map(str, SCRIPTS)), *options) == ""
 
 
+def test_every_command_has_a_script_that_only_calls_it():
+    modules = {name.replace("-", "_") for name in COMMANDS}
+    assert {path.stem for path in SCRIPTS} == modules
+    packaged = {path.stem for path in (ROOT / "resflax" / "commands").glob("[!_]*.py")}
+    assert packaged == modules
+    for path in SCRIPTS:
+        _, *statements = ast.parse(path.read_text()).body  # the first is the docstring
+        assert [ast.unparse(statement) for statement in statements] == [
+            f"from resflax.commands.{path.stem} import main",
+            "from resflax.terminal.command import run",
+            "if __name__ == '__main__':\n    run(main)",
+        ]
+
+
 # --- Without effects on the process
 
 OPTIONAL = ("torch", "torchvision", "tensorflow", "wandb", "optuna", "submitit", "tensorboardX")
@@ -207,7 +224,7 @@ def test_importing_changes_nothing_in_the_process():
 
 ROOMS = """
     scripts
-    api
+    commands api
     report sweep benchmark diagnostics evaluation
     runs
     training

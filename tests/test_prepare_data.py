@@ -164,7 +164,7 @@ def test_another_folder_under_the_same_name_is_refused(pictures, tmp_path: Path)
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is installed")
 def test_published_sets_need_tensorflow(tmp_path: Path):
-    with pytest.raises(UsageError, match=r"needs TensorFlow .*pip install -e '\.\[prepare\]'"):
+    with pytest.raises(UsageError, match=r"needs TensorFlow .*pip install 'resflax\[prepare\]'"):
         prepare_published("cifar10", tmp_path, print)
     assert list(tmp_path.iterdir()) == []
 

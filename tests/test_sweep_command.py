@@ -6,6 +6,7 @@ import signal
 from pathlib import Path
 
 import pytest
+from conftest import ROOT
 from whole_sweeps import start_sweep, wait_until, worker_ids
 
 FILE = """
@@ -99,3 +100,8 @@ def test_failed_trials_are_named_at_the_end(script, tmp_path):
     )
     assert completed.stderr.count("\n") == 1
     assert "2 trials: 2 failed; 2 of them were run now" in completed.stdout
+    # A script was called, so scripts are named, also where a worker wrote the message.
+    assert f"prepare it: python {ROOT}/scripts/prepare_data.py no_" in completed.stderr
+    (sweep,) = (tmp_path / "sweeps").iterdir()
+    last = completed.stdout.splitlines()[-1]
+    assert last == f"python {ROOT}/scripts/report.py sweeps/{sweep.name}"

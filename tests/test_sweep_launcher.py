@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from resflax.declarations.sweeps import Point
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import with_fields
 from resflax.runs.lock import take_lock
+from resflax.sweep.executors import group_worker_command, worker_command
 from resflax.sweep.launcher import Launcher
 from resflax.sweep.live_table import standings_table
 from resflax.sweep.local import LocalJob, slot_variables
@@ -163,6 +165,21 @@ def test_jobs_are_spread_over_the_gpus_and_share_the_memory_of_each():
     assert shares[0] == {"CUDA_VISIBLE_DEVICES": "0", "XLA_PYTHON_CLIENT_MEM_FRACTION": "0.45"}
     assert shares[1] == {"CUDA_VISIBLE_DEVICES": "1"}
     assert shares[2] == shares[0]
+
+
+def test_workers_find_the_package_and_the_sweep_from_every_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    experiment = with_fields(BASE, {"data.name": "no_set"})  # refused after it was read
+    folder, trial = SweepFolder(Path("sweep")), Trial(Point({}), experiment)
+    folder.begin(experiment)
+    folder.add([trial])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "resflax.py").write_text("raise AssertionError\n")
+    for command in (worker_command(folder, trial), group_worker_command(folder, [trial])):
+        done = subprocess.run(command, cwd=elsewhere, capture_output=True, text=True)
+        assert done.returncode == 2, done.stderr
+        assert "Digits.name is 'no_set'; no prepared set of that name" in done.stderr
 
 
 def test_the_worker_holds_the_lock_as_long_as_it_lives(tmp_path, monkeypatch):

@@ -1,7 +1,6 @@
 """Trials that train together: their groups, their numbers beside those of trials alone, faults."""
 
 import dataclasses
-import importlib
 import io
 import json
 import os
@@ -21,6 +20,7 @@ from whole_runs import assert_same, files, metrics, result
 from whole_sweeps import start_sweep, wait_until, worker_ids
 
 from resflax import Cosine, Digits, Experiment, Grid, ResNet
+from resflax.commands import sweep as sweep_command
 from resflax.devices.parallel import Devices
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import flat_json, with_fields
@@ -35,7 +35,6 @@ from resflax.sweep.queues import GridQueue
 from resflax.sweep.trials import expand_grid
 from resflax.training.together import group_step
 
-ROOT = Path(__file__).parents[1]
 BASE = Experiment(
     name="tiny",
     model=ResNet(8),
@@ -332,7 +331,6 @@ def test_options_that_exclude_vectorize_are_refused(
     file = tmp_path / "tiny.py"
     file.write_text(FILE.split("sweep =")[0] + f"sweep = {sweep}")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(ROOT / "scripts")
     with pytest.raises(UsageError, match=message):
-        importlib.import_module("sweep").main([str(file), *arguments])
+        sweep_command.main([str(file), *arguments])
     assert not (tmp_path / "sweeps").exists()

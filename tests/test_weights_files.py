@@ -264,7 +264,7 @@ def test_a_missing_pytorch_is_asked_for(tmp_path, monkeypatch):
     path = tmp_path / "w.pth"
     path.write_bytes(b"")
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert "pip install -e '.[torch]'" in refusal(path)
+    assert "pip install 'resflax[torch]'" in refusal(path)
 
 
 def test_a_pytorch_that_cannot_read_safely_is_refused(tmp_path, monkeypatch):

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import pytest
 
+from resflax.commands import train
 from resflax.errors import UsageError
 from resflax.experiment import from_json, to_json
 from resflax.runs.run_folder import RunFolder, Status, default_run_path
 from resflax.terminal.command import message_line
 from resflax.terminal.options import parse_with_experiment
-from scripts import train
 
 FILES = sorted((Path(__file__).parents[1] / "experiments").rglob("*.py"))
 FILE_MUTATIONS, COMMAND_MUTATIONS, PROCESSES = 700, 500, 12

@@ -29,7 +29,7 @@ _BATCHES = 2  # number of batches of pictures that the device holds
 
 
 def resflax_contender(case: Case) -> Contender:
-    """The case as `train.py` trains it, on the first device."""
+    """The case as `resflax train` trains it, on the first device."""
     module = build(
         case.model,
         case.num_classes,

@@ -96,7 +96,7 @@ def _makers(with_naive: bool, with_torch_compile: bool, display: Display) -> lis
     try:
         from resflax.benchmark.pytorch import torch_contender
     except ImportError:
-        display.say("PyTorch is not installed, so it is not timed (pip install -e '.[torch]')")
+        display.say("PyTorch is not installed, so it is not timed (pip install 'resflax[torch]')")
         return makers
     makers.append(lambda case: torch_contender(case, compiled=False))
     if with_torch_compile:

@@ -46,7 +46,7 @@ def open_prepared_set(data: Prepared) -> Any:
             data,
             "name",
             f"no prepared set of that name in {place}{detail}; name its folder with --data.data-dir"
-            f", or prepare it: python scripts/prepare_data.py {data.name}",
+            f", or prepare it: resflax prepare-data {data.name}",
         )
 
 

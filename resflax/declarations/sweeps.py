@@ -224,7 +224,7 @@ class Search:
 
     TPE (Bergstra et al. 2011) proposes the values. A trial is stopped early if its error is too
     high compared with the other trials at the same step. The test split plays no part. A search
-    needs held-out examples (`data.validation`) and Optuna (`pip install -e '.[search]'`).
+    needs held-out examples (`data.validation`) and Optuna (`pip install 'resflax[search]'`).
     """
 
     fields: Mapping[str, Range]

@@ -41,7 +41,7 @@ class TensorBoard:
             from tensorboardX import SummaryWriter
         except ImportError:
             raise UsageError(
-                "TensorBoard needs tensorboardX: pip install -e '.[tensorboard]'"
+                "TensorBoard needs tensorboardX: pip install 'resflax[tensorboard]'"
             ) from None
         self._folder, self._new_writer = folder / "tensorboard", SummaryWriter
         self._writer: Any = None
@@ -75,7 +75,7 @@ class WandB:
         try:
             import wandb
         except ImportError:
-            raise UsageError("W&B needs wandb: pip install -e '.[wandb]'") from None
+            raise UsageError("W&B needs wandb: pip install 'resflax[wandb]'") from None
         self._wandb, self._folder = wandb, folder
         self._run: Any = None
 

@@ -23,7 +23,7 @@ def describe_environment() -> dict[str, Any]:
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
         "folder": os.getcwd(),
-        "command": shlex.join([sys.executable, *sys.argv]),
+        "command": shlex.join([sys.executable, *sys.orig_argv[1:]]),
         "flags": {name: os.environ[name] for name in sorted(os.environ) if _is_flag(name)},
         "python": platform.python_version(),
         "platform": platform.platform(),

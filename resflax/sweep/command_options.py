@@ -1,4 +1,4 @@
-"""Rules for the options of `scripts/sweep.py`."""
+"""Rules for the options of `resflax sweep`."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -42,5 +42,5 @@ def check_options(
     if executor == "slurm":
         raise UsageError(
             "--vectorize needs local processes, because a SLURM job has one trial; leave one of "
-            "the two options out, or run sweep.py --vectorize itself as a job"
+            "the two options out, or run `resflax sweep --vectorize` itself as a job"
         )

@@ -8,7 +8,8 @@ from typing import Protocol
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
 
-_TRAIN_SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
+# -P: a folder `resflax` or a file `random.py` in the working directory is not what they import.
+_PYTHON = (sys.executable, "-P", "-m")
 
 
 class Job(Protocol):
@@ -43,22 +44,18 @@ class Executor(Protocol):
 
 
 def worker_command(folder: SweepFolder, trial: Trial) -> list[str]:
-    """The command line of the worker of one trial."""
-    return [
-        sys.executable,
-        str(_TRAIN_SCRIPT),
-        str(folder.experiment_file(trial.hash)),
-        "--run-dir",
-        str(folder.run(trial).path),
-        # The launcher has just copied the code of the user's own classes.
-        *(["--trust-code"] if trial.experiment.own_classes else []),
-    ]
+    """The command line of the worker of one trial; it works in every working directory."""
+    experiment, run = folder.experiment_file(trial.hash), folder.run(trial).path
+    train = [*_PYTHON, "resflax.commands", "train"]
+    # The launcher has just copied the code of the user's own classes.
+    trust = ["--trust-code"] if trial.experiment.own_classes else []
+    return [*train, str(experiment.absolute()), "--run-dir", str(run.absolute()), *trust]
 
 
 def group_worker_command(folder: SweepFolder, trials: Sequence[Trial]) -> list[str]:
-    """The command line of the worker of several trials that train together."""
+    """The command line of the worker of trials that train together, for every working directory."""
     hashes = [trial.hash for trial in trials]
-    return [sys.executable, "-m", "resflax.sweep.worker", str(folder.path), *hashes]
+    return [*_PYTHON, "resflax.sweep.worker", str(folder.path.absolute()), *hashes]
 
 
 def last_line(log: Path, start: int = 0) -> str:

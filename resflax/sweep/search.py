@@ -203,5 +203,5 @@ def _import_optuna() -> Any:
     try:
         import optuna
     except ImportError:
-        raise UsageError("a search needs Optuna: pip install -e '.[search]'") from None
+        raise UsageError("a search needs Optuna: pip install 'resflax[search]'") from None
     return optuna

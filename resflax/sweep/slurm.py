@@ -214,5 +214,5 @@ def _import_submitit() -> Any:
     try:
         import submitit
     except ImportError:
-        raise UsageError("SLURM needs submitit: pip install -e '.[slurm]'") from None
+        raise UsageError("SLURM needs submitit: pip install 'resflax[slurm]'") from None
     return submitit

@@ -13,6 +13,7 @@ from types import FrameType
 from typing import NoReturn
 
 from resflax.errors import Interrupted, TrainingError, UsageError
+from resflax.terminal.program import as_called
 
 _LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
 
@@ -63,7 +64,7 @@ def _exit(code: int, text: str) -> NoReturn:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, signal.SIG_IGN)
     if text:
-        print(message_line(text), file=sys.stderr)
+        print(message_line(as_called(text)), file=sys.stderr)
     sys.exit(code)
 
 

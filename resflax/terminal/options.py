@@ -21,6 +21,7 @@ from resflax.experiment import Experiment, with_fields
 from resflax.models import zoo
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.own_options import REGISTRY, own_fields, take_own_fields, with_own_fields
+from resflax.terminal.program import program, usage_as_called
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -53,7 +54,7 @@ def parse(options: type[T], arguments: Sequence[str], default: T | None = None) 
             return tyro.cli(
                 options,
                 args=list(arguments),
-                prog=Path(sys.argv[0]).name,
+                prog=program(),
                 config=(tyro.conf.AvoidSubcommands,),
                 registry=REGISTRY,
                 **given,
@@ -106,7 +107,7 @@ def parse_with_experiment(
         return _override(options, arguments, origin, read_run(Path(origin)))
     if path is None:
         if {"-h", "--help"} & set(arguments):
-            print(usage.strip())
+            print(usage_as_called(usage))
             sys.exit(0)
         other = _first_word(arguments)
         problem = "none was named" if other is None else f"{other!r} is not one"

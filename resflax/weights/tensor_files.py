@@ -75,7 +75,7 @@ def _read_torch(path: Path) -> dict[str, np.ndarray]:
         import torch
     except ImportError:
         raise UsageError(
-            f"{path} cannot be read without PyTorch: pip install -e '.[torch]', or name a "
+            f"{path} cannot be read without PyTorch: pip install 'resflax[torch]', or name a "
             ".safetensors file"
         ) from None
     if tuple(map(int, torch.__version__.split(".")[:2])) < (2, 6):  # CVE-2025-32434

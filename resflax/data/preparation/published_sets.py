@@ -48,7 +48,7 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
             f"preparing {name} needs TensorFlow (training does not): "
-            "pip install -e '.[prepare]', or prepare it on a machine that has it and copy the "
+            "pip install 'resflax[prepare]', or prepare it on a machine that has it and copy the "
             f"folder {data_dir / name}"
         )
     if name == "imagenet2012":

@@ -1,0 +1,1 @@
+"""The commands: each module reads the options of one, calls the packages below, and prints."""

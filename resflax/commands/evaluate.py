@@ -1,0 +1,105 @@
+"""Measures a trained network, or the ensemble of several, over a whole split."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from rich.console import Console
+from tyro.conf import Positional, arg
+
+from resflax.errors import UsageError
+from resflax.terminal.options import Flag, parse
+
+if TYPE_CHECKING:
+    from resflax.evaluation.evaluate import Evaluation
+
+
+@dataclass(frozen=True)
+class Options:
+    """Measures a trained network, from the run's newest good checkpoint, over a whole split."""
+
+    runs: Annotated[Positional[tuple[str, ...]], arg(metavar="RUN [RUN ...]")]
+    """Run folders, finished or not. The probabilities of several runs are averaged."""
+
+    split: Literal["train", "validation", "test"] = "test"
+    """Split to measure on. `validation` means the examples held out of the training split."""
+
+    data_dir: str | None = None
+    """Folder where the data is now. None: the folder that the experiment declares."""
+
+    crops: Literal[1, 10] = 1
+    """10: average over the four corners and the centre, and the same five mirrored. Pictures of one
+    size are padded first, as they were in training."""
+
+    scales: tuple[int, ...] = ()
+    """Average over pictures resized to these lengths of the shorter side: over whole pictures or,
+    with `--crops 10`, over ten crops of each. He et al. 2015 use 224 256 384 480 640."""
+
+    flip: Flag = False
+    """Average over mirrored pictures as well."""
+
+    predictions: str | None = None
+    """File to write, with the label, the five most probable classes and their probabilities for
+    every example. It ends in .npz, which has the probabilities of all classes, or in .csv."""
+
+    hosts: str | None = None
+    """Measure on several hosts together, with the same command on each: ADDRESS:PORT,COUNT,NUMBER,
+    or `auto` (on TPU pods, and under SLURM and Open MPI with a task for each GPU)."""
+
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
+    json: Flag = False
+    """Print one JSON object and nothing else."""
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Measures the runs and prints the result."""
+    options = parse(Options, arguments)
+    if not options.runs:
+        raise UsageError("name at least one run folder: resflax evaluate RUN [RUN ...]")
+    if "--scales" in arguments and not options.scales:
+        raise UsageError("--scales has no number; give shorter sides, such as --scales 224 256")
+    from resflax.devices import hosts
+    from resflax.evaluation.evaluate import evaluate  # imports JAX: only now
+    from resflax.evaluation.views import Views
+    from resflax.runs.run_folder import RunFolder
+    from resflax.terminal.display import Display
+
+    views = Views(options.crops, options.scales, options.flip)
+    if options.hosts is not None:
+        hosts.join(options.hosts)
+    with Display(Console(stderr=options.json or not hosts.first())) as display:
+        evaluation = evaluate(
+            [RunFolder(Path(path), trust_code=options.trust_code) for path in options.runs],
+            options.split,
+            options.data_dir,
+            display,
+            views,
+            Path(options.predictions) if options.predictions is not None else None,
+        )
+    if hosts.first():
+        plain = evaluation.to_json()
+        print(json.dumps(plain, allow_nan=False) if options.json else _in_words(evaluation))
+
+
+def _in_words(evaluation: "Evaluation") -> str:
+    measures, steps, bad = evaluation.measures, [*evaluation.runs.values()], evaluation.bad_pictures
+    runs = f"{len(steps)} runs averaged" if len(steps) > 1 else f"after {steps[0]:,} steps"
+    without = f" without {bad} that cannot be read" if bad else ""
+    text = (
+        f"{evaluation.split} split, {measures.examples:,} examples{without}, {runs}: "
+        f"top-1 error {measures.top1_error:.2%}, top-5 error {measures.top5_error:.2%}, "
+        f"loss {measures.loss:.4f}, calibration error {measures.calibration_error:.2%}"
+    )
+    known = [
+        (accuracy, number)
+        for number, accuracy in enumerate(measures.per_class_accuracy)
+        if not math.isnan(accuracy)
+    ]
+    worst = ", ".join(f"{number} ({accuracy:.2%})" for accuracy, number in sorted(known)[:5])
+    return f"{text}\nclasses of the lowest accuracy: {worst}"

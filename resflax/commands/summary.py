@@ -1,0 +1,113 @@
+"""Shows the layers of a network: output shapes, parameters, multiply-adds and memory.
+
+usage: resflax summary EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
+       resflax summary zoo [--json]
+
+  EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
+  NAME           a published network, such as resnet50 (for 224x224x3 pictures of 1000 classes)
+                 or densenet_bc_100_12 (for 32x32x3 pictures of 10 classes)
+  zoo            a table of all published networks, with the printed figures beside the counts
+  --json         print one JSON object and nothing else
+  --FIELD VALUE  replaces a field of the experiment, such as --model.depth 56; a published
+                 network has only the fields that begin with --model
+
+resflax summary EXPERIMENT|NAME --help lists every field with its value in that experiment
+or network.
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rich.console import Console
+
+from resflax.terminal.options import (
+    ExperimentFile,
+    Flag,
+    NetworkName,
+    Overridden,
+    OverriddenModel,
+    parse,
+    parse_with_network,
+)
+
+
+@dataclass(frozen=True)
+class Options:
+    """Shows the layers of a network: output shapes, parameters, multiply-adds, memory."""
+
+    file: ExperimentFile
+    """A Python file that declares `experiment = Experiment(...)`."""
+
+    experiment: Overridden
+
+    trust_code: Flag = False
+    """Run the code of classes of your own as the run's folder keeps it, even if the file where it
+    came from has changed or is gone. Trust only code that you know."""
+
+    json: Flag = False
+    """Print one JSON object and nothing else."""
+
+
+@dataclass(frozen=True)
+class NamedOptions:
+    """Shows the layers of a network: output shapes, parameters, multiply-adds, memory."""
+
+    name: NetworkName
+    """A published network."""
+
+    model: OverriddenModel
+
+    json: Flag = False
+    """Print one JSON object and nothing else."""
+
+
+@dataclass(frozen=True)
+class ZooOptions:
+    """Shows a table of all published networks, with the printed figures beside the counts."""
+
+    json: Flag = False
+    """Print one JSON array and nothing else."""
+
+
+def zoo(options: ZooOptions) -> None:
+    """Prints the table of all published networks."""
+    from resflax.models.comparison import (  # imports JAX
+        comparison_rows,
+        comparison_table,
+        summarize_published,
+    )
+    from resflax.models.zoo import NAMES
+    from resflax.terminal.display import Display
+
+    with Display(Console(stderr=options.json)) as display:
+        summaries = summarize_published(display.items(NAMES, "counting"))
+    if options.json:
+        print(json.dumps(comparison_rows(summaries)))
+    else:
+        Console().print(comparison_table(summaries))
+
+
+def main(arguments: Sequence[str]) -> None:
+    """Prints the summary of a network, or the table of all published ones."""
+    if list(arguments[:1]) == ["zoo"]:
+        zoo(parse(ZooOptions, arguments[1:]))
+        return
+    options = parse_with_network(Options, NamedOptions, arguments, usage=__doc__ or "")
+    from resflax.data.description import describe
+    from resflax.models.summary import summarize, summary_table, summary_to_json  # imports JAX
+    from resflax.models.zoo import TASKS
+
+    if isinstance(options, NamedOptions):
+        title, task = options.name, TASKS[options.model.layout]
+        summary = summarize(options.model, task.num_classes, task.image_shape)
+    else:
+        title, experiment = options.experiment.name, options.experiment
+        facts = describe(experiment.data)
+        summary = summarize(
+            experiment.model, facts.num_classes, facts.image_shape, dtype=experiment.precision
+        )
+    if options.json:
+        print(json.dumps(summary_to_json(summary)))
+    else:
+        Console().print(summary_table(summary, title))
