@@ -16,6 +16,7 @@ from resflax.declarations import models as declarations
 from resflax.models import build
 from resflax.models.layers import Layers
 from resflax.models.units import linen_class
+from resflax.shortcuts import ProjectionPooled
 
 torch = pytest.importorskip("torch")
 reference = pytest.importorskip("torch_reference")
@@ -227,7 +228,7 @@ def test_a_pooled_projection_is_timms_average_downsampling(side):
     expected = theirs(torch.from_numpy(x.transpose(0, 3, 1, 2).copy()))
     expected = expected.detach().numpy().transpose(0, 2, 3, 1)
 
-    projection: Any = linen_class("projection_pooled")
+    projection: Any = linen_class(ProjectionPooled)
     module = projection(layers=Layers(), stride=2, normalized=True)
     norm = theirs[2]
     variables = {

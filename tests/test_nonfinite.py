@@ -1,6 +1,7 @@
 """Numbers that are not finite: where they began is named, and a run stops or goes back."""
 
 import dataclasses
+import shutil
 
 import flax.linen as nn
 import jax
@@ -19,6 +20,7 @@ from resflax.feeding import feeds
 from resflax.feeding.batch import ResidentSplit, gather_resident
 from resflax.feeding.order import ExampleOrder
 from resflax.models.layers import BatchNorm, Conv
+from resflax.runs.loop import TrainingLoop
 from resflax.training import objective, step
 from resflax.training.many_steps import gathered
 from resflax.training.nonfinite import explain
@@ -99,6 +101,32 @@ def test_rollback_takes_the_data_after_it_and_records_it(
     assert "continuing from step 36" in train(tiny, tmp_path / "other")
     assert_same(tmp_path / "other", tmp_path / "one")
     assert result(tmp_path / "other")["rollbacks"] == [rollback]
+
+
+def test_a_rollback_to_the_start_takes_weights_that_are_gone(
+    tiny, undisturbed_here, tmp_path, train, poison, monkeypatch
+):
+    """The other run, whose weights the run began with, is removed while the run trains."""
+    weights = tmp_path / "weights"
+    begin = TrainingLoop.begin
+    fine_tuning = dataclasses.replace(
+        tiny, initialize_from=str(weights), on_nonfinite="rollback", checkpoint_every=1000
+    )
+    poison(3)
+
+    def begin_and_remove(loop):
+        begun = begin(loop)
+        shutil.rmtree(weights)
+        return begun
+
+    for name in ("kept", "gone"):
+        shutil.copytree(undisturbed_here, weights)
+        if name == "gone":
+            monkeypatch.setattr(TrainingLoop, "begin", begin_and_remove)
+        assert "going back to step 0" in train(fine_tuning, tmp_path / name)
+        if name == "kept":
+            shutil.rmtree(weights)
+    assert_same(tmp_path / "gone", tmp_path / "kept")
 
 
 @pytest.mark.slow
