@@ -196,7 +196,7 @@ def test_command_lines(empty):
 def test_in_processes_of_their_own(empty):
     """What is refused above is refused by the script: one line, exit 2, nothing written."""
     rng, tried = random.Random(3), 0
-    script = Path(train.__file__)
+    script = Path(__file__).parents[1] / "scripts" / "train.py"
     path = empty.parent / "mutated.py"
     while tried < PROCESSES:
         if rng.random() < 0.5:
