@@ -4,7 +4,9 @@ usage: resflax train EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
        resflax train --from RUN [--run-dir DIR] [--FIELD VALUE ...]
 
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
-  --from RUN     repeats the experiment of a run folder instead
+  --from RUN     repeats the experiment of a run folder instead, or continues it there
+  --trust-code   runs the code of classes of your own as RUN keeps it, if the files where
+                 it came from have changed or are gone
   --run-dir DIR  where the run is kept (default: runs/NAME-HASH)
   --hosts HOSTS  trains on several hosts together, with the same command on each:
                  ADDRESS:PORT,COUNT,NUMBER, or auto (TPU pods; SLURM and Open MPI
@@ -81,6 +83,7 @@ def main(arguments: Sequence[str]) -> None:
         options.from_run
         and not options.run_dir
         and path.absolute() == Path(options.from_run).absolute()
+        and RunFolder(path).result.exists()
     ):
         raise UsageError(f"{path} is the run to be repeated: name another folder with --run-dir")
     if options.hosts is not None:
