@@ -34,12 +34,12 @@ DENSENET = {"depth": 40, "growth_rate": 12}
 
 REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     # class, fields, the field that is named, what is allowed
-    (ResNet, {"depth": 21}, "depth", "6n+2 (basic units) or 9n+2 (bottleneck units)"),
+    (ResNet, {"depth": 21}, "depth", "6n+2 or 6n+4 (basic units) or 9n+2"),
     (ResNet, {"depth": 2}, "depth", "n >= 1"),
     (ResNet, {"depth": -4}, "depth", "n >= 1"),
     (ResNet, {"depth": 6 * 1667 + 2}, "depth", "at most 10,000"),
     (DenseNet, {"depth": 6 * 1667 + 4, "growth_rate": 12}, "depth", "at most 10,000"),
-    (ResNet, {"depth": 29, "block": "basic"}, "depth", "6n+2 (basic units)"),
+    (ResNet, {"depth": 29, "block": "basic"}, "depth", "6n+2 or 6n+4 (basic units)"),
     (ResNet, {"depth": 32, "block": "bottleneck"}, "depth", "9n+2 (bottleneck units)"),
     (ResNet, {"depth": 20, "layout": "imagenet"}, "depth", "18, 34, 50, 101, 152, 200"),
     (ResNet, {"depth": 50, "layout": "imagenet", "block": "basic"}, "block", "bottleneck"),

@@ -312,6 +312,40 @@ def test_a_gate_keeps_its_precision_in_bfloat16():
 # --- randomness ----------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("order", ORDERS)
+def test_dropout_stands_directly_before_the_second_convolution(order):
+    module = build(ResNet(10, widening=2, order=order, dropout_rate=0.5), 10)
+    images = jax.random.normal(KEY, (2, 8, 8, 3))
+    variables = draw(module, images)
+
+    def seen(*, train):
+        """For each unit, the input of its dropout and that of its second convolution."""
+        dropped, convolved = [], []
+
+        def record(call, args, kwargs, context):
+            path = context.module.path
+            if context.method_name == "__call__" and path[-1:] == ("dropout",):
+                dropped.append(args[0])
+            if context.method_name == "__call__" and path[-1:] == ("conv2",):
+                convolved.append(args[0])
+            return call(*args, **kwargs)
+
+        with nn.intercept_methods(record):
+            module.apply(variables, images, train=train, mutable=["batch_stats"],
+                         rngs={"dropout": KEY})  # fmt: skip
+        return dropped, convolved
+
+    for given, convolved in zip(*jit(partial(seen, train=False))(), strict=True):
+        np.testing.assert_array_equal(given, convolved)
+    dropped, convolved = jit(partial(seen, train=True))()
+    assert len(dropped) == 3
+    for given, maps in zip(dropped, convolved, strict=True):
+        kept = np.asarray(maps) != 0
+        np.testing.assert_allclose(maps, np.where(kept, 2 * given, 0), rtol=1e-6)
+        share = kept.mean() / np.mean(np.asarray(given) != 0)
+        assert abs(share - 0.5) < 0.1
+
+
 def test_survival_falls_linearly_to_the_last_unit():
     module = build(ResNet(14, stochastic_depth=0.6), 10)
     survivals = []
@@ -366,7 +400,11 @@ def test_units_are_dropped_independently():
 
 @pytest.mark.parametrize(
     "config",
-    [ResNet(8, shortcut="dropout", stochastic_depth=0.5), DenseNet(10, 4, dropout_rate=0.3)],
+    [
+        ResNet(8, shortcut="dropout", stochastic_depth=0.5),
+        ResNet(10, dropout_rate=0.3),
+        DenseNet(10, 4, dropout_rate=0.3),
+    ],
 )
 def test_random_draws_do_not_depend_on_the_number_of_devices(config):
     images = jax.random.normal(KEY, (4, 16, 16, 3))

@@ -276,6 +276,8 @@ ONLY_HERE = [
     ("stride_on", ResNet(50, "imagenet", stride_on="1x1")),
     ("stem", ResNet(18, "imagenet", stem="deep")),
     ("squeeze_excitation", ResNet(8, squeeze_excitation=4)),
+    ("widening", ResNet(8, widening=2)),
+    ("order", ResNet(10, widening=2, order="full_pre")),
     ("stochastic_depth", ResNet(8, stochastic_depth=0.5)),
     ("pool_first", ResNet(50, "imagenet", order="full_pre")),
     ("block", ResNet(18, "imagenet", order="full_pre", pool_first=True)),

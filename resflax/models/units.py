@@ -24,18 +24,18 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-def basic(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
+def basic(config: ResNet, factor: int, stride: int) -> tuple[Convolution, ...]:
     """Two 3x3 convolutions (He et al. 2015, Figure 5 left)."""
-    width = config.width * widening
+    width = config.basic_width * factor
     return Convolution(width, 3, stride), Convolution(width, 3)
 
 
-def bottleneck(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
+def bottleneck(config: ResNet, factor: int, stride: int) -> tuple[Convolution, ...]:
     """A narrowing 1x1, a 3x3 and a widening 1x1 convolution (He et al. 2015, Figure 5 right).
 
     The groups of the 3x3 convolution are those of Xie et al. 2017.
     """
-    inner, outer = config.inner_width * widening, 4 * config.width * widening
+    inner, outer = config.inner_width * factor, 4 * config.width * factor
     first, middle = (stride, 1) if config.stride_on == "1x1" else (1, stride)
     return (
         Convolution(inner, 1, first),
@@ -124,6 +124,9 @@ class Unit(nn.Module):
             if number == 1 and changes_shape:
                 # The shortcut is pre-activated like the branch (He et al. 2016, appendix).
                 x = branch
+            if last:
+                # Only basic units may have a rate above 0 (Zagoruyko & Komodakis 2016, Figure 1d).
+                branch = layers.dropout(config.dropout_rate, name="dropout")(branch, train=train)
             branch = layers.conv(*convolution, name=f"conv{number}")(branch)
             branch = activate(
                 branch,

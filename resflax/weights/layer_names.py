@@ -96,6 +96,7 @@ CIFAR_RESNET = Family(
         "order": ("post",),
         "block": ("basic",),
         "shortcut": ("zero_pad", "projection"),
+        "widening": (1,),
         "squeeze_excitation": (None,),
         "stochastic_depth": (0.0,),
     },
