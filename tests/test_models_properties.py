@@ -61,7 +61,8 @@ def resnets(draw: Any, *, small: bool) -> ResNet:
         fields["pool_first"] = order == "full_pre" and draw(st.booleans())
     fields["squeeze_excitation"] = draw(st.sampled_from([None, 1, 4, 16]))
     if shortcut != "none":
-        fields["stochastic_depth"] = draw(rate)
+        fields["stochastic_depth"] = drop = draw(rate)
+        fields["stochastic_depth_by"] = draw(st.sampled_from(["batch", *["picture"] * (drop > 0)]))
         if order in ("post", "relu_only_pre"):
             fields["zero_init_last_scale"] = draw(st.booleans())
     return ResNet(**fields)
@@ -217,6 +218,7 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_field(config, data)
         ({"depth": 18, "layout": "imagenet", "widening": 2}, "ResNet.widening is 2; only basic"),
         ({"depth": 29, "dropout_rate": 0.3}, "only basic units have dropout between"),
         ({"depth": 20, "shortcut": "none", "stochastic_depth": 0.5}, "no way around"),
+        ({"depth": 20, "stochastic_depth_by": "picture"}, "it needs a stochastic_depth above 0"),
         ({"depth": 20, "shortcut": "none", "zero_init_last_scale": True}, "zero everywhere"),
         (
             {"depth": 20, "order": "full_pre", "zero_init_last_scale": True},

@@ -286,6 +286,14 @@ ONLY_HERE = [
 ]
 
 
+def test_stochastic_depth_by_picture_does_not_change_what_is_exported():
+    config = ResNet(8, stochastic_depth=0.5, stochastic_depth_by="picture")
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes(config, 5, 3))
+    exported, plain = to_torch(config, variables), to_torch(ResNet(8), variables)
+    assert exported.keys() == plain.keys()
+    jax.tree.map(np.testing.assert_array_equal, exported, plain)
+
+
 @pytest.mark.parametrize(("field", "config"), ONLY_HERE)
 def test_networks_that_no_other_library_has_are_refused(field, config):
     variables = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes(config, 5, 3))

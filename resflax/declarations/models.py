@@ -142,6 +142,12 @@ class ResNet:
     linearly from the first unit to the last (Huang et al. 2016, arXiv 1603.09382: 0.5). 0: no
     branch is dropped."""
 
+    stochastic_depth_by: Literal["batch", "picture"] = added("batch")
+    """What a branch is dropped for. batch: a whole batch at once; evaluations scale the branch by
+    its probability of survival (Huang et al. 2016). picture: each picture alone; training divides
+    the branches that are kept by that probability, so that evaluations change nothing. The first
+    unit is then never dropped (timm's drop_path_rate)."""
+
     remat: bool = False
     """Keep only the input of each unit and recompute its activations in the backward pass. This
     takes less memory and about a third more computation; the numbers stay the same."""
@@ -164,6 +170,8 @@ class ResNet:
             refuse(self, "stochastic_depth", "it must be at least 0 and below 1")
         if self.stochastic_depth and self.shortcut == "none":
             refuse(self, "stochastic_depth", "a plain net has no way around a dropped unit")
+        if self.stochastic_depth_by == "picture" and not self.stochastic_depth:
+            refuse(self, "stochastic_depth_by", "it needs a stochastic_depth above 0")
         if self.zero_init_last_scale and self.shortcut == "none":
             refuse(self, "zero_init_last_scale", "a plain net would be zero everywhere")
         if self.zero_init_last_scale and not ORDERS[self.order].branch_ends_in_norm:
@@ -257,6 +265,11 @@ class ResNet:
     def inner_width(self) -> int:
         """`bottleneck_width`, or the papers' value if it was left out."""
         return self.width if self.bottleneck_width is None else self.bottleneck_width
+
+    @property
+    def scales_branches(self) -> bool:
+        """Whether evaluations scale the branches by their probabilities of survival."""
+        return self.stochastic_depth > 0 and self.stochastic_depth_by == "batch"
 
     @property
     def resolved_shortcut(self) -> ShortcutName:

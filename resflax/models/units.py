@@ -139,7 +139,7 @@ class Unit(nn.Module):
         if config.squeeze_excitation is not None:
             squeezed = branch.shape[-1] // config.squeeze_excitation
             branch = layers.squeeze_excitation(squeezed, name="squeeze_excitation")(branch)
-        drop = layers.stochastic_depth(name="stochastic_depth")
+        drop = layers.stochastic_depth(config.stochastic_depth_by, name="stochastic_depth")
         branch = drop(branch, survival, train=train)
         x = make_shortcut(config, layers, self.stride)(x, branch, train=train)
         return activate(x, order.after_addition, layers, train=train, name=f"norm{count}")

@@ -149,6 +149,8 @@ def family_of(config: Model) -> Family:
         family = TIMM_RESNETV2 if config.order == "full_pre" else TORCHVISION_RESNET
     for field, allowed in family.allowed.items():
         value = getattr(config, field)
+        if field == "stochastic_depth" and not getattr(config, "scales_branches", False):
+            continue  # by picture, the trained network computes the same without it
         if value not in allowed:
             raise UsageError(
                 f"{type(config).__name__}.{field} is {value!r}, and {family.library} has these "
