@@ -157,6 +157,7 @@ REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     (SGD, {"no_weight_decay": "bias"}, "no_weight_decay", "none, norm, norm_and_bias"),
     (LARS, {"learning_rate": 1.0, "trust_coefficient": 0.0}, "trust_coefficient", "above 0"),
     (LAMB, {"learning_rate": 1.0, "max_gradient_norm": 0.0}, "max_gradient_norm", "above 0"),
+    (SGD, {"max_gradient_norm": -1.0}, "max_gradient_norm", "above 0, or None"),
     (AdamW, {"b2": 1.0}, "b2", "below 1"),
     (Polynomial, {"power": 0.0}, "power", "above 0"),
     (Experiment, {"evaluate_every": 2**31}, "evaluate_every", "below 2**31"),
