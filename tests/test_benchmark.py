@@ -78,6 +78,9 @@ def test_the_naive_network_has_the_same_parameters(model):
 def test_networks_without_a_naive_form_have_no_naive_contender():
     assert naive_contender(case(ResNet(8, shortcut="none"))) is None
     assert naive_contender(case(ResNet(8, order="full_pre"))) is None
+    assert naive_contender(case(ResNet(8, widening=2))) is None
+    assert naive_contender(case(ResNet(8, dropout_rate=0.3))) is None
+    assert naive_contender(case(ResNet(10))) is None  # it has projections
     assert naive_contender(case(DenseNet(10, 4, compression=1.0))) is None
 
 
@@ -100,7 +103,8 @@ def test_the_pytorch_network_has_the_same_parameters(model):
     contender = torch_contender(case(model), compiled=False)
     assert contender is not None
     contender.steps(2)
-    assert torch_network(ResNet(8, order="full_pre"), 10) is None
+    for other in (ResNet(8, order="full_pre"), ResNet(8, widening=2), ResNet(10)):
+        assert torch_network(other, 10) is None
 
 
 JPEGS = [encode(photo(40 + number, 60, seed=number), "jpeg") for number in range(3)]

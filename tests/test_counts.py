@@ -307,6 +307,38 @@ def test_every_order_has_one_bn_for_each_convolution(order):
     assert summary(ResNet(20, shortcut="projection", order=order)).params == expected
 
 
+def wide(depth, k):
+    """Parameters without batch norm, those of batch norm, and multiply-adds of WRN-depth-k.
+
+    Zagoruyko & Komodakis 2016, Table 1, for 10 classes of 32x32x3 pictures. A BN stands before each
+    3x3 convolution except the stem, and one at the end.
+    """
+    n, inputs, norms = (depth - 4) // 6, 16, 0
+    layers = [Layer(3, 3, 16, 32)]
+    for outputs, side in ((16 * k, 32), (32 * k, 16), (64 * k, 8)):
+        layers.append(Layer(1, inputs, outputs, side))
+        layers += [Layer(3, inputs, outputs, side)]
+        layers += [Layer(3, outputs, outputs, side)] * (2 * n - 1)
+        norms += inputs + (2 * n - 1) * outputs
+        inputs = outputs
+    layers.append(Layer(1, inputs, 10, 1, bias=True))
+    return sum(x.params for x in layers), 2 * (norms + inputs), sum(x.macs for x in layers)
+
+
+@pytest.mark.parametrize(
+    ("depth", "k", "count", "printed"),
+    [(40, 4, 8_949_210, 8.9), (16, 8, 10_961_370, 11.0), (28, 10, 36_479_194, 36.5)],
+)
+def test_wide_residual_networks(depth, k, count, printed):
+    config = named(f"wrn_{depth}_{k}")
+    weights, norms, macs = wide(depth, k)
+    assert params(config, "BatchNorm") == norms
+    assert summary(config).params == weights + norms == count
+    assert summary(config).macs == macs
+    assert round(count / 1e6, 1) == printed
+    assert summary(ResNet(depth, widening=k, order="full_pre", dropout_rate=0.3)).params == count
+
+
 def dense_imagenet(blocks, k):
     """Parameters and multiply-adds of a DenseNet-BC with 1000 classes on 224x224x3 pictures."""
     maps, side = 2 * k, 56

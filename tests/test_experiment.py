@@ -34,12 +34,12 @@ DENSENET = {"depth": 40, "growth_rate": 12}
 
 REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     # class, fields, the field that is named, what is allowed
-    (ResNet, {"depth": 21}, "depth", "6n+2 (basic units) or 9n+2 (bottleneck units)"),
+    (ResNet, {"depth": 21}, "depth", "6n+2 or 6n+4 (basic units) or 9n+2"),
     (ResNet, {"depth": 2}, "depth", "n >= 1"),
     (ResNet, {"depth": -4}, "depth", "n >= 1"),
     (ResNet, {"depth": 6 * 1667 + 2}, "depth", "at most 10,000"),
     (DenseNet, {"depth": 6 * 1667 + 4, "growth_rate": 12}, "depth", "at most 10,000"),
-    (ResNet, {"depth": 29, "block": "basic"}, "depth", "6n+2 (basic units)"),
+    (ResNet, {"depth": 29, "block": "basic"}, "depth", "6n+2 or 6n+4 (basic units)"),
     (ResNet, {"depth": 32, "block": "bottleneck"}, "depth", "9n+2 (bottleneck units)"),
     (ResNet, {"depth": 20, "layout": "imagenet"}, "depth", "18, 34, 50, 101, 152, 200"),
     (ResNet, {"depth": 50, "layout": "imagenet", "block": "basic"}, "block", "bottleneck"),
@@ -157,6 +157,7 @@ REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     (SGD, {"no_weight_decay": "bias"}, "no_weight_decay", "none, norm, norm_and_bias"),
     (LARS, {"learning_rate": 1.0, "trust_coefficient": 0.0}, "trust_coefficient", "above 0"),
     (LAMB, {"learning_rate": 1.0, "max_gradient_norm": 0.0}, "max_gradient_norm", "above 0"),
+    (SGD, {"max_gradient_norm": -1.0}, "max_gradient_norm", "above 0, or None"),
     (AdamW, {"b2": 1.0}, "b2", "below 1"),
     (Polynomial, {"power": 0.0}, "power", "above 0"),
     (Experiment, {"evaluate_every": 2**31}, "evaluate_every", "below 2**31"),

@@ -68,7 +68,7 @@ def test_a_field_that_is_missing_has_the_value_from_before(cls, field):
     plain = to_json(made)
     places = [plain, *(part for part in plain.values() if isinstance(part, dict))]
     for place in places:
-        if place is plain and cls is Experiment or place.get("type") == cls.__name__:
+        if (place is plain and cls is Experiment) or place.get("type") == cls.__name__:
             del place[field.name]
     read = from_json(plain)
     assert read.content_hash == made.content_hash

@@ -31,6 +31,8 @@ def resnets(draw: Any, *, small: bool) -> ResNet:
     if layout == "cifar":
         units = 1 if small else draw(st.integers(1, 200))
         depth = (6 if block == "basic" else 9) * units + 2
+        if block == "basic" and draw(st.booleans()):
+            depth += 2
     else:
         depth = draw(st.sampled_from([18, 34] if block == "basic" else [50, 101, 152, 200]))
     fields: dict[str, Any] = {"depth": depth, "layout": layout, "block": block}
@@ -50,12 +52,17 @@ def resnets(draw: Any, *, small: bool) -> ResNet:
         fields["stride_on"] = draw(st.sampled_from([None, "1x1", "3x3"]))
         fields["groups"] = groups = draw(st.sampled_from([1, 2, 4]))
         fields["bottleneck_width"] = draw(st.none() | st.integers(1, 8).map(lambda n: n * groups))
+    else:
+        fields["dropout_rate"] = draw(rate)
+        if layout == "cifar":
+            fields["widening"] = draw(st.integers(1, 3))
     if layout == "imagenet":
         fields["stem"] = draw(st.sampled_from(["conv", "deep"]))
         fields["pool_first"] = order == "full_pre" and draw(st.booleans())
     fields["squeeze_excitation"] = draw(st.sampled_from([None, 1, 4, 16]))
     if shortcut != "none":
-        fields["stochastic_depth"] = draw(rate)
+        fields["stochastic_depth"] = drop = draw(rate)
+        fields["stochastic_depth_by"] = draw(st.sampled_from(["batch", *["picture"] * (drop > 0)]))
         if order in ("post", "relu_only_pre"):
             fields["zero_init_last_scale"] = draw(st.booleans())
     return ResNet(**fields)
@@ -155,6 +162,7 @@ OUTSIDE: dict[str, Any] = {
     "groups": st.integers(max_value=0) | st.just(1009),
     "bottleneck_width": st.integers(max_value=0),
     "squeeze_excitation": st.integers(max_value=0) | st.sampled_from([3, 512]),
+    "widening": st.integers(max_value=0),
     "stochastic_depth": BELOW_ZERO | ABOVE_ONE | st.just(1),
     "shortcut_dropout_rate": BELOW_ZERO | ABOVE_ONE | st.just(1),
 }
@@ -201,7 +209,16 @@ def test_a_wrong_value_is_refused_in_one_line_that_names_the_field(config, data)
             "ResNet.groups is 3; it must divide the bottleneck's width, 16",
         ),
         ({"depth": 20, "squeeze_excitation": 32}, "it must divide the first stage's maps, 16"),
+        ({"depth": 28, "widening": 10, "squeeze_excitation": 64}, "the first stage's maps, 160"),
+        (
+            {"depth": 29, "widening": 2},
+            "ResNet.widening is 2; only basic units of the cifar layout",
+        ),
+        ({"depth": 50, "layout": "imagenet", "widening": 2}, "bottleneck_width (128 makes wide_"),
+        ({"depth": 18, "layout": "imagenet", "widening": 2}, "ResNet.widening is 2; only basic"),
+        ({"depth": 29, "dropout_rate": 0.3}, "only basic units have dropout between"),
         ({"depth": 20, "shortcut": "none", "stochastic_depth": 0.5}, "no way around"),
+        ({"depth": 20, "stochastic_depth_by": "picture"}, "it needs a stochastic_depth above 0"),
         ({"depth": 20, "shortcut": "none", "zero_init_last_scale": True}, "zero everywhere"),
         (
             {"depth": 20, "order": "full_pre", "zero_init_last_scale": True},
@@ -240,3 +257,13 @@ def test_resolving_knows_the_layouts_units():
     net = ResNet(164, block="bottleneck").resolved()
     assert (net.shortcut, net.stride_on, net.bottleneck_width) == ("projection", "1x1", 16)
     assert ResNet(20).resolved().bottleneck_width is None
+
+
+def test_depths_of_wide_networks_count_their_projections():
+    for units in (1, 2, 4, 1000):
+        thin, wide = ResNet(6 * units + 2).resolved(), ResNet(6 * units + 4).resolved()
+        assert thin.units_per_stage == wide.units_per_stage == (units,) * 3
+        assert (thin.block, thin.shortcut) == ("basic", "zero_pad")
+        assert (wide.block, wide.shortcut) == ("basic", "projection")
+    assert ResNet(28, shortcut="zero_pad").resolved().shortcut == "zero_pad"
+    assert ResNet(26, widening=2).resolved().shortcut == "zero_pad"

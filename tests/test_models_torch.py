@@ -15,7 +15,9 @@ from resflax import DenseNet, ResNet
 from resflax.declarations import models as declarations
 from resflax.models import build
 from resflax.models.layers import Layers
+from resflax.models.summary import summarize
 from resflax.models.units import linen_class
+from resflax.models.zoo import named
 from resflax.shortcuts import ProjectionPooled
 
 torch = pytest.importorskip("torch")
@@ -50,6 +52,15 @@ TIMM_RESNETV2 = [
     (r"shortcut/conv", "downsample.conv"),
     (r"final_norm", "norm"),
     (r"head", "head.fc"),
+]
+WIDE_RESNET = [
+    (r"stem_conv", "stem"),
+    (r"stem_norm", "stage1_unit1/norm1"),  # the first unit begins with it
+    (r"stage(\d+)_unit(\d+)", lambda m: f"group{m[1]}.{int(m[2]) - 1}"),
+    (r"shortcut/conv", "projection"),
+    (r"final_norm", "bn"),
+    (r"norm(\d)", r"bn\1"),
+    (r"head", "fc"),
 ]
 TORCHVISION_DENSENET = [
     (r"stem_(conv|norm)", r"features.\g<1>0"),
@@ -153,6 +164,12 @@ CASES: dict[str, tuple[Callable[[], Any], Callable[[], Any], Any, int]] = {
         AKAMASTER,
         25,
     ),
+    "wide_resnet": (
+        lambda: reference.WideResNet(16, 3, CLASSES),
+        lambda: ResNet(16, widening=3, order="full_pre"),
+        WIDE_RESNET,
+        17,
+    ),
 }
 
 
@@ -213,6 +230,14 @@ def compare(case: str, seed: int) -> None:
         name = names[path]
         expected = parameters[name].grad if path.startswith("params/") else buffers[name]
         assert_close(value, from_torch(expected, like[path]), path)
+
+
+@pytest.mark.parametrize(("depth", "k"), [(40, 4), (16, 8), (28, 10)])
+def test_wide_networks_have_pytorchs_parameters(depth, k):
+    with torch.device("meta"):
+        theirs = reference.WideResNet(depth, k)
+    counted = sum(parameter.numel() for parameter in theirs.parameters())
+    assert summarize(named(f"wrn_{depth}_{k}"), 10, (32, 32, 3)).params == counted
 
 
 @pytest.mark.parametrize("side", [8, 9])

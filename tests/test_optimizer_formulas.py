@@ -43,6 +43,8 @@ def by_hand(declared: Optimizer, path, p, gradients, norms, rates):
     decay = declared.weight_decay if decays else 0.0
     m = v = np.zeros_like(p)
     for t, (g, norm, rate) in enumerate(zip(gradients, norms, rates, strict=True), start=1):
+        if declared.max_gradient_norm is not None:
+            g = g / max(1, norm / declared.max_gradient_norm)
         if isinstance(declared, SGD):
             m = declared.momentum * m + g + decay * p
             p = p - rate * m
@@ -53,8 +55,6 @@ def by_hand(declared: Optimizer, path, p, gradients, norms, rates):
             m = declared.momentum * m + rate * g * (ratio if decays else 1)
             p = p - m
             continue
-        if isinstance(declared, LAMB) and declared.max_gradient_norm is not None:
-            g = g / max(1, norm / declared.max_gradient_norm)
         m = declared.b1 * m + (1 - declared.b1) * g
         v = declared.b2 * v + (1 - declared.b2) * g**2
         u = (m / (1 - declared.b1**t)) / (np.sqrt(v / (1 - declared.b2**t)) + declared.epsilon)
@@ -76,11 +76,15 @@ def by_hand(declared: Optimizer, path, p, gradients, norms, rates):
         AdamW(weight_decay=0.0, b1=0.5, b2=0.9, epsilon=1e-3),
         LAMB(learning_rate=0.05, weight_decay=0.1),
         LAMB(learning_rate=0.05, max_gradient_norm=None, no_weight_decay="norm"),
+        SGD(weight_decay=0.1, max_gradient_norm=0.5),
+        SGD(weight_decay=0.1, max_gradient_norm=1.0),
+        LARS(learning_rate=0.5, weight_decay=0.1, max_gradient_norm=0.5),
+        AdamW(weight_decay=0.1, max_gradient_norm=0.5),
     ],
-    ids=lambda declared: f"{type(declared).__name__} {declared.no_weight_decay}",
+    ids=lambda x: f"{type(x).__name__} {x.no_weight_decay} {x.max_gradient_norm}",
 )
 def test_optimizers_are_their_formulas_layer_by_layer(declared: Optimizer):
-    start, gradients, rates = drawn(1.0), [drawn(0.5) for _ in range(3)], [0.01, 0.1, 0.1]
+    start, gradients, rates = drawn(1.0), [drawn(s) for s in (0.5, 0.1, 0.5)], [0.01, 0.1, 0.1]
     optimizer = make_optimizer(declared, lambda step: jnp.asarray(rates)[step])
     # A run stacks units 2 and 3 into one array, and they are still two layers.
     single = jax.tree.map(jnp.float32, start)
@@ -92,7 +96,7 @@ def test_optimizers_are_their_formulas_layer_by_layer(declared: Optimizer):
         params = optax.apply_updates(params, updates)
     stepped = flatten_dict(unstack(params))
     norms = [float(optax.tree.norm(gradient)) for gradient in gradients]
-    assert min(norms) > 1  # so that LAMB has something to clip
+    assert norms[1] < 1 < min(norms[0], norms[2])  # a limit of 1 clips two of the gradients
     for path, p in flatten_dict(start).items():
         own = [flatten_dict(gradient)[path] for gradient in gradients]
         expected = by_hand(declared, path, p, own, norms, rates)

@@ -293,6 +293,19 @@ def test_starting_from_a_run_with_other_classes(tmp_path):
     jax.tree.map(np.testing.assert_array_equal, state.opt_state, drawn.opt_state)
 
 
+def test_stochastic_depth_by_picture_may_differ_and_by_batch_may_not(tmp_path):
+    by_picture = ResNet(8, stochastic_depth=0.5, stochastic_depth_by="picture")
+    source = dataclasses.replace(TINY, model=by_picture)
+    folder, _ = saved_run(tmp_path / "run", source, 10)
+    drawn = drawn_state(TINY, 10, seed=1)
+    target = dataclasses.replace(TINY, model=ResNet(8))
+    start_from(folder.path, target, drawn, print)
+    for other in (ResNet(8, stochastic_depth=0.5), ResNet(8, shortcut="none")):
+        target = dataclasses.replace(TINY, model=other)
+        with pytest.raises(UsageError, match="has another network"):
+            start_from(folder.path, target, drawn, print)
+
+
 def test_starting_from_a_run_that_does_not_fit_is_refused(tmp_path):
     drawn = drawn_state(TINY, 10, seed=1)
     folder, _ = saved_run(tmp_path / "mean-picture", TINY, 10, mean=(8, 8, 1))

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from whole_runs import ROOT
 
-from resflax import ImageNet
+from resflax import ImageNet, ResNet
 from resflax.feeding.order import ExampleOrder
 from resflax.terminal.experiment_files import load_experiment
 from resflax.training.schedule import learning_rate
@@ -41,6 +41,15 @@ def test_recipes_have_their_sources_steps_and_learning_rates(name):
     np.testing.assert_allclose(rates, list(marks.values()), rtol=2e-4)
     experiment.augmentation.check_channels(3)
     assert isinstance(experiment.data, ImageNet)
+
+
+def test_stochastic_depth_is_that_of_resnet_strikes_back():
+    # Wightman et al. 2021, Table 2: 0.05 in A2 and none in A3, by timm's drop_path_rate.
+    for name, expected in (("a2", (0.05, "picture")), ("a3", (0.0, "batch"))):
+        file = f"wightman2021_{name}_resnet50.py"
+        model = load_experiment(ROOT / "experiments" / "imagenet" / file).model
+        assert isinstance(model, ResNet)
+        assert (model.stochastic_depth, model.stochastic_depth_by) == expected
 
 
 def test_every_recipe_is_compared():

@@ -125,6 +125,27 @@ def test_accumulated_gradients_are_those_of_the_whole_batch():
     assert whole.totals.wrong == parts.totals.wrong
 
 
+def test_the_mean_gradient_is_clipped_and_its_norm_before_that_is_logged():
+    def optimizer(limit):
+        declared = SGD(momentum=0.0, weight_decay=0.0, max_gradient_norm=limit)
+        return make_optimizer(declared, lambda step: jnp.float32(0.1))
+
+    unlimited = optimizer(None)
+    state = started(Linear(), unlimited)
+    free, _ = trained(Objective(Linear(), DATA), unlimited, state, steps=1)
+    gradient = jax.tree.map(lambda old, new: (old - new) / 0.1, state.params, free.params)
+    norm = np.sqrt(sum(np.sum(np.square(leaf)) for leaf in jax.tree.leaves(gradient)))
+    limit = float(norm) / 3
+    expected = jax.tree.map(lambda p, g: p - 0.1 * g / 3, state.params, gradient)
+    for parts, devices in ((1, 1), (4, 2)):
+        objective = Objective(Linear(), DATA, gradient_accumulation=parts)
+        limited = optimizer(limit)
+        begun = state.replace(opt_state=limited.init(state.params))
+        clipped, _ = trained(objective, limited, begun, devices=devices, steps=1)
+        assert_close(clipped.params, expected, 1e-6)
+        np.testing.assert_allclose(clipped.totals.gradient_norm, norm, rtol=1e-4)
+
+
 def test_micro_batches_normalise_by_themselves_and_averages_follow():
     net, optimizer, decay = build(ResNet(8), 10), optax.sgd(0.1), 0.7
     state = started(net, optimizer)

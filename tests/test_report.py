@@ -220,6 +220,7 @@ def test_each_table_has_as_many_figures_as_in_its_paper():
         "He et al. 2016, Table 1": 15,
         "He et al. 2016, Table 2": 10,
         "He et al. 2016, Tables 3 and 4": 6,
+        "Zagoruyko & Komodakis 2016, Table 5": 3,
         "Huang et al. 2017, Table 2": 22,
     }
 
@@ -267,6 +268,9 @@ def test_a_network_with_several_figures_gets_the_one_of_the_nearest_protocol():
     augmented = with_fields(dense, {"data": CIFAR10(), "model.dropout_rate": 0.0})
     assert figure_for(augmented).printed == "4.51 %"
     assert figure_for(with_fields(BASE, {"model.depth": 110})).printed == "6.61 ± 0.16 %"
+    wide = with_fields(BASE, {"model": ResNet(28, widening=10, order="full_pre", dropout_rate=0.3)})
+    assert figure_for(wide).printed == "4.00 %"
+    assert "model.dropout_rate: 0.0 != 0.3" in protocol_differences(figure_for(wide), wide)
     failing = {"model": ResNet(110, shortcut="dropout")}
     assert figure_for(with_fields(BASE, failing)).printed == "fail (above 20 %)"
 

@@ -155,6 +155,7 @@ def test_every_experiments_sweep_expands(path):
         ("he2016/table1_cifar10.py", {6.61, None, 12.35, 8.7, 9.81, 12.86, 6.91, 12.22}),
         ("he2016/table2_cifar10.py",
          {6.61, 8.17, 7.84, 6.71, 6.37, 5.93, 6.5, 6.14, 5.91, 5.46}),
+        ("zagoruyko2016/table5_cifar10.py", {4.53, 4.27, 4.0}),
         ("huang2017/table2_cifar.py",
          {5.24, 4.1, 3.74, 4.51, 3.62, 3.46, 24.42, 20.2, 19.25, 22.27, 17.6, 17.18}),
         ("huang2017/table2_unaugmented_cifar.py",

@@ -199,6 +199,21 @@ def test_vmapped_members_train_as_members_in_turn(devices, undisturbed, monkeypa
         assert_logs_close(tmp_path / place, undisturbed / place, 0.02)
 
 
+@pytest.mark.parametrize("in_turn", [True, False])
+def test_the_gradient_of_each_member_is_clipped_by_itself(in_turn, devices, monkeypatch, tmp_path):
+    monkeypatch.setattr(
+        plan, "group_step", lambda step_of, **_: group_step(step_of, in_turn=in_turn)
+    )
+    fields = {"optimizer.max_gradient_norm": 0.5, "steps": 5}
+    members = [with_fields(member, fields) for member in MEMBERS]
+    train_together(tmp_path, members)
+    for place, member in enumerate(members):
+        alone = tmp_path / f"alone-{place}"
+        train_alone(alone, member)
+        assert all(x["gradient_norm"] > 0.5 for x in metrics(alone) if x["split"] == "train")
+        assert_logs_close(tmp_path / str(place), alone, 1e-4 if in_turn else 0.02)
+
+
 class Killed(BaseException):
     """Stands for the end of the process: the group cannot handle it."""
 

@@ -276,12 +276,22 @@ ONLY_HERE = [
     ("stride_on", ResNet(50, "imagenet", stride_on="1x1")),
     ("stem", ResNet(18, "imagenet", stem="deep")),
     ("squeeze_excitation", ResNet(8, squeeze_excitation=4)),
+    ("widening", ResNet(8, widening=2)),
+    ("order", ResNet(10, widening=2, order="full_pre")),
     ("stochastic_depth", ResNet(8, stochastic_depth=0.5)),
     ("pool_first", ResNet(50, "imagenet", order="full_pre")),
     ("block", ResNet(18, "imagenet", order="full_pre", pool_first=True)),
     ("bottleneck", DenseNet(7, 4, bottleneck=False)),
     ("compression", DenseNet(10, 4, compression=0.7)),
 ]
+
+
+def test_stochastic_depth_by_picture_does_not_change_what_is_exported():
+    config = ResNet(8, stochastic_depth=0.5, stochastic_depth_by="picture")
+    variables = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), shapes(config, 5, 3))
+    exported, plain = to_torch(config, variables), to_torch(ResNet(8), variables)
+    assert exported.keys() == plain.keys()
+    jax.tree.map(np.testing.assert_array_equal, exported, plain)
 
 
 @pytest.mark.parametrize(("field", "config"), ONLY_HERE)

@@ -46,6 +46,9 @@ CIFAR = [
     "preact_resnet110",
     "preact_resnet164",
     "preact_resnet1001",
+    "wrn_40_4",
+    "wrn_16_8",
+    "wrn_28_10",
     "densenet_40_12",
     "densenet_100_12",
     "densenet_100_24",
@@ -80,7 +83,17 @@ def test_a_plain_twin_differs_in_the_shortcut_alone(depth):
 def test_pre_activation_networks_are_full_pre():
     names = [name for name in NAMES if getattr(named(name), "order", "") == "full_pre"]
     expected = ["preact_resnet110", "preact_resnet164", "preact_resnet1001", "resnet200"]
-    assert sorted(names) == sorted(expected)
+    wide = ["wrn_40_4", "wrn_16_8", "wrn_28_10"]
+    assert sorted(names) == sorted(expected + wide)
+
+
+def test_wide_networks_have_the_depth_and_widening_of_their_names():
+    for name in ("wrn_40_4", "wrn_16_8", "wrn_28_10"):
+        config = named(name).resolved()
+        assert isinstance(config, ResNet)
+        assert name == f"wrn_{config.depth}_{config.widening}"
+        assert 6 * config.units_per_stage[0] + 4 == config.depth
+        assert (config.block, config.shortcut) == ("basic", "projection")
 
 
 def test_dense_networks_have_the_depth_and_growth_rate_of_their_names():

@@ -2,8 +2,9 @@
 
 `ResNet` and `DenseNet` are torchvision's, `ResNetV2` is timm's pre-activation ResNet (`resnetv2_*`
 with batch norm and without weight standardisation), `CifarResNet` is akamaster's
-pytorch_resnet_cifar10 (option A). Sizes are free, so that a test can be small. Weights keep
-PyTorch's default initialisation; a test that compares gives every tensor its own values.
+pytorch_resnet_cifar10 (option A), `WideResNet` is that of Zagoruyko & Komodakis 2016. Sizes are
+free, so that a test can be small. Weights keep PyTorch's default initialisation; a test that
+compares gives every tensor its own values.
 """
 
 from collections import OrderedDict
@@ -233,3 +234,43 @@ class CifarResNet(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = functional.relu(self.bn1(self.conv1(x)))
         return self.linear(self.layer3(self.layer2(self.layer1(x))).mean((2, 3)))
+
+
+class _WideBlock(nn.Module):
+    """BN-ReLU-conv-BN-ReLU-dropout-conv (Zagoruyko & Komodakis 2016, Figure 1d)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.bn1, self.conv1 = nn.BatchNorm2d(inputs), _conv(inputs, outputs, 3, stride)
+        self.bn2, self.conv2 = nn.BatchNorm2d(outputs), _conv(outputs, outputs, 3)
+        self.dropout = nn.Dropout(dropout)
+        self.projection = None if inputs == outputs else _conv(inputs, outputs, 1, stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = functional.relu(self.bn1(x))
+        branch = functional.relu(self.bn2(self.conv1(activated)))
+        branch = self.conv2(self.dropout(branch))
+        return branch + (x if self.projection is None else self.projection(activated))
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-k for k > 1 (Zagoruyko & Komodakis 2016, Table 1): `WideResNet(28, 10)`."""
+
+    def __init__(self, depth: int, k: int, num_classes: int = 10, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.stem, inputs = _conv(3, 16, 3), 16
+        for group, outputs in enumerate((16 * k, 32 * k, 64 * k), start=1):
+            blocks = nn.Sequential()
+            for block in range((depth - 4) // 6):
+                stride = 2 if group > 1 and block == 0 else 1
+                blocks.append(_WideBlock(inputs, outputs, stride, dropout))
+                inputs = outputs
+            self.add_module(f"group{group}", blocks)
+        self.bn, self.fc = nn.BatchNorm2d(inputs), nn.Linear(inputs, num_classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.stem(x)
+        for name, group in self.named_children():
+            if name.startswith("group"):
+                x = group(x)
+        return self.fc(functional.relu(self.bn(x)).mean((2, 3)))

@@ -4,10 +4,10 @@
 
 Wightman et al. 2021 (arXiv 2110.00476), Table 2: 300 epochs with batches of 2,048; LAMB at 0.005;
 half a cosine after 5 epochs of warm-up (3,128 steps); binary cross-entropy, in which each class of
-a mixed picture counts in full; mixup or cutmix; RandAugment of 7 +- 0.5; stochastic depth; tests on
-95 % of the picture. Unlike in the paper, augmentation is not repeated, a unit is dropped for a
-whole batch and not for single pictures, and the learning rate begins and ends at 0. The paper's
-devices had 512 pictures at a time; --gradient-accumulation 4 does the same on one device.
+a mixed picture counts in full; mixup or cutmix; RandAugment of 7 +- 0.5; stochastic depth by
+picture; tests on 95 % of the picture. Unlike in the paper, augmentation is not repeated, and the
+learning rate begins and ends at 0. The paper's devices had 512 pictures at a time;
+--gradient-accumulation 4 does the same on one device.
 """
 
 from resflax import LAMB, Augmentation, Cosine, Experiment, ImageNet, ResNet
@@ -20,6 +20,7 @@ experiment = Experiment(
         stride_on="3x3",
         zero_init_last_scale=True,
         stochastic_depth=0.05,
+        stochastic_depth_by="picture",
     ),
     data=ImageNet(test_shorter_side=235),
     augmentation=Augmentation(

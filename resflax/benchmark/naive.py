@@ -70,8 +70,8 @@ class NaiveDenseNet(nn.Module):
 def naive_contender(case: Case) -> Contender | None:
     """The case as a tutorial would write it, compiled with XLA's defaults.
 
-    Returns None unless the network is a `ResNet(6n + 2)` or a `DenseNet(6n + 4, k)` for small
-    pictures, with all other fields at their defaults.
+    Returns None unless the network is a `ResNet(6n + 2)` with option A or a `DenseNet(6n + 4, k)`
+    for small pictures, with all other fields at their defaults.
     """
     model, dtype = case.model.resolved(), jnp.dtype(case.precision)
     if isinstance(model, Custom) or model.layout != "cifar":
@@ -82,7 +82,8 @@ def naive_contender(case: Case) -> Contender | None:
         layers = model.layers_per_block[0]
         module: nn.Module = NaiveDenseNet(layers, model.growth_rate, case.num_classes, dtype)
     else:
-        if model != ResNet(model.depth, block="basic").resolved():
+        option_a = ResNet(model.depth, block="basic", shortcut="zero_pad")
+        if model != option_a.resolved():
             return None
         module = NaiveResNet(model.units_per_stage[0], case.num_classes, dtype)
     return module_contender("naive linen", module, module, case, tuned=False)

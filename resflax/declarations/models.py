@@ -57,6 +57,10 @@ IMAGENET_DENSENETS: dict[int, tuple[int, ...]] = {
 
 _CONVS_PER_UNIT: dict[Block, int] = {"basic": 2, "bottleneck": 3}
 
+# Weighted layers of a cifar net outside its branches. 2: the stem and the classifier; 4: wide
+# residual networks also count the projections, one in each stage, but not the classifier.
+_OTHER_LAYERS: dict[Block, tuple[int, ...]] = {"basic": (2, 4), "bottleneck": (2,)}
+
 SHORTCUT_FIELDS = tuple(sorted({name for cls in SHORTCUTS.values() for name in own_fields(cls)}))
 """Fields of a `ResNet` that only some shortcuts have."""
 
@@ -66,11 +70,14 @@ class ResNet:
     """A residual network or, with `shortcut="none"`, its plain counterpart.
 
     Sources: He et al. 2015 (arXiv 1512.03385), Table 1 and section 4.2; He et al. 2016
-    (arXiv 1603.05027), Tables 1 and 2, also for the bottleneck units of CIFAR nets.
+    (arXiv 1603.05027), Tables 1 and 2, also for the bottleneck units of CIFAR nets; Zagoruyko &
+    Komodakis 2016 (arXiv 1605.07146) for wide networks: WRN-28-10 is
+    `ResNet(28, widening=10, order="full_pre")`.
     """
 
     depth: int
-    """Weighted layers. cifar: 6n+2 (basic) or 9n+2 (bottleneck); imagenet: 18, 34, ... 200."""
+    """Weighted layers. cifar: 6n+2 or 6n+4 (basic; n units in each stage; the second as wide
+    residual networks are counted), or 9n+2 (bottleneck); imagenet: 18, 34, ... 200."""
 
     layout: Layout = "cifar"
     """cifar: 3x3 stem, three stages (16, 32, 64 maps). imagenet: 7x7 stem, pooling, four stages."""
@@ -84,7 +91,7 @@ class ResNet:
     not at all (the plain net); zero_pad, projection, projection_all: options A, B and C of He et
     al. 2015; projection_pooled: ResNet-D (He et al. 2018); constant_scaling, exclusive_gating,
     shortcut_gating, conv (projection_all by another name), dropout: He et al. 2016, Table 1. None:
-    zero_pad for basic units of the cifar layout, else projection."""
+    zero_pad for basic units of the cifar layout with a depth of 6n+2, else projection."""
 
     zero_pad_side: Literal["end", "both"] | None = None
     """Where an identity shortcut gets its missing channels. end: all of them after the others
@@ -118,6 +125,10 @@ class ResNet:
     groups: int = 1
     """Groups of a bottleneck's 3x3 convolution: ResNeXt's cardinality (Xie et al. 2017)."""
 
+    widening: int = added(1)
+    """For basic units of the cifar layout: factor of the feature maps in all three stages, the k of
+    wide residual networks (Zagoruyko & Komodakis 2016). The stem keeps 16 maps."""
+
     stem: Literal["conv", "deep"] = "conv"
     """conv: one convolution; deep: three 3x3 convolutions with 32, 32, 64 maps in place of the 7x7
     of the imagenet layout (ResNet-C, He et al. 2018, arXiv 1812.01187)."""
@@ -135,10 +146,20 @@ class ResNet:
     """Start the scale of each branch's last BN at 0, so that every unit starts as its shortcut
     (Goyal et al. 2017, arXiv 1706.02677)."""
 
+    dropout_rate: float = added(0.0)
+    """For basic units: probability of dropping an activation directly before the second convolution
+    (Zagoruyko & Komodakis 2016, section 2.4; on CIFAR they use 0.3)."""
+
     stochastic_depth: float = 0.0
     """Probability that a training step drops the branch of the last unit. The probability grows
     linearly from the first unit to the last (Huang et al. 2016, arXiv 1603.09382: 0.5). 0: no
     branch is dropped."""
+
+    stochastic_depth_by: Literal["batch", "picture"] = added("batch")
+    """What a branch is dropped for. batch: a whole batch at once; evaluations scale the branch by
+    its probability of survival (Huang et al. 2016). picture: each picture alone; training divides
+    the branches that are kept by that probability, so that evaluations change nothing. The first
+    unit is then never dropped (timm's drop_path_rate)."""
 
     remat: bool = False
     """Keep only the input of each unit and recompute its activations in the backward pass. This
@@ -160,10 +181,16 @@ class ResNet:
             refuse(self, "stem", "only the imagenet layout has a deep stem")
         if self.pool_first and (self.layout, self.order) != ("imagenet", "full_pre"):
             refuse(self, "pool_first", "only full_pre in the imagenet layout has that choice")
+        if not 0 <= self.dropout_rate < 1:
+            refuse(self, "dropout_rate", "it must be at least 0 and below 1")
+        if self.dropout_rate and self.resolved_block == "bottleneck":
+            refuse(self, "dropout_rate", "only basic units have dropout between their convolutions")
         if not 0 <= self.stochastic_depth < 1:
             refuse(self, "stochastic_depth", "it must be at least 0 and below 1")
         if self.stochastic_depth and self.shortcut == "none":
             refuse(self, "stochastic_depth", "a plain net has no way around a dropped unit")
+        if self.stochastic_depth_by == "picture" and not self.stochastic_depth:
+            refuse(self, "stochastic_depth_by", "it needs a stochastic_depth above 0")
         if self.zero_init_last_scale and self.shortcut == "none":
             refuse(self, "zero_init_last_scale", "a plain net would be zero everywhere")
         if self.unit is not None:
@@ -184,7 +211,8 @@ class ResNet:
             refuse(self, "depth", f"it must be at most {DEEPEST:,}")
         elif not any(_units(self.depth, block) for block in self._possible_blocks()):
             forms = " or ".join(
-                f"{3 * _CONVS_PER_UNIT[block]}n+2 ({block} units)"
+                " or ".join(f"{3 * _CONVS_PER_UNIT[block]}n+{n}" for n in _OTHER_LAYERS[block])
+                + f" ({block} units)"
                 for block in self._possible_blocks()
             )
             refuse(self, "depth", f"the cifar layout needs {forms} with n >= 1")
@@ -203,6 +231,14 @@ class ResNet:
                 refuse(self, field, "it must be at least 0 and below 1")
 
     def _check_block(self) -> None:
+        if self.widening < 1:
+            refuse(self, "widening", "it must be at least 1")
+        if self.widening > 1 and (self.layout, self.resolved_block) != ("cifar", "basic"):
+            allowed = (
+                "only basic units of the cifar layout have it; bottlenecks are widened by "
+                "bottleneck_width (128 makes wide_resnet50_2)"
+            )
+            refuse(self, "widening", allowed)
         if self.resolved_block == "basic":
             if self.stride_on == "1x1":
                 refuse(self, "stride_on", "basic units have no 1x1 convolution")
@@ -216,7 +252,7 @@ class ResNet:
             refuse(self, "groups", f"it must divide the bottleneck's width, {self.inner_width}")
         ratio, maps = (
             self.squeeze_excitation,
-            self.width * (1 if self.resolved_block == "basic" else 4),
+            self.basic_width if self.resolved_block == "basic" else 4 * self.width,
         )
         if ratio is not None and (ratio < 1 or maps % ratio):
             refuse(self, "squeeze_excitation", f"it must divide the first stage's maps, {maps}")
@@ -226,10 +262,9 @@ class ResNet:
         for field in ("stride_on", "bottleneck_width"):
             if getattr(self, field) is not None:
                 refuse(self, field, f"the unit {self.unit} decides that itself")
-        if self.groups != 1:
-            refuse(self, "groups", f"the unit {self.unit} decides that itself")
-        if self.zero_init_last_scale:
-            refuse(self, "zero_init_last_scale", f"the unit {self.unit} decides that itself")
+        for field, default in (("groups", 1), ("zero_init_last_scale", False), ("dropout_rate", 0)):
+            if getattr(self, field) != default:
+                refuse(self, field, f"the unit {self.unit} decides that itself")
 
     def _possible_blocks(self) -> tuple[Block, ...]:
         return (self.block,) if self.block else ("basic", "bottleneck")
@@ -250,8 +285,13 @@ class ResNet:
 
     @property
     def width(self) -> int:
-        """Feature maps of the stem, and of the 3x3 convolutions in the papers' first stage."""
+        """Feature maps of the stem, and of the 3x3 convolutions in the first stage of He et al."""
         return 64 if self.layout == "imagenet" else 16
+
+    @property
+    def basic_width(self) -> int:
+        """Feature maps of basic units in the first stage; each later stage has twice as many."""
+        return self.width * self.widening
 
     @property
     def inner_width(self) -> int:
@@ -259,12 +299,18 @@ class ResNet:
         return self.width if self.bottleneck_width is None else self.bottleneck_width
 
     @property
+    def scales_branches(self) -> bool:
+        """Whether evaluations scale the branches by their probabilities of survival."""
+        return self.stochastic_depth > 0 and self.stochastic_depth_by == "batch"
+
+    @property
     def resolved_shortcut(self) -> ShortcutName | Own:
         """`shortcut`, or the papers' choice if it was left out."""
         if self.shortcut is not None:
             assert not isinstance(self.shortcut, type), "__post_init__ makes it an Own"
             return self.shortcut
-        option_a = self.layout == "cifar" and self.resolved_block == "basic"
+        basic = self.layout == "cifar" and self.resolved_block == "basic"
+        option_a = basic and not _counts_projections(self.depth)
         return "zero_pad" if option_a else "projection"
 
     def resolved(self) -> "ResNet":
@@ -317,8 +363,16 @@ def _take_own(declaration: Any, field: str, base: type, *arguments: str) -> None
 
 def _units(depth: int, block: Block) -> int:
     """Units per stage of a CIFAR net of this depth, or 0 if there is no such net."""
-    units, remainder = divmod(depth - 2, 3 * _CONVS_PER_UNIT[block])
-    return units if remainder == 0 and units > 0 else 0
+    for others in _OTHER_LAYERS[block]:
+        units, remainder = divmod(depth - others, 3 * _CONVS_PER_UNIT[block])
+        if remainder == 0 and units > 0:
+            return units
+    return 0
+
+
+def _counts_projections(depth: int) -> bool:
+    """Whether a CIFAR net of basic units with this depth counts its projections: 6n+4."""
+    return depth % 6 == 4
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
-from resflax.declarations.checks import check_types, refuse
+from resflax.declarations.checks import added, check_types, refuse
 
 Warmup = Literal["constant", "linear"]
 NoWeightDecay = Literal["none", "norm", "norm_and_bias"]
@@ -26,9 +26,16 @@ class _Decayed:
     code); norm: batch norm's scales and biases have none (Goyal et al. 2017, section 5.1);
     norm_and_bias: no other bias has it either (timm)."""
 
+    max_gradient_norm: float | None = added(None)
+    """Largest norm of a step's gradient over all parameters, before weight decay; a larger gradient
+    is first scaled down to it (Pascanu et al. 2013, arXiv 1211.5063). None: gradients are not
+    scaled."""
+
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""
         check_types(self)
+        if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
+            refuse(self, "max_gradient_norm", "it must be above 0, or None")
         if self.learning_rate <= 0:
             refuse(self, "learning_rate", "it must be above 0")
         if self.weight_decay < 0:
@@ -154,12 +161,6 @@ class LAMB(_Adaptive):
     max_gradient_norm: float | None = 1.0
     """Largest norm of the gradient over all parameters; a larger gradient is first scaled down to
     it (apex, timm: 1). None: gradients are not scaled."""
-
-    def __post_init__(self) -> None:
-        """Raises `UsageError` for a wrong type or value."""
-        super().__post_init__()
-        if self.max_gradient_norm is not None and self.max_gradient_norm <= 0:
-            refuse(self, "max_gradient_norm", "it must be above 0, or None")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ activations have the layer's `dtype`.
 
 import math
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -146,6 +146,15 @@ class BatchNorm(nn.Module):
         return scale_and_shift(x, factor, offset).astype(self.dtype)
 
 
+def keys_of_examples(key: Array, examples: int, axis_name: str | None) -> Array:
+    """A random key (examples,) for each example of this device.
+
+    It depends on `key` and on the example's place in the batch of all devices together.
+    """
+    first = 0 if axis_name is None else jax.lax.axis_index(axis_name) * examples
+    return jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(examples))
+
+
 class Dropout(nn.Module):
     """Dropout whose masks do not depend on the number of devices.
 
@@ -161,10 +170,7 @@ class Dropout(nn.Module):
         """In training, zeroes activations with probability `rate` and scales up the others."""
         if not train or self.rate == 0:
             return x
-        examples = x.shape[0]
-        first = 0 if self.axis_name is None else jax.lax.axis_index(self.axis_name) * examples
-        key = self.make_rng("dropout")
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, first + jnp.arange(examples))
+        keys = keys_of_examples(self.make_rng("dropout"), x.shape[0], self.axis_name)
         keep = jax.vmap(lambda k: jax.random.bernoulli(k, 1 - self.rate, x.shape[1:]))(keys)
         return jnp.where(keep, x / (1 - self.rate), jnp.zeros_like(x))
 
@@ -172,24 +178,35 @@ class Dropout(nn.Module):
 class StochasticDepth(nn.Module):
     """Drops a residual branch (Huang et al. 2016, arXiv 1603.09382, section 3).
 
-    As in the paper, a training step makes one random choice for the whole batch; in evaluation the
-    branch is scaled by its probability of survival. All devices draw from the step's key, so
-    the choice does not depend on their number. A dropped branch is still computed, and the running
-    averages of its batch norms are updated.
+    By batch, as in the paper, a training step makes one random choice for the whole batch, and in
+    evaluation the branch is scaled by its probability of survival. By picture, as in timm, each
+    picture of a training step has its own choice, the branches that are kept are divided by the
+    probability of survival, and evaluation leaves the branch as it is. The choices do not depend on
+    the number of devices. A dropped branch is still computed, and the running averages of its batch
+    norms are updated.
     """
+
+    by: Literal["batch", "picture"] = "batch"
+    axis_name: str | None = None
 
     @nn.compact
     def __call__(self, branch: Array, survival: Array | float | None, *, train: bool) -> Array:
-        """The branch; in training it becomes zero with probability 1 - survival.
+        """The branch (B, H, W, C); in training it becomes zero with probability 1 - survival.
 
         If `survival` is None, the branch is always kept.
         """
         if survival is None:
             return branch
         if not train:
-            return jnp.asarray(survival, branch.dtype) * branch
-        survives = jax.random.bernoulli(self.make_rng("dropout"), survival)
-        return jnp.where(survives, branch, jnp.zeros_like(branch))
+            scale = survival if self.by == "batch" else 1.0
+            return jnp.asarray(scale, branch.dtype) * branch
+        key = self.make_rng("dropout")
+        if self.by == "batch":
+            return jnp.where(jax.random.bernoulli(key, survival), branch, jnp.zeros_like(branch))
+        keys = keys_of_examples(key, branch.shape[0], self.axis_name)
+        survives = jax.vmap(lambda k: jax.random.bernoulli(k, survival, (1, 1, 1)))(keys)
+        kept = branch / jnp.asarray(survival, branch.dtype)
+        return jnp.where(survives, kept, jnp.zeros_like(branch))
 
 
 class SqueezeExcitation(nn.Module):
@@ -255,9 +272,11 @@ class Layers:
         """Dropout that drops an activation with probability `rate`."""
         return Dropout(rate, axis_name=self.axis_name, name=name)
 
-    def stochastic_depth(self, *, name: str | None = None) -> StochasticDepth:
+    def stochastic_depth(
+        self, by: Literal["batch", "picture"], *, name: str | None = None
+    ) -> StochasticDepth:
         """Stochastic depth, which is called with the probability of survival."""
-        return StochasticDepth(name=name)
+        return StochasticDepth(by, axis_name=self.axis_name, name=name)
 
     def squeeze_excitation(self, squeezed: int, *, name: str | None = None) -> SqueezeExcitation:
         """Squeeze-and-excitation with a hidden layer of width `squeezed`."""

@@ -53,6 +53,9 @@ PUBLISHED: dict[str, Published] = {
     "preact_resnet1001": Published(
         "10.2 M", None, "He 2016 Table 4", "misprint: 10.2 M leaves batch norm out"
     ),
+    "wrn_40_4": Published("8.9 M", None, "Zagoruyko 2016 Table 5"),
+    "wrn_16_8": Published("11.0 M", None, "Zagoruyko 2016 Table 5"),
+    "wrn_28_10": Published("36.5 M", None, "Zagoruyko 2016 Table 5"),
     "densenet121": Published("7,978,856", None, "torchvision"),
     "densenet161": Published(
         "28,681,000", None, "torchvision", "in an earlier version of Huang 2017 only"

@@ -54,7 +54,13 @@ def make_unit(
 def survivals(config: ResNet) -> list[list[float | None]]:
     """For each stage, the probabilities of keeping the units' branches; None for no drop."""
     units, drop = sum(config.units_per_stage), config.stochastic_depth
-    one_by_one = iter(1 - drop * number / units if drop else None for number in range(1, units + 1))
+    # The probability of a drop is a straight line: in the paper from 0 at the unit before the
+    # first, in timm from 0 at the first.
+    before = 0 if config.stochastic_depth_by == "batch" else 1
+    one_by_one = iter(
+        1 - drop * (number - before) / (units - before) if drop else None
+        for number in range(1, units + 1)
+    )
     return [list(islice(one_by_one, count)) for count in config.units_per_stage]
 
 

@@ -28,18 +28,18 @@ class Convolution(NamedTuple):
     groups: int = 1
 
 
-def basic(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
+def basic(config: ResNet, factor: int, stride: int) -> tuple[Convolution, ...]:
     """Two 3x3 convolutions (He et al. 2015, Figure 5 left)."""
-    width = config.width * widening
+    width = config.basic_width * factor
     return Convolution(width, 3, stride), Convolution(width, 3)
 
 
-def bottleneck(config: ResNet, widening: int, stride: int) -> tuple[Convolution, ...]:
+def bottleneck(config: ResNet, factor: int, stride: int) -> tuple[Convolution, ...]:
     """A narrowing 1x1, a 3x3 and a widening 1x1 convolution (He et al. 2015, Figure 5 right).
 
     The groups of the 3x3 convolution are those of Xie et al. 2017.
     """
-    inner, outer = config.inner_width * widening, 4 * config.width * widening
+    inner, outer = config.inner_width * factor, 4 * config.width * factor
     first, middle = (stride, 1) if config.stride_on == "1x1" else (1, stride)
     return (
         Convolution(inner, 1, first),
@@ -169,7 +169,7 @@ class ResidualUnit(nn.Module):
         if config.squeeze_excitation is not None:
             squeezed = branch.shape[-1] // config.squeeze_excitation
             branch = layers.squeeze_excitation(squeezed, name="squeeze_excitation")(branch)
-        drop = layers.stochastic_depth(name="stochastic_depth")
+        drop = layers.stochastic_depth(config.stochastic_depth_by, name="stochastic_depth")
         branch = drop(branch, survival, train=train)
         joined = make_shortcut(config, layers, self.stride)(x, branch, train=train)
         if isinstance(config.shortcut, Own):
@@ -193,6 +193,9 @@ class ResidualUnit(nn.Module):
             name, last = f"norm{number}", number == count
             if number > 1:
                 x = activate(x, order.before, layers, train=train, name=name)
+            if last:
+                # Only basic units may have a rate above 0 (Zagoruyko & Komodakis 2016, Figure 1d).
+                x = layers.dropout(config.dropout_rate, name="dropout")(x, train=train)
             x = layers.conv(*convolution, name=f"conv{number}")(x)
             x = activate(
                 x,

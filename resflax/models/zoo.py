@@ -17,7 +17,11 @@ _NETS: dict[str, Published] = {
     "preact_resnet164": ResNet(164, block="bottleneck", order="full_pre"),
     "preact_resnet1001": ResNet(1001, block="bottleneck", order="full_pre"),
     "resnet200": ResNet(200, layout="imagenet", order="full_pre"),
-    # Zagoruyko & Komodakis 2016 (arXiv 1605.07146); Xie et al. 2017 (arXiv 1611.05431).
+    # Zagoruyko & Komodakis 2016 (arXiv 1605.07146), Table 5, and its wide bottlenecks; Xie et
+    # al. 2017 (arXiv 1611.05431).
+    "wrn_40_4": ResNet(40, widening=4, order="full_pre"),
+    "wrn_16_8": ResNet(16, widening=8, order="full_pre"),
+    "wrn_28_10": ResNet(28, widening=10, order="full_pre"),
     "wide_resnet50_2": ResNet(50, layout="imagenet", bottleneck_width=128),
     "resnext50_32x4d": ResNet(50, layout="imagenet", bottleneck_width=128, groups=32),
     # Huang et al. 2017 (arXiv 1608.06993), Tables 1 and 2; 161 from its earlier version.

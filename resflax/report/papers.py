@@ -4,9 +4,9 @@ A figure is a number in a paper. Because its protocol is an `Experiment`, a run 
 it field by field. To add a paper, write a function that returns its figures and call it in
 `paper_figures`.
 
-Sources: He et al. 2015 (arXiv 1512.03385), He et al. 2016 (arXiv 1603.05027), Huang et al. 2017
-(arXiv 1608.06993). Errors are in per cent, on the test split, with a single crop, at the end of
-training.
+Sources: He et al. 2015 (arXiv 1512.03385), He et al. 2016 (arXiv 1603.05027), Zagoruyko & Komodakis
+2016 (arXiv 1605.07146), Huang et al. 2017 (arXiv 1608.06993). Errors are in per cent, on the test
+split, with a single crop, at the end of training.
 """
 
 import dataclasses
@@ -15,7 +15,7 @@ from functools import cache
 from typing import Any
 
 from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Streamed
-from resflax.declarations.models import DenseNet, Model, ResNet
+from resflax.declarations.models import Custom, DenseNet, Model, ResNet
 from resflax.declarations.optimization import SGD, StepDecay
 from resflax.experiment import Experiment, differences
 
@@ -107,15 +107,23 @@ def nearest_figure(experiment: Experiment) -> PaperFigure | None:
 
 
 def _network(model: Model) -> Model:
-    """The resolved model, without the dropout of a DenseNet, which belongs to the protocol."""
-    model = model.resolved()
-    return dataclasses.replace(model, dropout_rate=0.0) if isinstance(model, DenseNet) else model
+    """The resolved model, without the dropout on its branches, which belongs to the protocol."""
+    if isinstance(model, Custom):
+        return model
+    return dataclasses.replace(model.resolved(), dropout_rate=0.0)
 
 
 @cache
 def paper_figures() -> tuple[PaperFigure, ...]:
     """All figures that this module has from the papers."""
-    return (*_he2015(), *_he2016_shortcuts(), *_he2016_orders(), *_he2016_deep(), *_huang2017())
+    return (
+        *_he2015(),
+        *_he2016_shortcuts(),
+        *_he2016_orders(),
+        *_he2016_deep(),
+        *_zagoruyko2016(),
+        *_huang2017(),
+    )
 
 
 def _he(name: str, model: Model, *, warmup: bool, data: TFDS | None = None) -> Experiment:
@@ -230,6 +238,29 @@ def _he2016_deep() -> list[PaperFigure]:
             std,
         )
         for depth, order, data, error, std, statistic in rows
+    ]
+
+
+def _zagoruyko2016() -> list[PaperFigure]:
+    """Table 5, without dropout, for pictures normalised by mean and standard deviation."""
+    note = "the paper fills the border of its crops with reflections, and here it is zero"
+    return [
+        PaperFigure(
+            "Zagoruyko & Komodakis 2016, Table 5",
+            error,
+            "median of 5",
+            Experiment(
+                name="wrn",
+                model=ResNet(depth, widening=widening, order="full_pre"),
+                data=CIFAR10(normalization="channel"),
+                batch_size=128,
+                epochs=200,
+                optimizer=SGD(learning_rate=0.1, momentum=0.9, nesterov=True, weight_decay=5e-4),
+                schedule=StepDecay(boundaries=(0.3, 0.6, 0.8), factor=0.2),
+            ),
+            note=note,
+        )
+        for depth, widening, error in ((40, 4, 4.53), (16, 8, 4.27), (28, 10, 4.00))
     ]
 
 

@@ -129,10 +129,13 @@ def _classes(params: Any) -> int | None:
 
 def _check_same_network(path: Path, there: Experiment, here: Experiment) -> None:
     """Raises `UsageError` if the other run's weights would compute something else in this run."""
+    ignored: tuple[str, ...] = _NOT_IN_THE_WEIGHTS
+    if not any(getattr(x.model, "scales_branches", False) for x in (there, here)):
+        ignored += ("stochastic_depth", "stochastic_depth_by")
     fields = [
         difference
         for difference in differences(there, dataclasses.replace(there, model=here.model))
-        if difference.split(":")[0].removeprefix("model.") not in _NOT_IN_THE_WEIGHTS
+        if difference.split(":")[0].removeprefix("model.") not in ignored
     ]
     if fields:
         raise UsageError(f"{path} has another network (there != here): {'; '.join(fields)}")

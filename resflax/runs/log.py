@@ -26,7 +26,8 @@ class LogLines:
 
     Every line has `step`, `epoch`, `split` (`train`, `validation` or `test`), `loss` (nats),
     `error` (a fraction), `learning_rate`, `images_per_second` and `seconds`. Training lines also
-    have `gradient_norm` and `kernel_gradient_norms` (by layer); evaluations have `top5_error`.
+    have `gradient_norm` and `kernel_gradient_norms` (by layer), both before gradients are clipped;
+    evaluations have `top5_error`.
     """
 
     def __init__(self, path: Path) -> None:

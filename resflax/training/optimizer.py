@@ -22,14 +22,17 @@ def make_optimizer(optimizer: Optimizer, rate: LearningRate) -> optax.GradientTr
     """
     decayed = None if optimizer.no_weight_decay == "none" else partial(_decayed, optimizer)
     decay = optax.add_decayed_weights(optimizer.weight_decay, decayed)
+    limit = optimizer.max_gradient_norm
+    clip = [] if limit is None else [optax.clip_by_global_norm(limit)]
     if isinstance(optimizer, SGD):
         momentum = optimizer.momentum
         # Where runs train together the momentum may be traced: see `training.together`.
         without = not isinstance(momentum, jax.Array) and momentum == 0
         sgd = optax.sgd(rate, None if without else momentum, optimizer.nesterov)
-        return optax.chain(decay, sgd)
+        return optax.chain(*clip, decay, sgd)
     if isinstance(optimizer, LARS):
         return optax.chain(
+            *clip,
             decay,
             _scale_by_trust_ratio(optimizer.trust_coefficient, decayed),
             optax.scale_by_learning_rate(rate),
@@ -37,10 +40,9 @@ def make_optimizer(optimizer: Optimizer, rate: LearningRate) -> optax.GradientTr
         )
     adam = optax.scale_by_adam(optimizer.b1, optimizer.b2, optimizer.epsilon)
     if isinstance(optimizer, AdamW):
-        return optax.chain(adam, decay, optax.scale_by_learning_rate(rate))
-    limit = optimizer.max_gradient_norm
+        return optax.chain(*clip, adam, decay, optax.scale_by_learning_rate(rate))
     return optax.chain(
-        optax.identity() if limit is None else optax.clip_by_global_norm(limit),
+        *(clip or [optax.identity()]),  # checkpoints have a place for it either way
         adam,
         decay,
         _scale_by_trust_ratio(1.0, decayed),

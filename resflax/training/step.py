@@ -78,7 +78,7 @@ def train_step(
     If the loss or the gradient's norm is not finite, the step only marks the state as failed and
     returns NaN as the loss. Later steps leave a failed state as it is and return NaN too. The norms
     in the state's totals are those of the mean gradient over all devices and micro-batches, before
-    weight decay.
+    it is clipped and before weight decay.
 
     Args:
       objective: the objective that is minimised.

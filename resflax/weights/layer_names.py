@@ -96,6 +96,7 @@ CIFAR_RESNET = Family(
         "order": ("post",),
         "block": ("basic",),
         "shortcut": ("zero_pad", "projection"),
+        "widening": (1,),
         "squeeze_excitation": (None,),
         "stochastic_depth": (0.0,),
     },
@@ -150,6 +151,8 @@ def family_of(config: Model) -> Family:
         family = TIMM_RESNETV2 if config.order == "full_pre" else TORCHVISION_RESNET
     for field, allowed in family.allowed.items():
         value = getattr(config, field)
+        if field == "stochastic_depth" and not getattr(config, "scales_branches", False):
+            continue  # by picture, the trained network computes the same without it
         if value not in allowed:
             raise UsageError(
                 f"{type(config).__name__}.{field} is {value!r}, and {family.library} has these "
