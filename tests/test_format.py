@@ -33,7 +33,7 @@ ADDED = [
     if value_before(field) is not MISSING
 ]
 
-ORIGINAL = "ORIGINAL_HASH"
+ORIGINAL = "c726b3710d90"
 """The hash of all fields of format 1."""
 
 KNOWN: dict[int, str] = {2: "KNOWN_HASH"}
