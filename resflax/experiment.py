@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, NoReturn
 
 from resflax.declarations.augmentation import Augmentation
-from resflax.declarations.checks import check_types, choices, field_types, refuse, short
+from resflax.declarations.checks import added, check_types, choices, field_types, refuse, short
 from resflax.declarations.data import Data, Digits
 from resflax.declarations.models import Model
 from resflax.declarations.optimization import SGD, Optimizer, Schedule, StepDecay
@@ -102,6 +102,11 @@ class Experiment:
     checkpoint_every: int = 1000
     """Steps between checkpoints. The state is always saved at the end and at an interruption."""
 
+    keep_best: bool = added(False)
+    """Whether the checkpoint with the lowest error on the held-out examples is kept, whatever else
+    is removed; of equal errors the earliest counts. The result then also has its error on the test
+    split. It needs `data.validation`."""
+
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """What to do when a step's loss or gradient is not finite. stop: end the run; rollback: go back
     to the newest checkpoint and skip the batches up to the step that failed (at most three times
@@ -136,6 +141,9 @@ class Experiment:
             refuse(self.augmentation, "target_threshold", "it needs the loss binary_cross_entropy")
         if not 0 <= self.precise_batch_norm < 2**31:
             refuse(self, "precise_batch_norm", "it must be at least 0 and below 2**31")
+        if self.keep_best and not self.data.validation:
+            allowed = "it needs examples to choose by: hold some out with --data.validation"
+            refuse(self, "keep_best", allowed)
         if self.epochs is not None and self.epochs <= 0:
             refuse(self, "epochs", "it must be above 0")
         if self.initialize_from is not None and not self.initialize_from.strip():

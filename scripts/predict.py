@@ -34,6 +34,10 @@ class Options:
     """Folder where the run's data is now; it supplies the names of the classes. None: the folder
     that the experiment declares."""
 
+    best: Flag = False
+    """Use the checkpoint with the lowest validation error, which a run with `keep_best` keeps, and
+    not the newest."""
+
     json: Flag = False
     """Print one JSON array and nothing else."""
 
@@ -49,7 +53,8 @@ def main(arguments: Sequence[str]) -> None:
 
     paths = [Path(image) for image in options.images]
     with Display(Console(stderr=options.json)) as display:
-        results = predict(RunFolder(Path(options.run)), paths, options.data_dir, display)
+        folder = RunFolder(Path(options.run))
+        results = predict(folder, paths, options.data_dir, display, best=options.best)
     predictions = [result for result in results if isinstance(result, Prediction)]
     if options.json:
         print(json.dumps([prediction.to_json() for prediction in predictions]))
