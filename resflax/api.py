@@ -53,6 +53,11 @@ class Result:
     validation_error: float | None = None
     """Error on the held-out examples; None if there are none."""
     validation_loss: float | None = None
+    best_step: int | None = None
+    """The step with the lowest validation error, if the experiment has `keep_best`."""
+    best_validation_error: float | None = None
+    best_test_error: float | None = None
+    """Test error of the checkpoint of that step."""
     rollbacks: tuple[Mapping[str, Any], ...] | None = None
     """The times that the run went back, if the experiment has `on_nonfinite="rollback"`."""
 
@@ -70,6 +75,8 @@ class Result:
         del plain["path"]
         if self.validation_error is None:
             del plain["validation_error"], plain["validation_loss"]
+        if self.best_step is None:
+            del plain["best_step"], plain["best_validation_error"], plain["best_test_error"]
         if self.rollbacks is None:
             del plain["rollbacks"]
         else:
@@ -120,13 +127,15 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
     raise Interrupted(number, text)
 
 
-def load(run: PathLike, *, trust_code: bool = False) -> "LoadedNetwork":
+def load(run: PathLike, *, best: bool = False, trust_code: bool = False) -> "LoadedNetwork":
     """Loads the network of a run, finished or not, from its newest good checkpoint.
 
     The run's data set need not be there.
 
     Args:
       run: the run folder, or the `Result` of the run.
+      best: whether to load the checkpoint with the lowest validation error, which a run with
+        `keep_best` keeps, and not the newest.
       trust_code: whether to run the code of classes of your own as the folder keeps it, even if the
         file where it came from has changed or is gone.
 
@@ -139,7 +148,7 @@ def load(run: PathLike, *, trust_code: bool = False) -> "LoadedNetwork":
     from resflax.terminal.display import Display
 
     with Display(_console()) as display:
-        return loaded.load(RunFolder(_path(run, "run"), trust_code=trust_code), display)
+        return loaded.load(RunFolder(_path(run, "run"), trust_code=trust_code), display, best=best)
 
 
 def evaluate(
@@ -150,6 +159,7 @@ def evaluate(
     flip: bool = False,
     data_dir: PathLike | None = None,
     *,
+    best: bool = False,
     trust_code: bool = False,
 ) -> "Evaluation":
     """Measures the network of a run, or the ensemble of several runs, over a whole split.
@@ -163,6 +173,7 @@ def evaluate(
         pictures or, with 10 crops, over ten crops of each.
       flip: average over mirrored pictures as well.
       data_dir: the folder where the data is now. None: the folder that the experiment declares.
+      best: as for `load`.
       trust_code: as for `load`.
 
     Returns:
@@ -186,7 +197,7 @@ def evaluate(
     folder = None if data_dir is None else str(_path(data_dir, "data_dir"))
     with Display(_console()) as display:
         run_folders = [RunFolder(path, trust_code=trust_code) for path in paths]
-        return measure(run_folders, split, folder, display, views)
+        return measure(run_folders, split, folder, display, views, best=best)
 
 
 def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":

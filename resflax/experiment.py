@@ -109,6 +109,11 @@ class Experiment:
     checkpoint_every: int = 1000
     """Steps between checkpoints. The state is always saved at the end and at an interruption."""
 
+    keep_best: bool = added(False)
+    """Whether the checkpoint with the lowest error on the held-out examples is kept, whatever else
+    is removed; of equal errors the earliest counts. The result then also has its error on the test
+    split. It needs `data.validation`."""
+
     on_nonfinite: Literal["stop", "rollback"] = "stop"
     """What to do when a step's loss or gradient is not finite. stop: end the run; rollback: go back
     to the newest checkpoint and skip the batches up to the step that failed (at most three times
@@ -143,6 +148,9 @@ class Experiment:
             refuse(self.augmentation, "target_threshold", "it needs the loss binary_cross_entropy")
         if not 0 <= self.precise_batch_norm < 2**31:
             refuse(self, "precise_batch_norm", "it must be at least 0 and below 2**31")
+        if self.keep_best and not self.data.validation:
+            allowed = "it needs examples to choose by: hold some out with --data.validation"
+            refuse(self, "keep_best", allowed)
         if self.epochs is not None and self.epochs <= 0:
             refuse(self, "epochs", "it must be above 0")
         if self.initialize_from is not None and not self.initialize_from.strip():

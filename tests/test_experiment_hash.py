@@ -113,7 +113,10 @@ def replaced(field: str, value: Any) -> Experiment:
 def test_every_change_of_a_field_changes_the_hash():
     others = [replaced(field, value) for field, value in CHANGES]
     others.append(dataclasses.replace(PINNED, steps=None, epochs=1))
-    covered = {field for field, _ in CHANGES} | {"epochs", "parallel", "initial_weights"}
+    held_out = CIFAR10(validation=5000)
+    others.append(dataclasses.replace(PINNED, data=held_out, keep_best=True))
+    covered = {field for field, _ in CHANGES} | {"epochs", "keep_best"}
+    covered |= {"parallel", "initial_weights"}  # they are tested elsewhere
     assert covered == {field.name for field in dataclasses.fields(Experiment)}
     hashes = {made.content_hash for made in [PINNED, *others]}
     assert len(hashes) == 1 + len(others)

@@ -214,6 +214,22 @@ def test_the_gradient_of_each_member_is_clipped_by_itself(in_turn, devices, monk
         assert_logs_close(tmp_path / str(place), alone, 1e-4 if in_turn else 0.02)
 
 
+def test_each_member_keeps_its_own_best(devices, tmp_path):
+    fields = {"data.validation": 100, "evaluate_every": 2, "keep_best": True}
+    members = [with_fields(member, fields) for member in MEMBERS]
+    _, failures = train_together(tmp_path, members)
+    assert failures == 0
+    for place, member in enumerate(members):
+        folder, alone = tmp_path / str(place), tmp_path / f"alone-{place}"
+        train_alone(alone, member)
+        names = ("best_step", "best_validation_error", "best_test_error")
+        ended, expected = result(folder), result(alone)
+        assert [ended[name] for name in names] == [expected[name] for name in names]
+        kept = [Checkpoints(x / "checkpoints").steps() for x in (folder, alone)]
+        assert kept[0] == kept[1]
+        assert ended["best_step"] in kept[0]
+
+
 class Killed(BaseException):
     """Stands for the end of the process: the group cannot handle it."""
 

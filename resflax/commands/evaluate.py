@@ -30,6 +30,10 @@ class Options:
     data_dir: str | None = None
     """Folder where the data is now. None: the folder that the experiment declares."""
 
+    best: Flag = False
+    """Measure the checkpoint with the lowest validation error, which a run with `keep_best` keeps,
+    and not the newest."""
+
     crops: Literal[1, 10] = 1
     """10: average over the four corners and the centre, and the same five mirrored. Pictures of one
     size are padded first, as they were in training."""
@@ -81,6 +85,7 @@ def main(arguments: Sequence[str]) -> None:
             display,
             views,
             Path(options.predictions) if options.predictions is not None else None,
+            best=options.best,
         )
     if hosts.first():
         plain = evaluation.to_json()

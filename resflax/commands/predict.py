@@ -38,6 +38,10 @@ class Options:
     """Run the code of classes of your own as the run's folder keeps it, even if the file where it
     came from has changed or is gone. Trust only code that you know."""
 
+    best: Flag = False
+    """Use the checkpoint with the lowest validation error, which a run with `keep_best` keeps, and
+    not the newest."""
+
     json: Flag = False
     """Print one JSON array and nothing else."""
 
@@ -54,7 +58,7 @@ def main(arguments: Sequence[str]) -> None:
     paths = [Path(image) for image in options.images]
     folder = RunFolder(Path(options.run), trust_code=options.trust_code)
     with Display(Console(stderr=options.json)) as display:
-        results = predict(folder, paths, options.data_dir, display)
+        results = predict(folder, paths, options.data_dir, display, best=options.best)
     predictions = [result for result in results if isinstance(result, Prediction)]
     if options.json:
         print(json.dumps([prediction.to_json() for prediction in predictions]))

@@ -69,8 +69,10 @@ def evaluate(
     display: Display,
     views: Views = Views(),  # noqa: B008 (frozen)
     predictions: Path | None = None,
+    *,
+    best: bool = False,
 ) -> Evaluation:
-    """Measures the newest good checkpoint of each run, on all devices.
+    """Measures the newest good checkpoint of each run, or its best one, on all devices.
 
     Several runs are measured as an ensemble: their probabilities are averaged (He et al. 2015,
     Table 5). Several hosts divide the examples among themselves, and each returns the result for
@@ -83,17 +85,18 @@ def evaluate(
       display: shows the progress, and which damaged checkpoints are skipped.
       views: the views of each picture.
       predictions: the file that `write_predictions` writes; None: nothing is written.
+      best: whether the checkpoint with the lowest validation error of each run is measured.
 
     Raises:
-      UsageError: if a folder is not a run's or has no checkpoint; if its data cannot be read or
-        does not allow these views; if a run is named twice or the runs have different data; if the
-        predictions cannot be written.
-      TrainingError: if all checkpoints of a run are damaged.
+      UsageError: if a folder is not a run's or has no such checkpoint; if its data cannot be read
+        or does not allow these views; if a run is named twice or the runs have different data; if
+        the predictions cannot be written.
+      TrainingError: if all checkpoints of a run are damaged, or the best one is.
     """
     declared = [data_in(folder.read_experiment().data, data_dir) for folder in folders]
     _check_ensemble(folders, declared)
     paths = [str(folder.path) for folder in folders]
-    hosts.check_same("arguments", repr((*paths, split, data_dir, views, predictions)))
+    hosts.check_same("arguments", repr((*paths, split, data_dir, views, predictions, best)))
     if predictions is not None:
         hosts.on_first(partial(check_path, predictions))
     keep_compiled()
@@ -107,7 +110,7 @@ def evaluate(
     for folder, data in zip(folders, declared, strict=True):
         picture_format = trained_picture_format(data)
         maker = view_maker(views, picture_format)
-        network = load_network(folder, num_classes, picture_format.shape, display.say)
+        network = load_network(folder, num_classes, picture_format.shape, display.say, best=best)
         steps[str(folder.path)] = network.step
         if views.mirrored and not data.flip:
             display.say(f"{folder.path} was not trained on mirrored pictures, as some views are")

@@ -157,18 +157,19 @@ class LoadedNetwork:
         return array
 
 
-def load(folder: RunFolder, display: Display) -> LoadedNetwork:
+def load(folder: RunFolder, display: Display, *, best: bool = False) -> LoadedNetwork:
     """Loads the network of a run from its newest good checkpoint.
 
     Args:
       folder: the run's folder.
       display: shows which damaged checkpoints are skipped.
+      best: whether to read the checkpoint with the lowest validation error.
 
     Raises:
       UsageError: if the folder is not a run folder or has no checkpoint.
       TrainingError: if all of its checkpoints are damaged.
     """
-    trained = load_trained(folder, display.say)
+    trained = load_trained(folder, display.say, best=best)
     experiment = trained.experiment.resolved()
     num_classes = _num_classes(trained)
     return LoadedNetwork(

@@ -47,21 +47,24 @@ def load_network(
     num_classes: int,
     image_shape: tuple[int, int, int],
     say: Callable[[str], None],
+    *,
+    best: bool = False,
 ) -> ScoringNetwork:
-    """Loads the newest good checkpoint of a run onto all devices of this host.
+    """Loads the newest good checkpoint of a run, or its best one, onto all devices of this host.
 
     Args:
       folder: the run's folder.
       num_classes: number of classes in the run's data.
       image_shape: (H, W, C) of the images that the network was trained on.
       say: is called with a line of text for each damaged checkpoint that is skipped.
+      best: whether the checkpoint with the lowest validation error is loaded.
 
     Raises:
-      UsageError: if the folder is not a run's or has no checkpoint, or if the network does not fit
-        the data.
-      TrainingError: if all checkpoints of the run are damaged.
+      UsageError: if the folder is not a run's or has no such checkpoint, or if the network does not
+        fit the data.
+      TrainingError: if all checkpoints of the run are damaged, or the best one is.
     """
-    trained = load_trained(folder, say)
+    trained = load_trained(folder, say, best=best)
     if not _fits(trained, num_classes, image_shape):
         height, width, channels = image_shape
         raise UsageError(

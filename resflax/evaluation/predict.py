@@ -59,7 +59,12 @@ class UnreadableFile:
 
 
 def predict(
-    folder: RunFolder, paths: Sequence[Path], data_dir: str | None, display: Display
+    folder: RunFolder,
+    paths: Sequence[Path],
+    data_dir: str | None,
+    display: Display,
+    *,
+    best: bool = False,
 ) -> list[Prediction | UnreadableFile]:
     """Predicts the five most probable classes of each picture, in the order of the paths.
 
@@ -73,17 +78,18 @@ def predict(
       data_dir: the folder where the run's data is now; it supplies the names of the classes. None:
         the folder that the experiment declares. Sets that resflax knows by name need not be there.
       display: shows the progress, and which damaged checkpoints are skipped.
+      best: whether the checkpoint with the lowest validation error is used, not the newest.
 
     Raises:
-      UsageError: if the folder is not a run's or has no checkpoint; if the network's outputs are
-        not finite; if the run's data is not known and cannot be found.
+      UsageError: if the folder is not a run's or has no such checkpoint; if the network's outputs
+        are not finite; if the run's data is not known and cannot be found.
       TrainingError: if all checkpoints of the run are damaged.
     """
     keep_compiled()
     data = data_in(folder.read_experiment().data, data_dir)
     picture_format = trained_picture_format(data)
     num_classes, shape = describe(data).num_classes, picture_format.shape
-    network = load_network(folder, num_classes, shape, display.say)
+    network = load_network(folder, num_classes, shape, display.say, best=best)
     maker = view_maker(Views(), picture_format)
     sizes_or_faults: list[tuple[int, int] | str] = []
 
@@ -104,14 +110,14 @@ def predict(
         raise UsageError(f"{folder.path}: the outputs of its network are not finite")
     names = class_names(data) or [str(label) for label in range(num_classes)]
     results: list[Prediction | UnreadableFile] = []
-    for path, size_or_fault, row, best in zip(
+    for path, size_or_fault, row, classes in zip(
         paths, sizes_or_faults, scores, best_classes(scores), strict=True
     ):
         if isinstance(size_or_fault, str):
             results.append(UnreadableFile(path, size_or_fault))
             continue
         guesses = tuple(
-            Guess(int(label), names[label], float(np.exp(row[label]))) for label in best
+            Guess(int(label), names[label], float(np.exp(row[label]))) for label in classes
         )
         results.append(Prediction(path, size_or_fault, picture_format.size, guesses))
     return results

@@ -69,6 +69,7 @@ _NOT_PROTOCOL = (
     "log_every",
     "evaluate_every",
     "checkpoint_every",
+    "keep_best",
     "data.type",
     "data.data_dir",
 )

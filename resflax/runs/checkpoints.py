@@ -1,7 +1,7 @@
 """Checkpoints, which Orbax writes. They are used only if their manifest proves them undamaged."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -66,6 +66,11 @@ class Checkpoints:
                 "folder or name another with --run-dir"
             )
         return None
+
+    def fault(self, step: int) -> str | None:
+        """Why the checkpoint of a step cannot be used; None if it is as it was saved."""
+        folder = self.folder / str(step)
+        return manifest.fault(folder) if manifest.exists(folder) else "it does not exist"
 
     def forget_after(self, step: int | None) -> None:
         """Removes unfinished checkpoints newer than `step`, and sets damaged ones aside."""
@@ -146,17 +151,29 @@ class Checkpoints:
             metadata = ocp.StandardCheckpointer().metadata(self.folder / str(step) / "state")
         return metadata.item_metadata.tree
 
-    def save(self, step: int, state: Any, notes: dict[str, Any], *, every: int = 1) -> None:
+    def save(
+        self,
+        step: int,
+        state: Any,
+        notes: dict[str, Any],
+        *,
+        every: int = 1,
+        bests: Sequence[int] = (),
+    ) -> None:
         """Saves the state and some JSON, and returns when both are on disk.
 
         The newest `KEPT` checkpoints are kept, and also the newest two at multiples of `every`.
+        From whichever of them the run goes on, it still has its best up to there: for each of them,
+        the newest one of `bests` that is not newer is kept too.
 
         Raises `TrainingError` if the checkpoint cannot be written. An incomplete checkpoint has no
         manifest.
         """
         folder = self.folder / str(step)
-        regular = [saved for saved in (*self.steps(), step) if saved % every == 0]
-        keep = AnyPreservationPolicy([LatestN(KEPT), CustomSteps(regular[-2:])])
+        there = sorted({*self.steps(), step})
+        newest, regular = there[-KEPT:], [saved for saved in there if saved % every == 0][-2:]
+        best = [max((b for b in bests if b <= x), default=x) for x in (*newest, *regular)]
+        keep = AnyPreservationPolicy([LatestN(KEPT), CustomSteps([*regular, *best])])
         # Orbax takes twice as long to save arrays that are on devices.
         state = jax.device_get(state)
         try:

@@ -17,7 +17,7 @@ from resflax.runs import metrics
 from resflax.runs.clock import Clock
 from resflax.runs.plan import Plan
 from resflax.terminal.display import Display
-from resflax.training.measurement import measure_split
+from resflax.training.measurement import SplitMeans, measure_split
 from resflax.training.state import TrainState
 
 
@@ -50,6 +50,14 @@ class LogLines:
     def has(self, step: int, split: str) -> bool:
         """Whether there is a line for the step and the split."""
         return any(line["step"] == step and line["split"] == split for line in self._lines)
+
+    def best_steps(self) -> list[int]:
+        """The steps whose error on the validation split was below all earlier ones, in order."""
+        return metrics.best_steps(self._lines)
+
+    def at(self, step: int, split: str) -> dict[str, Any]:
+        """The line of a step and a split, which must exist."""
+        return next(x for x in self._lines if x["step"] == step and x["split"] == split)
 
     def last(self, split: str) -> dict[str, Any] | None:
         """The newest line of a split, or None if there is none."""
@@ -95,9 +103,19 @@ class RunLog:
         """Measures a split and writes the result; returns False if `stop()` ended it before."""
         if self.lines.has(step, split):
             return True
+        means = self.measure(state, split, stop)
+        if means is None:
+            return False
+        self._line(
+            step, split, loss=means.loss, error=means.top1_error, top5_error=means.top5_error
+        )
+        return True
+
+    def measure(self, state: TrainState, split: str, stop: Callable[[], bool]) -> SplitMeans | None:
+        """Measures a split and writes nothing; returns None if `stop()` ended it before."""
         feed = self.plan.evaluation_feeds[split]
         with self.display.bar(f"{split} split", feed.examples) as bar:
-            means = measure_split(
+            return measure_split(
                 self.plan.evaluate,
                 state,
                 feed,
@@ -105,12 +123,6 @@ class RunLog:
                 tick=bar.set,
                 stop=stop,
             )
-        if means is None:
-            return False
-        self._line(
-            step, split, loss=means.loss, error=means.top1_error, top5_error=means.top5_error
-        )
-        return True
 
     def _line(self, step: int, split: str, *, loss: float, error: float, **more: Any) -> None:
         """Writes one measurement to the file and to the console."""

@@ -62,6 +62,8 @@ class TrainingLoop:
         self.rollbacks: list[dict[str, Any]] = []
         """A dict for each time the run went back: `at` is the step that failed, `to` the step from
         which the run continued, and `learning_rate` that of the step that failed."""
+        self.best_test_error: float | None = None
+        """With `keep_best`, the test error of the best checkpoint, once it was measured."""
 
     def run(self) -> TrainState:
         """Runs to the end and returns the final state.
@@ -223,11 +225,40 @@ class TrainingLoop:
             stop = self.interruption.__bool__
             if not all(self.log.evaluation(state, step, name, stop) for name in names):
                 return state, False
-        if final or step % experiment.checkpoint_every == 0:
+        if final or step % experiment.checkpoint_every == 0 or step == self.best_step():
             self.save(state, step)
         if final:
             self.saving.finish()
+            if experiment.keep_best and not self._measure_best():
+                return state, False
         return state, True
+
+    def best_step(self) -> int | None:
+        """The best step so far; None if there is none yet, or if the run does not keep its best."""
+        return next(reversed(self._best_steps()), None)
+
+    def _best_steps(self) -> list[int]:
+        return self.lines.best_steps() if self.experiment.keep_best else []
+
+    def _measure_best(self) -> bool:
+        """Measures the best checkpoint on the test split; returns False if a signal came before.
+
+        A best checkpoint that was damaged is named and not measured.
+        """
+        best = self.best_step()
+        assert best is not None, "the last step was evaluated"
+        if best == self.plan.steps:
+            self.best_test_error = self.lines.at(best, "test")["error"]
+            return True
+        fault = hosts.on_first(partial(self.checkpoints.fault, best))
+        if fault is not None:
+            self.display.say(f"the best checkpoint, of step {best}, cannot be measured: {fault}")
+            return True
+        state, _ = self.checkpoints.restore(best, self.plan.abstract_state)
+        means = self.log.measure(state, "test", self.interruption.__bool__)
+        if means is not None:
+            self.best_test_error = means.top1_error
+        return means is not None
 
     def _measure_statistics(self, state: TrainState, step: int) -> TrainState | None:
         """The final state with precise batch statistics, or None if a signal came before."""
@@ -258,11 +289,11 @@ class TrainingLoop:
         }
         # On CPUs these arrays are views of buffers that the next step overwrites.
         copied = jax.tree.map(np.array, jax.device_get(state))
-        every = self.experiment.checkpoint_every
+        every, bests = self.experiment.checkpoint_every, self._best_steps()
 
         def write() -> None:
             weights = {"params_sha256": params_sha256(copied.evaluated()["params"])}
-            self.checkpoints.save(step, copied, notes | weights, every=every)
+            self.checkpoints.save(step, copied, notes | weights, every=every, bests=bests)
 
         self.saving.begin(write)
         self.saved = step
@@ -274,6 +305,13 @@ class TrainingLoop:
             line = self.lines.last(split)
             if line is not None:
                 result |= {f"{split}_error": line["error"], f"{split}_loss": line["loss"]}
+        best = self.best_step()
+        if best is not None:
+            result |= {
+                "best_step": best,
+                "best_validation_error": self.lines.at(best, "validation")["error"],
+                "best_test_error": self.best_test_error,
+            }
         result |= {
             "params": self.plan.summary.params,
             "macs": self.plan.summary.macs,

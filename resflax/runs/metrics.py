@@ -4,6 +4,7 @@ Nothing here imports JAX.
 """
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,6 +29,20 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         except (ValueError, TypeError, KeyError):
             break
     return lines
+
+
+def best_steps(lines: Sequence[dict[str, Any]]) -> list[int]:
+    """The steps whose error on the validation split was below all earlier ones, in order.
+
+    So the last one is the best, and the best of equal ones is the earliest.
+    """
+    steps: list[int] = []
+    lowest = math.inf
+    for line in lines:
+        if line["split"] == "validation" and line["error"] < lowest:
+            lowest = line["error"]
+            steps.append(line["step"])
+    return steps
 
 
 def rewrite(path: Path, lines: Sequence[dict[str, Any]]) -> None:

@@ -207,6 +207,13 @@ def describe_result(path: Path, result: dict[str, Any]) -> str:
             error, loss = result[f"{split}_error"], result[f"{split}_loss"]
             shown = "not finite" if loss is None else f"{loss:.4f}"
             lines.append(f"{split:<10} error {error:7.2%}   loss {shown}")
+    if "best_step" in result:
+        chosen, tested = result["best_validation_error"], result["best_test_error"]
+        shown = "not measured" if tested is None else f"{tested:.2%}"
+        lines.append(
+            f"best       validation error {chosen:.2%} at step {result['best_step']:,}, "
+            f"and there test error {shown}"
+        )
     unit = "min" if result["seconds"] < 3600 else "h"
     lines += [
         f"{result['params']:,} parameters, {result['macs']:,} multiply-adds an image, "
