@@ -115,7 +115,8 @@ def replaced(field: str, value: Any) -> Experiment:
 def test_every_change_of_a_field_changes_the_hash():
     others = [replaced(field, value) for field, value in CHANGES]
     others.append(dataclasses.replace(PINNED, steps=None, epochs=1))
-    covered = {field for field, _ in CHANGES} | {"epochs"}
+    others.append(dataclasses.replace(PINNED, data=CIFAR10(validation=5000), keep_best=True))
+    covered = {field for field, _ in CHANGES} | {"epochs", "keep_best"}
     assert covered == {field.name for field in dataclasses.fields(Experiment)}
     hashes = {made.content_hash for made in [PINNED, *others]}
     assert len(hashes) == 1 + len(others)
