@@ -124,6 +124,11 @@ class Experiment:
 
         Exactly one of `steps` and `epochs` must be set.
         """
+        if isinstance(self.model, type) and not issubclass(self.model, Model):
+            name = self.model.__name__
+            raise UsageError(
+                f"Experiment.model is the class {name}; declare Custom(network={name})"
+            )
         check_types(self)
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", self.name):
             refuse(
@@ -336,6 +341,12 @@ def _replaced(declared: Any, values: Mapping[str, Any], where: str, experiment: 
             _refuse_unknown(f"{where}{name}", experiment)
     for part, inner in parts.items():
         value = as_own(whole.get(part, getattr(declared, part)))
+        if isinstance(value, str | int | float | None):
+            field = next(iter(inner))
+            raise UsageError(
+                f"{where}{part} is {short(value)}, which has no field {field}; fields of a class "
+                f"of your own can be varied with the class, as Own(CLASS, {field}=...)"
+            )
         whole[part] = _replaced(value, inner, f"{where}{part}.", experiment)
     return dataclasses.replace(declared, **whole)
 

@@ -85,6 +85,59 @@ class NoNorm(nn.Module):
         return hidden @ self.param("out", nn.initializers.lecun_normal(), (12, self.num_classes))
 
 
+class Scanned(nn.Module):
+    """A layer that is repeated with parameters of its own each time, and three parallel ones."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Dense(8)(images.mean((1, 2)))
+        repeated = nn.scan(
+            lambda layer, x, _: (nn.relu(layer(x)), None),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=5,
+        )
+        x, _ = repeated(nn.Dense(8, name="repeated"), x, None)
+        parallel = nn.vmap(
+            nn.Dense,
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            in_axes=None,
+            axis_size=3,
+        )
+        return parallel(self.num_classes, name="parallel")(x).sum(0)
+
+
+class NormOnlyInTraining(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = nn.Dense(4)(images.mean((1, 2)))
+        if train:
+            x = nn.BatchNorm(use_running_average=False, use_scale=False, use_bias=False)(x)
+        return nn.Dense(self.num_classes)(x)
+
+
+class EmptyParameter(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        self.param("none", nn.initializers.ones, (0,))
+        return nn.Dense(self.num_classes)(images.mean((1, 2)))
+
+
+class Exiting(nn.Module):
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        raise SystemExit("out")
+
+
 class WrongShape(Shortcut):
     def __call__(self, x, branch, *, train):
         return branch[:, 1:]

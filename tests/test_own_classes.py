@@ -190,6 +190,9 @@ def test_parameters_and_products_of_own_classes_are_counted():
     tiny = summarize(Custom(network=Tiny, arguments={"width": 6}), 10, DIGITS)
     assert tiny.params == 9 * 6 + 2 * 6 + 6 * 10 + 10
     assert tiny.macs == 64 * 9 * 6 + 60
+    scanned = summarize(Custom(network=own_classes.Scanned), 10, DIGITS)
+    assert scanned.params == 2 * 8 + 5 * (64 + 8) + 3 * (80 + 10)
+    assert scanned.macs == 8 + 5 * 64 + 3 * 80
     bare = summarize(Custom(network=NoNorm), 10, DIGITS)
     assert (bare.params, bare.macs) == (64 * 12 + 12 + 120, 64 * 12 + 120)
 
@@ -214,6 +217,9 @@ BROKEN = [
     (Custom(network=own_classes.NoClasses), "has no field num_classes"),
     (Custom(network=own_classes.ReservedName), "has a module named stage1_unit2"),
     (Custom(network=own_classes.ConstantNet), "has no parameters"),
+    (Custom(network=own_classes.NormOnlyInTraining), "has other batch statistics in training"),
+    (Custom(network=own_classes.EmptyParameter), "has variables float32[0]"),
+    (Custom(network=own_classes.Exiting), "SystemExit: out"),
 ]
 
 

@@ -1,9 +1,12 @@
 """Runs with a user's own classes: kept code, files that change or go, and every command."""
 
+import importlib
 import json
+import re
 import shutil
 import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,6 +14,7 @@ from conftest import ROOT
 from whole_runs import assert_same, result, run
 
 import resflax
+from resflax import UsageError
 
 FILE = """
 import flax.linen as nn
@@ -62,49 +66,59 @@ def originated_in(folder: Path) -> Path:
     return folder / "scaled.py"
 
 
-def evaluated(run_folder: Path, *options: str) -> float:
-    out, _ = run(run_folder, "--json", *options, script="evaluate")
-    error: float = json.loads(out)["top1_error"]
-    return error
+def command(name: str, *arguments: object) -> None:
+    """Runs a command in this process, which is quicker; its errors are exceptions."""
+    importlib.import_module(f"resflax.commands.{name}").main([str(a) for a in arguments])
 
 
-def test_the_run_keeps_the_file(finished):
+def evaluated(capsys, run_folder: Path, *options: str) -> tuple[float, str]:
+    """The error that `evaluate` prints, and what it says beside that."""
+    command("evaluate", run_folder, "--json", *options)
+    out, err = capsys.readouterr()
+    return json.loads(out)["top1_error"], err
+
+
+def trained_error(folder: Path) -> Any:
+    """The error of the run, up to rounding: it had another number of devices."""
+    return pytest.approx(result(folder / "run")["test_error"], abs=0.004)
+
+
+def test_the_run_keeps_the_file(finished, capsys):
     assert (finished / "run" / "code" / "scaled.py").read_text() == FILE
     recorded = json.loads((finished / "run" / "experiment.json").read_text())["model"]["shortcut"]
     assert recorded["file"] == str(finished / "scaled.py")
     assert recorded["files"].keys() == {"scaled.py"}
     assert recorded["fields"] == {"initial": 1.0}
-    assert evaluated(finished / "run") == result(finished / "run")["test_error"]
+    assert evaluated(capsys, finished / "run")[0] == trained_error(finished)
 
 
-def test_another_line_of_the_file_leaves_the_run_what_it_is(folder):
+def test_another_line_of_the_file_leaves_the_run_what_it_is(folder, capsys):
     file = originated_in(folder)
     file.write_text(FILE.replace("steps=12", "steps=12,  # few") + "\nother = 3\n")
     out, _ = run(file, "--run-dir", folder / "run")
     assert "nothing to do" in out
-    assert evaluated(folder / "run") == result(folder / "run")["test_error"]
+    assert evaluated(capsys, folder / "run")[0] == trained_error(folder)
 
 
 @pytest.mark.parametrize("changed", ["START = 2.0", None], ids=["changed", "gone"])
-def test_kept_code_is_run_only_if_it_is_trusted(folder, changed):
-    file = originated_in(folder)
+def test_kept_code_is_run_only_if_it_is_trusted(folder, changed, capsys):
+    file, weights = originated_in(folder), folder / "x.safetensors"
     if changed is None:
         file.unlink()
     else:
         file.write_text(FILE.replace("START = 1.0", changed))
-        _, err = run(file, "--run-dir", folder / "run", code=2)
-        assert "holds another experiment" in err
-        assert "model.shortcut.code" in err
+        with pytest.raises(UsageError, match=r"holds another experiment .*model\.shortcut\.code"):
+            command("train", file, "--run-dir", folder / "run")
     copy = folder / "run" / "code" / "scaled.py"
-    for script in ("evaluate", "export_weights"):
-        options = [folder / "x.safetensors"] if script == "export_weights" else []
-        _, err = run(folder / "run", *options, script=script, code=2)
-        assert f"{copy} is not run: {file}" in err
-        assert "--trust-code" in err
-    out, err = run(folder / "run", "--json", "--trust-code", script="evaluate")
-    assert json.loads(out)["top1_error"] == result(folder / "run")["test_error"]
-    assert f"running {copy}" in err
-    run(folder / "run", folder / "x.safetensors", "--trust-code", script="export_weights")
+    refused = re.escape(f"{copy} is not run: {file}") + ".*--trust-code"
+    for name, more in (("evaluate", ()), ("predict", ("x.png",)), ("export_weights", (weights,))):
+        with pytest.raises(UsageError, match=refused):
+            command(name, folder / "run", *more)
+    error, said = evaluated(capsys, folder / "run", "--trust-code")
+    assert error == trained_error(folder)
+    assert f"running {copy}" in said
+    command("export_weights", folder / "run", weights, "--trust-code")
+    assert weights.exists()
 
 
 def test_a_run_is_continued_and_repeated_after_its_file_is_gone(folder):
@@ -121,34 +135,73 @@ def test_a_run_is_continued_and_repeated_after_its_file_is_gone(folder):
     assert (folder / "again" / "code" / "scaled.py").read_text() == FILE
 
 
-def test_damaged_or_foreign_kept_code_is_never_run(folder):
+def test_damaged_or_foreign_kept_code_is_never_run(folder, capsys):
     originated_in(folder).unlink()
     copy = folder / "run" / "code" / "scaled.py"
     copy.write_text(FILE.replace("return a *", "print('foreign'); return a *"))
-    out, err = run(folder / "run", "--trust-code", script="evaluate", code=2)
-    assert "has no whole copy of its code" in err
-    assert "foreign" not in out
+    with pytest.raises(UsageError, match="has no whole copy of its code"):
+        command("evaluate", folder / "run", "--trust-code")
+    assert "foreign" not in capsys.readouterr().out
 
 
-def test_a_file_inside_the_run_folder_is_not_where_code_comes_from(folder):
-    # Anybody could have written it there.
+def edited(folder: Path, **changes: object) -> None:
+    """Changes the record of the class in a run's experiment.json."""
     file = folder / "run" / "experiment.json"
     plain = json.loads(file.read_text())
-    plain["model"]["shortcut"]["file"] = str(folder / "run" / "code" / "scaled.py")
+    if "shortcut" in changes:
+        plain["model"] |= changes
+    else:
+        plain["model"]["shortcut"] |= changes
     file.write_text(json.dumps(plain))
-    _, err = run(folder / "run", script="evaluate", code=2)
-    assert "--trust-code" in err
+
+
+@pytest.mark.parametrize("place", ["run/code/scaled.py", "link.py", "other/code/scaled.py"])
+def test_a_file_of_a_run_folder_is_not_where_code_comes_from(folder, place):
+    # Anybody could have written it there.
+    shutil.copytree(folder / "run", folder / "other")
+    (folder / "link.py").symlink_to(folder / "run" / "code" / "scaled.py")
+    edited(folder, file=str(folder / place), files={Path(place).name: "0" * 64})
+    with pytest.raises(UsageError, match=r"--trust-code|no whole copy"):
+        command("evaluate", folder / "run")
+
+
+DAMAGED: list[dict[str, object]] = [
+    {"files": {}}, {"files": {"/etc/x.py": "0"}}, {"files": {"../x.py": "0"}}, {"file": "a\0b"},
+    {"file": "scaled.py"}, {"type": "Zzz"}, {"more": 1}, {"fields": {"initial": "x"}},
+    {"fields": {"final": 1}}, {"name": "no name"}, {"code_sha256": None}, {"shortcut": 3},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("changes", DAMAGED, ids=str)
+def test_a_damaged_record_is_refused_in_one_line(folder, changes):
+    edited(folder, **changes)
+    with pytest.raises(UsageError) as refusal:
+        command("evaluate", folder / "run", "--trust-code")
+    assert len(str(refusal.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", ["evaluate", "report"])
+def test_a_record_that_only_names_a_file_is_not_run(folder, name):
+    code = folder / "run" / "code" / "scaled.py"
+    code.write_text("raise SystemExit('run')\n" + FILE)
+    edited(folder, shortcut=f"{code}:Scaled")
+    with pytest.raises(UsageError, match="a record of a class has its hash"):
+        command(name, folder / "run")
 
 
 def test_reports_never_run_code(folder):
     file = originated_in(folder)
     file.write_text("raise SystemExit('run')")
     (folder / "run" / "code" / "scaled.py").write_text("raise SystemExit('run')")
-    run(folder / "run", "--output", folder / "report.html", script="report")
+    command("report", folder / "run", "--output", folder / "report.html")
     assert "scaled" in (folder / "report.md").read_text()
 
 
-@pytest.mark.parametrize("options", [[], ["--vectorize"]], ids=["alone", "together"])
+@pytest.mark.parametrize(
+    "options",
+    [["--jobs", 2], pytest.param(["--vectorize"], marks=pytest.mark.slow)],
+    ids=["alone", "together"],
+)
 def test_a_sweep_finishes_with_the_code_that_it_began_with(tmp_path, options):
     file = tmp_path / "scaled.py"
     file.write_text(FILE)
@@ -165,7 +218,7 @@ def test_a_sweep_finishes_with_the_code_that_it_began_with(tmp_path, options):
     file.unlink()
     run(declared, "--run-dir", gone, "--trust-code")
     assert result(gone)["params_sha256"] == before["params_sha256"]
-    run(tmp_path / "sweep", "--output", tmp_path / "report.html", script="report")
+    command("report", tmp_path / "sweep", "--output", tmp_path / "report.html")
     assert "Scaled" in (tmp_path / "report.md").read_text()
 
 
@@ -189,7 +242,7 @@ def code_blocks(page: str) -> list[str]:
 
 def test_the_page_on_own_classes_is_true(tmp_path):
     shortcut, branch, network = code_blocks("own.md")
-    (tmp_path / "learned_scale.py").write_text(shortcut)
+    (tmp_path / "learned_scale.py").write_text(shortcut.replace("range(3)", "range(1)"))
     more = textwrap.dedent("""
         import flax.linen as nn
         from resflax import Custom, Digits, Experiment, ResNet
@@ -208,8 +261,8 @@ def test_the_page_on_own_classes_is_true(tmp_path):
     recorded = json.loads((tmp_path / "run" / "experiment.json").read_text())
     assert recorded["model"]["shortcut"]["fields"] == {"initial": 0.5}
     run(own, *short, "--sweep-dir", tmp_path / "sweep", "--jobs", 2, script="sweep")
-    assert len(list((tmp_path / "sweep" / "trials").glob("*/result.json"))) == 9
+    assert len(list((tmp_path / "sweep" / "trials").glob("*/result.json"))) == 3
     quickstart = ROOT / "experiments" / "quickstart.py"
-    run(quickstart, "--model.shortcut", f"{own}:LearnedScale", "--json", script="summary")
+    command("summary", quickstart, "--model.shortcut", f"{own}:LearnedScale", "--json")
     run(tmp_path / "wide.py", "--run-dir", tmp_path / "wide")
     run(tmp_path / "tiny.py", "--run-dir", tmp_path / "tiny", "--model.arguments.width", 32)

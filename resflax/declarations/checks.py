@@ -105,7 +105,7 @@ def _describe(hint: Any) -> str:
     if get_origin(hint) is tuple:
         return f"a tuple of {get_args(hint)[0].__name__}"
     if getattr(hint, "__name__", "") == "Own":
-        return "a class of your own, as file.py:Class"
+        return "a class of your own (itself, or as 'file.py:Class')"
     names = {
         int: "an int",
         float: "a finite float",

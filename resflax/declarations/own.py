@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import inspect
 import math
+import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -120,8 +121,8 @@ class Own:
         if isinstance(part, Own):
             self._set(part, fields=self._checked({**part.fields, **fields}, part.load()))
             return
-        file, name = _split(part) if isinstance(part, str) else _place(part)
-        source = read_source(file, name)
+        file, name, root = _split(part) if isinstance(part, str) else _place(part)
+        source = read_source(file, name, root)
         self._set(
             None,
             name=name,
@@ -149,6 +150,13 @@ class Own:
     def __hash__(self) -> int:
         return hash(self._key())
 
+    def checked(self, given: Mapping[str, Value]) -> Values:
+        """Values of the class's fields, checked: those given, and the defaults of the others.
+
+        Raises `UsageError` if the class has no such field or another type of value.
+        """
+        return self._checked(given, self.load())
+
     def _checked(self, given: Mapping[str, Value], cls: type) -> Values:
         """All values: those given, checked, and the defaults of the others."""
         fields = own_fields_of(cls)
@@ -171,10 +179,27 @@ class Own:
 
         Raises `UsageError`, which names `where`, if the record is not whole.
         """
-        kinds = {"name": str, "code_sha256": str, "fields": Mapping, "file": str, "files": Mapping}
+        kinds = {
+            "type": str,
+            "name": str,
+            "fields": Mapping,
+            "code_sha256": str,
+            "file": str,
+            "files": Mapping,
+        }
+        for name in record.keys() - kinds.keys():
+            raise UsageError(f"{where} has no field {short(name)}; a newer version may know it")
         for name, kind in kinds.items():
             if not isinstance(record.get(name), kind):
                 raise UsageError(f"{where}.{name} is {short(record.get(name))}; it is damaged")
+        files = list(record["files"])
+        if record["type"] != "Own" or not record["name"].isidentifier():
+            raise UsageError(f"{where} does not name a class; it is damaged")
+        if not files or not all(map(_is_path_below, files)):
+            raise UsageError(f"{where}.files is {short(record['files'])}; it is damaged")
+        file = record["file"]
+        if "\0" in file or not Path(file).is_absolute() or not file.endswith(files[0]):
+            raise UsageError(f"{where}.file is {short(record['file'])}; it is damaged")
         own = object.__new__(cls)
         own._set(
             None,
@@ -245,41 +270,60 @@ class Own:
         return f"{self.name}({values})" if values else self.name
 
 
+def _is_path_below(path: str) -> bool:
+    """Whether a path stays below the folder that it is relative to."""
+    parts = path.split("/")
+    return path.endswith(".py") and not {"", ".", ".."} & set(parts) and "\0" not in path
+
+
 def _plain(value: Value) -> Any:
     return [_plain(item) for item in value] if isinstance(value, tuple) else value
 
 
-def _split(text: str) -> tuple[Path, str]:
-    """The file and the class that `FILE.py:CLASS` names."""
+def _split(text: str) -> tuple[Path, str, Path | None]:
+    """The file and the class that `FILE.py:CLASS` names, and the folder that it was found from."""
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise UsageError(f"{short(text)} does not name a class; write it as file.py:Class")
     places = [folder for folder in (_folder.get(), Path.cwd()) if folder is not None]
-    files = [(folder / Path(path).expanduser()).absolute() for folder in places]
-    for file in files:
+    for place in places:
+        file = Path(os.path.abspath(place / Path(path).expanduser()))
         if file.is_file():
-            return file, name
-    raise UsageError(f"{text}: there is no file {files[0]}")
+            is_package = (file.parent / "__init__.py").is_file()
+            return file, name, place if file.is_relative_to(place) and not is_package else None
+    raise UsageError(f"{text}: there is no file {places[0] / path}")
 
 
-def _place(part: Any) -> tuple[Path, str]:
-    """The file and the name of a class."""
+def _place(part: Any) -> tuple[Path, str, Path]:
+    """The file and the name of a class, and the folder from which its module was imported."""
     if not isinstance(part, type):
-        kind = "a lambda" if getattr(part, "__name__", "") == "<lambda>" else short(part)
-        raise UsageError(f"{kind} is not a class; a run finds only a class of a file again")
+        kind = type(part).__name__
+        if kind == "function":
+            name = "a lambda" if part.__name__ == "<lambda>" else f"the function {part.__name__}"
+            raise UsageError(f"{name} is not a class; a run finds only a class of a file again")
+        raise UsageError(
+            f"it is an object of the class {kind}; give the class itself and set its fields with "
+            f"Own({kind}, ...) or, for a network, with arguments={{...}}"
+        )
     if "." in part.__qualname__:
         where = "inside a function" if "<locals>" in part.__qualname__ else "inside a class"
         raise UsageError(
             f"{part.__name__} is made {where}, where a later session cannot find it again; define "
             "it at the top level of a file"
         )
-    file = getattr(sys.modules.get(part.__module__), "__file__", None)
-    if file is None or not Path(file).is_file():
+    text = getattr(sys.modules.get(part.__module__), "__file__", None)
+    if text is None or not Path(text).is_file():
         raise UsageError(
             f"{part.__name__} is not defined in a file, so a later session cannot find it again; "
             "write it to a .py file and declare it as file.py:Class"
         )
-    return Path(file).absolute(), part.__name__
+    file = Path(text).absolute()
+    parts, names = [*file.parts[:-1], file.stem], part.__module__.split(".")
+    if file.name == "__init__.py":
+        parts = parts[:-1]
+    if parts[-len(names) :] == names:
+        return file, part.__name__, Path(*parts[: -len(names)])
+    return file, part.__name__, file.parent  # it was run as a script
 
 
 class _NoDefault:

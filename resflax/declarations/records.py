@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from resflax.declarations.checks import choices, field_types, short
-from resflax.declarations.own import Own, Values
+from resflax.declarations.own import NAMES_CLASS, Own, Values
 from resflax.errors import UsageError
 
 MISSING = object()
@@ -89,6 +89,11 @@ def _field(hint: Any, value: object, where: str) -> Any:
     classes = [c for c in alternatives if isinstance(c, type) and dataclasses.is_dataclass(c)]
     if Own in alternatives and isinstance(value, Mapping):
         return Own.recorded(value, where)
+    if Own in alternatives and isinstance(value, str) and NAMES_CLASS.search(value):
+        # A record that names a file would run it before anything is compared.
+        raise UsageError(f"{where} is {short(value)}; a record of a class has its hash")
+    if alternatives == (Own,):
+        raise UsageError(f"{where} is {short(value)}; it must be the record of a class")
     parts = {c.__name__: c for c in classes}
     if not parts:
         return value

@@ -35,6 +35,11 @@ def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array
     """
     if jax.default_backend() == "cpu" and (stride <= kernel.shape[0] or kernel.shape[0] == 1):
         return _on_cpu(x, kernel, stride, groups)
+    return one_convolution(x, kernel, stride, groups)
+
+
+def one_convolution(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
+    """The same as `convolve`, as a single convolution of XLA on every platform."""
     pad = kernel.shape[0] // 2
     return lax.conv_general_dilated(
         x,

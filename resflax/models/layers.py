@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resflax.models.convolution import convolve
+from resflax.models.convolution import convolve, one_convolution
 
 Array = jax.Array
 
@@ -46,6 +46,11 @@ class Conv(nn.Module):
             initial = nn.initializers.constant(self.initial_bias)
             bias = self.param("bias", initial, (self.features,)).astype(self.dtype)
         return kernel.astype(self.dtype), bias
+
+    def as_one_convolution(self, x: Array) -> Array:
+        """The same as `__call__`, as a single convolution of XLA, so that it can be counted."""
+        kernel, _ = self.parameters(x.shape[-1])
+        return one_convolution(x.astype(self.dtype), kernel, self.stride, self.groups)
 
     def __call__(self, x: Array) -> Array:
         """Convolves `x`; the result has the layer's dtype."""

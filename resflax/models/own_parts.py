@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from resflax.declarations.models import Custom, Model
+from resflax.declarations.models import Custom, Model, ResNet
 from resflax.declarations.own import Own, check_network
 from resflax.errors import UsageError
 from resflax.models.layers import Layers
@@ -36,7 +36,8 @@ def build_custom(config: Custom, num_classes: int, layers: Layers) -> nn.Module:
         )
     given: dict[str, Any] = {"layers": layers} if "layers" in fields else {}
     with explaining(config):
-        made = cls(num_classes=num_classes, **given, **config.arguments)
+        arguments = config.network.checked(config.arguments)
+        made = cls(num_classes=num_classes, **given, **arguments)
     assert isinstance(made, nn.Module)
     return made
 
@@ -54,7 +55,7 @@ def explaining(config: Model) -> Iterator[None]:
         yield
     except UsageError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         files = [
             str(own.source.root / file.path)
             for own in own_classes(config)
@@ -64,6 +65,8 @@ def explaining(config: Model) -> Iterator[None]:
         if place is None:
             raise
         reason = str(error).split("\n\n")[0] or "no message"
+        if "incompatible shapes" in reason and isinstance(config, ResNet):
+            reason += "; self.identity(x, branch) is x in the shape of the branch"
         raise UsageError(f"{place}: {type(error).__name__}: {reason}") from error
 
 
@@ -91,7 +94,7 @@ def check_own(
     _check_collections(config, variables)
     _check_logits(config, logits, (2, num_classes))
     with explaining(config):
-        logits, _ = jax.eval_shape(
+        logits, updated = jax.eval_shape(
             lambda variables, images: module.apply(
                 variables,
                 images,
@@ -103,6 +106,12 @@ def check_own(
             images,
         )
     _check_logits(config, logits, (2, num_classes))
+    before: Any = jax.tree.structure(variables.get("batch_stats", {}))
+    if before != jax.tree.structure(updated.get("batch_stats", {})):
+        raise UsageError(
+            f"{own_classes(config)[0].name} has other batch statistics in training than in "
+            "evaluation; call its batch norms in both"
+        )
 
 
 def _check_collections(config: Model, variables: Any) -> None:
@@ -116,8 +125,11 @@ def _check_collections(config: Model, variables: Any) -> None:
     if not variables.get("params"):
         raise UsageError(f"{config.network} has no parameters, so there is nothing to train")
     for leaf in jax.tree.leaves(variables):
-        if leaf.dtype != jnp.float32:
-            raise UsageError(f"{config.network} has {leaf.dtype} parameters; they must be float32")
+        if leaf.dtype != jnp.float32 or not leaf.size:
+            raise UsageError(
+                f"{config.network} has variables {leaf.dtype}{list(leaf.shape)}; they must be "
+                "float32 and not empty"
+            )
     for name in filter(_RESERVED.fullmatch, variables["params"]):
         raise UsageError(
             f"{config.network} has a module named {name}; that form of name is for units of "

@@ -4,6 +4,7 @@ Everything is counted from shapes while the module is traced. No array is alloca
 """
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from resflax.declarations.models import Model
@@ -106,7 +108,7 @@ def summarize(
     module = build(config, num_classes, dtype=dtype)
     check_own(config, module, num_classes, image_shape)
     image = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    recorder = _Recorder(_macs_by_module(module, image) if own_classes(config) else None)
+    recorder = _Recorder(_count_own(module, image) if own_classes(config) else None)
     with nn.intercept_methods(recorder.record):
         jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
     return Summary(tuple(recorder.layers))
@@ -115,14 +117,10 @@ def summarize(
 class _Recorder:
     """Records the layers of a network, in the order in which their calls return."""
 
-    def __init__(self, macs: dict[tuple[str, ...], int] | None) -> None:
-        """`macs` are the multiply-adds that stand in modules themselves, by their paths.
-
-        None: the network has no class of a user's own, so only our layers have any.
-        """
+    def __init__(self, own: "_OwnCounts | None") -> None:
+        """`own` has the counts of a network with a user's own classes; None: it has none."""
         self.layers: list[LayerSummary] = []
-        self._all_modules = macs is not None
-        self._macs = macs or {}
+        self._own = own
         self._seen: set[tuple[str, ...]] = set()
 
     def record(
@@ -131,56 +129,69 @@ class _Recorder:
         """Calls a method of a module, and records the module if it is a layer."""
         output = call(*args, **kwargs)
         module = context.module
-        if context.method_name != "__call__":
+        if context.method_name != "__call__" or module.path in self._seen:
             return output
-        known = isinstance(module, Conv | BatchNorm | nn.Dense)
-        params = [
-            leaf for leaf in module.variables.get("params", {}).values() if hasattr(leaf, "size")
-        ]
-        macs = self._macs_of_layer(module, output) if known else self._macs.get(module.path, 0)
+        if self._own is not None:
+            params, macs = self._own.params.get(module.path, 0), self._own.macs[module.path]
+            counts = params > 0 or macs > 0
+        else:
+            counts = isinstance(module, Conv | BatchNorm | nn.Dense)
+            params, macs = _counts_from_shapes(module, output) if counts else (0, 0)
         arrays = [leaf for leaf in jax.tree.leaves(output) if hasattr(leaf, "dtype")]
-        if arrays and (known or macs or (params and self._all_modules)):
-            first = module.path not in self._seen  # a module that is called again has no new params
+        if counts and arrays:
             self._seen.add(module.path)
             self.layers.append(
                 LayerSummary(
                     name=".".join(module.path),
                     kind=type(module).__name__,
                     output=tuple(arrays[0].shape[1:]),
-                    params=sum(leaf.size for leaf in params) if first else 0,
+                    params=params,
                     macs=macs,
                     activation_bytes=sum(a.size * a.dtype.itemsize for a in arrays),
                 )
             )
-            if not known:
-                self._macs.pop(module.path, None)  # the program's count covers all of its calls
         return output
 
-    def _macs_of_layer(self, module: nn.Module, output: Any) -> int:
-        kernel = module.variables["params"].get("kernel")
-        return 0 if kernel is None else math.prod(output.shape[1:-1]) * kernel.size
+
+def _counts_from_shapes(module: nn.Module, output: Any) -> tuple[int, int]:
+    """The parameters and the multiply-adds of one of our layers."""
+    params = module.variables["params"]
+    kernel = params.get("kernel")
+    macs = 0 if kernel is None else math.prod(output.shape[1:-1]) * kernel.size
+    return sum(leaf.size for leaf in jax.tree.leaves(params)), macs
 
 
-def _macs_by_module(module: nn.Module, image: Any) -> dict[tuple[str, ...], int]:
-    """The multiply-adds of the program that stand in modules themselves, by the modules' paths.
+@dataclass(frozen=True)
+class _OwnCounts:
+    """Counts of a network with a user's own classes, by the paths of its modules."""
 
-    Layers whose multiply-adds follow from their shapes are left out.
-    """
-    paths: dict[tuple[str, ...], bool] = {}
+    params: dict[tuple[str, ...], int]
+    """The parameters that stand in modules themselves."""
+    macs: dict[tuple[str, ...], int]
+    """The multiply-adds of the program that stand in modules themselves."""
+
+
+def _count_own(module: nn.Module, image: Any) -> _OwnCounts:
+    """Counts the variables and the program of a network."""
+    paths: dict[tuple[str, ...], None] = {}
 
     def note(call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
-        paths[context.module.path] = isinstance(context.module, Conv | BatchNorm | nn.Dense)
+        paths[context.module.path] = None
+        if isinstance(context.module, Conv) and context.method_name == "__call__":
+            return context.module.as_one_convolution(*args)
         return call(*args, **kwargs)
 
     with nn.intercept_methods(note):
         variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-    program = trace(lambda v, x: module.apply(v, x, train=False), variables, image)
-    counts: dict[tuple[str, ...], int] = dict.fromkeys(paths, 0)
-    for scope, macs in count_multiply_adds(program).items():
-        path = _module_of(scope, paths)
-        if not paths[path]:
-            counts[path] += macs
-    return counts
+        program = trace(lambda v, x: module.apply(v, x, train=False), variables, image)
+    macs: dict[tuple[str, ...], int] = dict.fromkeys(paths, 0)
+    for scope, count in count_multiply_adds(program).items():
+        macs[_module_of(scope, paths)] += count
+    params: Counter[tuple[str, ...]] = Counter()
+    for path, leaf in flatten_dict(variables["params"]).items():
+        owner = next(path[:end] for end in range(len(path), -1, -1) if path[:end] in paths)
+        params[owner] += leaf.size
+    return _OwnCounts(dict(params), macs)
 
 
 def _module_of(scope: str, paths: Iterable[tuple[str, ...]]) -> tuple[str, ...]:

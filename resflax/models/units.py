@@ -96,8 +96,10 @@ def make_shortcut(config: ResNet, layers: Layers, stride: int) -> nn.Module:
     """The shortcut of a unit. The values of its own fields come from the resolved declaration."""
     declared = config.resolved_shortcut
     if isinstance(declared, Own):
-        cls, given = declared.load(), {**declared.fields, "zero_pad_side": config.zero_pad_side}
+        cls = declared.load()
         check_derived(cls, Shortcut, "x", "branch")
+        fields = declared.checked(declared.fields)
+        given = {**fields, "zero_pad_side": config.zero_pad_side}
     else:
         cls = SHORTCUTS[declared]
         given = {f: getattr(config, f) for f in own_fields(cls)}
@@ -115,7 +117,11 @@ def make_branch(own: Own, layers: Layers, features: int, stride: int) -> nn.Modu
     cls = own.load()
     check_derived(cls, Branch, "x")
     return linen_class(cls)(
-        layers=layers, features=features, stride=stride, name="branch", **own.fields
+        layers=layers,
+        features=features,
+        stride=stride,
+        name="branch",
+        **own.checked(own.fields),
     )
 
 

@@ -21,7 +21,7 @@ def keep(source: Source, folder: Path) -> None:
     for file in source.files:
         path = place / file.path
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, file.text)
+        write_atomically(path, file.content)
 
 
 def _places(folder: Path, code_sha256: str) -> tuple[Path, Path]:
@@ -32,7 +32,7 @@ def _fits(source: Source, folder: Path) -> bool:
     """Whether each file is missing in the folder, or is there with the same text."""
     for file in source.files:
         path = folder / file.path
-        if path.exists() and path.read_text(encoding="utf-8", errors="replace") != file.text:
+        if path.exists() and path.read_bytes() != file.content:
             return False
     return True
 
@@ -58,11 +58,11 @@ def kept_source(
     Raises `UsageError`, which names the file, if no code of that hash may be run.
     """
     fault = "is gone"
-    if not _is_outside(file, folder):
-        fault = "is not outside of the run's own folder"
-    elif file.is_file():
+    if _belongs_to_a_run(file):
+        fault = "lies in the folder of a run or a sweep"
+    elif _is_file(file):
         try:
-            source = read_source(file, name)
+            source = read_source(file, name, root=_root(file, paths[0]))
         except UsageError as error:
             fault = f"has changed ({error})"
         else:
@@ -73,7 +73,7 @@ def kept_source(
         raise UsageError(f"the code of {name} in {file} {fault}")
     for place in _places(folder.absolute(), code_sha256):
         copy = place / paths[0]
-        if not copy.is_file():
+        if not _is_file(copy):
             continue
         try:
             source = read_source(copy, name, root=place)
@@ -85,13 +85,27 @@ def kept_source(
             return source
         raise UsageError(
             f"{copy} is not run: {file}, from which it was copied, {fault}; bring that back, or "
-            "let the copy run with --trust-code"
+            "let the copy run with --trust-code (from Python: trust_code=True)"
         )
     raise UsageError(f"{name} of {file} {fault}, and {folder} has no whole copy of its code")
 
 
-def _is_outside(file: Path, folder: Path | None) -> bool:
-    """Whether a file is not part of the run or sweep itself, which may come from anywhere."""
-    if not file.is_absolute():
+def _root(file: Path, path: str) -> Path:
+    """The folder to which `path` is relative, if it is the path of `file`."""
+    return file.parents[path.count("/")]
+
+
+def _is_file(file: Path) -> bool:
+    try:
+        return file.is_absolute() and file.is_file()
+    except OSError:  # the name is too long
         return False
-    return folder is None or not file.resolve().is_relative_to(folder.absolute().parent.resolve())
+
+
+def _belongs_to_a_run(file: Path) -> bool:
+    """Whether a file lies in the folder of a run or a sweep, which may come from anywhere."""
+    try:
+        folders = file.resolve().parents
+        return any((f / n).exists() for f in folders for n in ("experiment.json", "sweep.json"))
+    except OSError:
+        return False

@@ -13,11 +13,11 @@ import types
 import warnings
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from resflax.errors import UsageError
-from resflax.parts.source import Source
+from resflax.parts.source import Source, file_of_module
 
 _LOADED: dict[tuple[str, str, Path], type] = {}
 """Classes by name, hash and root, so that each is made only once."""
@@ -36,10 +36,10 @@ def load_class(source: Source) -> type:
             with warnings.catch_warnings():
                 # Newer Pythons warn of unknown escapes such as "\\d".
                 warnings.simplefilter("ignore", SyntaxWarning)
-                module = _Modules(source).load(_module_name(main))
+                module = _Modules(source).load_main()
         except UsageError:
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _explained(error, source) from error
         made = getattr(module, source.name, None)
         if not isinstance(made, type):
@@ -50,7 +50,7 @@ def load_class(source: Source) -> type:
     return _LOADED[key]
 
 
-def _explained(error: Exception, source: Source) -> UsageError:
+def _explained(error: BaseException, source: Source) -> UsageError:
     files = [str(source.root / file.path) for file in source.files]
     return UsageError(f"{place_of(error, files) or files[0]}: {type(error).__name__}: {error}")
 
@@ -67,28 +67,37 @@ class _Modules:
     def __init__(self, source: Source) -> None:
         self._root = source.root
         self._prefix = f"own_{source.sha256[:12]}"
-        self._files = {_module_name(file.path): file for file in source.files}
+        self._main = source.files[0].path
+        self._files = {file.path: file for file in source.files}
         self._modules: dict[str, types.ModuleType] = {}
 
-    def load(self, name: str) -> types.ModuleType:
+    def load_main(self) -> types.ModuleType:
+        """The module of the file that defines the class."""
+        return self._load(
+            self._main.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        )
+
+    def _load(self, name: str) -> types.ModuleType:
         """The module of this name, run if it was not yet; a folder without a file is empty."""
-        if name in self._modules:
-            return self._modules[name]
+        path = file_of_module(name, self._main, self._files)
+        key = path or name
+        if key in self._modules:
+            return self._modules[key]
         package = name.rpartition(".")[0]
         if package:
-            self.load(package)
-        self._modules[name] = module = types.ModuleType(f"{self._prefix}.{name}")
+            self._load(package)
+        self._modules[key] = module = types.ModuleType(f"{self._prefix}.{name}")
         sys.modules[module.__name__] = module  # dataclasses look for a class's module there
-        file = self._files.get(name)
-        if file is not None:
-            path = str(self._root / file.path)
-            is_package = file.path.endswith("__init__.py")
+        if path is not None:
+            file, whole_path = self._files[path], str(self._root / path)
+            is_package = path.endswith("__init__.py")
             imports = partial(self._import, name if is_package else package)
-            module.__file__ = path
+            module.__file__ = whole_path
             module.__dict__["__builtins__"] = {**vars(builtins), "__import__": imports}
-            exec(compile(ast.Module(list(file.statements), []), path, "exec"), module.__dict__)
+            code = ast.Module(list(file.statements), [])
+            exec(compile(code, whole_path, "exec", dont_inherit=True), module.__dict__)
         if package:
-            setattr(self._modules[package], name.rpartition(".")[2], module)
+            setattr(self._load(package), name.rpartition(".")[2], module)
         return module
 
     def _import(
@@ -106,15 +115,16 @@ class _Modules:
             name = ".".join((*above, *([name] if name else [])))
         if not self._has(name):
             return builtins.__import__(name, globals, locals, fromlist or (), 0)
-        module = self.load(name)
+        module = self._load(name)
         for item in fromlist or ():
             if self._has(f"{name}.{item}"):
-                self.load(f"{name}.{item}")
-        return module if fromlist else self._modules[name.partition(".")[0]]
+                self._load(f"{name}.{item}")
+        return module if fromlist else self._load(name.partition(".")[0])
 
     def _has(self, name: str) -> bool:
-        return any(known == name or known.startswith(f"{name}.") for known in self._files)
-
-
-def _module_name(path: str) -> str:
-    return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        """Whether the source has a file of this module, or files in a folder of this name."""
+        folder = name.replace(".", "/") + "/"
+        beside = PurePosixPath(self._main).parent / folder
+        return file_of_module(name, self._main, self._files) is not None or any(
+            path.startswith((folder, f"{beside}/")) for path in self._files
+        )

@@ -214,11 +214,16 @@ def _group_label(runs: Sequence[RunRecord], fields: dict[str, Any]) -> str:
     variants = {run.variant for run in runs}
     if len(variants) == 1 and (variant := variants.pop()) is not None:
         return variant
-    parts = [_field_label(name, value) for name, value in fields.items() if value is not None]
-    return ", ".join(parts) or runs[0].experiment.name
+    flat = flat_json(runs[0].experiment)
+    parts = [_field_label(name, value, flat) for name, value in fields.items() if value is not None]
+    return ", ".join(dict.fromkeys(parts)) or runs[0].experiment.name
 
 
-def _field_label(name: str, value: Any) -> str:
-    if name in ("name", "model.type", "data.name"):
+def _field_label(name: str, value: Any, flat: dict[str, Any]) -> str:
+    if name == "model.type":
+        return str(flat.get("model.network", value))
+    if name in ("name", "data.name", "model.network"):
         return str(value)
+    if name.endswith(".code"):
+        return f"{flat[name.removesuffix('.code')]} {value[:6]}"
     return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"

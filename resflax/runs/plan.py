@@ -160,7 +160,11 @@ def _check_batch_norm(experiment: Experiment, feeds: Feeds) -> None:
     module = build(experiment.model, feeds.num_classes)
     for path in other_batch_norms(module, feeds.image_shape):
         field = "batch_norm" if experiment.batch_norm == "synchronized" else "precise_batch_norm"
-        refuse(experiment, field, f"{path} is linen's batch norm; that needs self.layers.norm()")
+        refuse(
+            experiment,
+            field,
+            f"{path} is linen's batch norm, which cannot do that; use self.layers.norm()",
+        )
 
 
 def _make_initialize(

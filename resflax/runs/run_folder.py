@@ -108,7 +108,7 @@ class RunFolder:
             raise UsageError(
                 f"{self.path} is not a run folder: it has no experiment.json"
             ) from None
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{self.experiment} cannot be read: {error}") from None
         if experiment.initialize_from is not None and experiment.initial_weights is None:
             experiment = dataclasses.replace(experiment, initial_weights=self._noted_weights())

@@ -74,10 +74,13 @@ class SweepFolder:
         declared = self.read()
         if declared is None:
             self._write({"experiment": to_json(experiment), "trials": {}})
-        elif differences(from_json(declared["experiment"]), experiment):
+            return
+        there = from_json(declared["experiment"])
+        different = differences(there, experiment)
+        if different:
             raise UsageError(
-                f"{self.path} holds a sweep of another experiment "
-                f"({declared['experiment']['name']}); name another folder with --sweep-dir"
+                f"{self.path} holds a sweep of another experiment, {there.name} (there != here): "
+                f"{'; '.join(different)}; name another folder with --sweep-dir"
             )
 
     def add(self, trials: list[Trial]) -> None:

@@ -64,7 +64,7 @@ def load_names(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
         try:
             read = from_json(json.loads(path.read_text(encoding="utf-8")))
             return {"experiment": with_code_from(read, path.parent / "code", trust_code)}
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, RecursionError) as error:
             raise UsageError(f"{path} cannot be read: {error}") from None
     with _own_folder_importable(path), warnings.catch_warnings():
         # Newer Pythons warn of unknown escapes such as "\d", which would add lines to an error.
@@ -114,6 +114,9 @@ def _own_folder_importable(path: Path) -> Iterator[None]:
 
 def _with_advice(error: BaseException) -> str:
     """The text of an error; if it is about a field that does not exist, with the right names."""
+    made = re.match(r"(\w+)\.__init__\(\) missing .*'layers'", str(error))
+    if made is not None:
+        return f"give the class {made[1]} itself; its fields are set with Own({made[1]}, ...)"
     match = re.match(r"(\w+)\.__init__\(\) got an unexpected keyword argument '(\w+)'", str(error))
     declaration = getattr(resflax, match[1], None) if match else None
     if match is None or not dataclasses.is_dataclass(declaration):

@@ -20,7 +20,13 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, with_fields
 from resflax.models import zoo
 from resflax.terminal.experiment_files import load_experiment
-from resflax.terminal.own_options import REGISTRY, own_fields, take_own_fields, with_own_fields
+from resflax.terminal.own_options import (
+    REGISTRY,
+    own_fields,
+    take_own_fields,
+    texts_of_own_fields,
+    with_own_fields,
+)
 from resflax.terminal.program import program, usage_as_called
 
 T = TypeVar("T")
@@ -119,7 +125,7 @@ def parse_with_experiment(
 def _override(options: type[T], arguments: Sequence[str], file: str, experiment: Experiment) -> T:
     ready = with_given_length(with_given_classes(experiment, arguments), arguments)
     fields = own_fields(ready)
-    with_fields_of_own: Any = with_own_fields(options, fields)
+    with_fields_of_own: Any = with_own_fields(options, fields, texts_of_own_fields(ready))
     default = with_fields_of_own(file=file, experiment=ready)
     parsed: Any = parse(with_fields_of_own, arguments, default)
     final: T = dataclasses.replace(
@@ -147,7 +153,7 @@ def parse_with_network(
     around = Experiment(name="network", model=zoo.named(name), batch_size=1, steps=1)
     ready = with_given_classes(around, arguments)
     fields = own_fields(ready)
-    options: Any = with_own_fields(of_name, fields)
+    options: Any = with_own_fields(of_name, fields, texts_of_own_fields(ready))
     parsed: Any = parse(options, arguments, options(name=name, model=ready.model))
     model = take_own_fields(dataclasses.replace(ready, model=parsed.model), parsed, fields).model
     final: U = dataclasses.replace(parsed, model=model)

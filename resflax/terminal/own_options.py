@@ -12,6 +12,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 
 from resflax.declarations.own import NAMES_CLASS, UNRECORDED, Own, Values, own_fields_of
 from resflax.experiment import Experiment, with_fields
+from resflax.parts.source import field_texts
 
 REGISTRY = ConstructorRegistry()
 """Says how tyro reads the types that it does not know."""
@@ -68,18 +69,28 @@ def own_fields(experiment: Experiment) -> dict[str, dict[str, Any]]:
     return {prefix: values for prefix, values in fields.items() if values}
 
 
-def with_own_fields(options: type[Any], fields: Mapping[str, Mapping[str, Any]]) -> type[Any]:
+def texts_of_own_fields(experiment: Experiment) -> dict[str, str]:
+    """The texts below the fields of a user's own classes, by the fields' names."""
+    loaded = [own for own in experiment.own_classes.values() if own.is_loaded]
+    return {name: text for own in loaded for name, text in field_texts(own.source).items()}
+
+
+def with_own_fields(
+    options: type[Any], fields: Mapping[str, Mapping[str, Any]], texts: Mapping[str, str]
+) -> type[Any]:
     """The options, to which options for the fields of a user's own classes are added.
 
     Args:
       options: a dataclass whose fields are options.
       fields: what `own_fields` returns.
+      texts: the help texts of these fields by their names, as far as they have one.
     """
     added: list[tuple[str, Any, Any]] = []
     for prefix, values in fields.items():
-        members = [
-            (n, _type_of(value), dataclasses.field(default=value)) for n, value in values.items()
-        ]
+        members = []
+        for name, value in values.items():
+            kind: Any = Annotated[_type_of(value), tyro.conf.arg(help=texts.get(name))]
+            members.append((name, kind, dataclasses.field(default=value)))
         cls = dataclasses.make_dataclass(prefix, members, frozen=True)
         named = Annotated[cls, tyro.conf.arg(name=prefix)]  # type: ignore[valid-type]
         added.append((_attribute(prefix), named, dataclasses.field(default=cls())))
