@@ -57,7 +57,7 @@ def test_a_finished_run_is_known_evaluated_and_reported(old):
     # Another machine may round differently.
     measured = resflax.evaluate(old / "finished").measures
     assert measured.loss == pytest.approx(result(old / "finished")["test_loss"], abs=1e-3)
-    report.main([str(old)])
+    report.main([str(old / "sweep"), str(old / "finished")])
     assert "old-sweep" in Path("report.md").read_text()
 
 
