@@ -97,6 +97,11 @@ def test_another_line_of_the_file_leaves_the_run_what_it_is(folder, capsys):
     file.write_text(FILE.replace("steps=12", "steps=12,  # few") + "\nother = 3\n")
     out, _ = run(file, "--run-dir", folder / "run")
     assert "nothing to do" in out
+    (folder / "run" / "result.json").unlink()
+    shutil.rmtree(folder / "run" / "checkpoints" / "12")
+    run(file, "--run-dir", folder / "run")
+    kept = [path for path in (folder / "run" / "code").rglob("*") if path.is_file()]
+    assert [path.read_text() for path in kept] == [FILE]  # the copy that the run began with
     assert evaluated(capsys, folder / "run")[0] == trained_error(folder)
 
 

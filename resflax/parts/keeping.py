@@ -9,7 +9,7 @@ from resflax.parts.source import Source, read_source
 
 
 def keep(source: Source, folder: Path) -> None:
-    """Copies the files that a class needs into a folder.
+    """Copies the files that a class needs into a folder, unless it has this code already.
 
     A file never replaces another one of the same name: then the copies are put into a folder of
     their own, named by the hash of the code.
@@ -17,6 +17,10 @@ def keep(source: Source, folder: Path) -> None:
     Raises `OSError` if they cannot be written.
     """
     shared, separate = _places(folder, source.sha256)
+    for place in (shared.absolute(), separate.absolute()):
+        copy = _read_copy(place, source.files[0].path, source.name)
+        if copy is not None and copy.sha256 == source.sha256:
+            return
     place = shared if _fits(source, shared) else separate
     for file in source.files:
         path = place / file.path
@@ -72,22 +76,25 @@ def kept_source(
     if folder is None:
         raise UsageError(f"the code of {name} in {file} {fault}")
     for place in _places(folder.absolute(), code_sha256):
-        copy = place / paths[0]
-        if not _is_file(copy):
-            continue
-        try:
-            source = read_source(copy, name, root=place)
-        except UsageError:
-            continue
-        if source.sha256 != code_sha256:
+        copy = _read_copy(place, paths[0], name)
+        if copy is None or copy.sha256 != code_sha256:
             continue
         if trusted:
-            return source
+            return copy
         raise UsageError(
-            f"{copy} is not run: {file}, from which it was copied, {fault}; bring that back, or "
-            "let the copy run with --trust-code (from Python: trust_code=True)"
+            f"{place / paths[0]} is not run: {file}, from which it was copied, {fault}; bring that "
+            "back, or let the copy run with --trust-code (from Python: trust_code=True)"
         )
     raise UsageError(f"{name} of {file} {fault}, and {folder} has no whole copy of its code")
+
+
+def _read_copy(folder: Path, path: str, name: str) -> Source | None:
+    """The code of a class in a folder of copies; None if there is none that can be read."""
+    file = folder / path
+    try:
+        return read_source(file, name, root=folder) if _is_file(file) else None
+    except UsageError:
+        return None
 
 
 def _root(file: Path, path: str) -> Path:
