@@ -127,7 +127,7 @@ def test_the_code_of_the_page_runs(monkeypatch, tmp_path, capsys):
     assert names["probabilities"].shape == (3, 10)
     logits = names["logits"]
     assert (str(logits.dtype), logits.shape) == ("float32", (3, 10))
-    assert names["evaluation"].views == Views(10)
+    assert names["evaluation"].views == Views()
     assert names["table"]["test_error"].tolist() == [names["result"].test_error]
     assert "notebook-" in capsys.readouterr().out
 
