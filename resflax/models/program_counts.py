@@ -5,11 +5,10 @@ from collections import Counter
 from typing import Any
 
 import jax
-from jax.extend import core
 
 
-def count_multiply_adds(closed: core.ClosedJaxpr) -> dict[str, int]:
-    """The multiply-adds of a program, by the names of the scopes that they stand in.
+def count_multiply_adds(program: Any) -> dict[str, int]:
+    """The multiply-adds of a program of `trace`, by the names of the scopes that they stand in.
 
     Names are joined by slashes. A multiply-add counts as 1. Those on padding count, as in a count
     from the shapes of layers; those on the zeros that a transposed convolution puts between pixels
@@ -18,7 +17,7 @@ def count_multiply_adds(closed: core.ClosedJaxpr) -> dict[str, int]:
     runs.
     """
     counts: Counter[str] = Counter()
-    _add(counts, closed.jaxpr, "", 1)
+    _add(counts, program.jaxpr, "", 1)
     return dict(counts)
 
 
@@ -51,10 +50,9 @@ def _programs_in(params: dict[str, Any]) -> list[Any]:
     programs = []
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(item, core.ClosedJaxpr):
-                programs.append(item.jaxpr)
-            elif isinstance(item, core.Jaxpr):
-                programs.append(item)
+            program = getattr(item, "jaxpr", item)
+            if hasattr(program, "eqns"):
+                programs.append(program)
     return programs
 
 
@@ -76,6 +74,6 @@ def _of_product(equation: Any) -> int:
     return math.prod(equation.outvars[0].aval.shape) * math.prod(first[a] for a in contracted)
 
 
-def trace(function: Any, *arguments: Any) -> core.ClosedJaxpr:
+def trace(function: Any, *arguments: Any) -> Any:
     """The program of a function, traced with arrays or their shapes."""
     return jax.make_jaxpr(function)(*arguments)
