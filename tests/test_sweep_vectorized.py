@@ -211,7 +211,7 @@ def test_the_gradient_of_each_member_is_clipped_by_itself(in_turn, devices, monk
         alone = tmp_path / f"alone-{place}"
         train_alone(alone, member)
         assert all(x["gradient_norm"] > 0.5 for x in metrics(alone) if x["split"] == "train")
-        assert_logs_close(tmp_path / str(place), alone, 1e-3 if in_turn else 0.02)
+        assert_logs_close(tmp_path / str(place), alone, 1e-2 if in_turn else 0.02)
 
 
 def test_each_member_keeps_its_own_best(devices, tmp_path):
