@@ -15,7 +15,7 @@ from resflax.declarations.checks import added, check_types, refuse, short
 from resflax.declarations.data import Data, Digits
 from resflax.declarations.models import Custom, Model
 from resflax.declarations.optimization import SGD, Optimizer, Schedule, StepDecay
-from resflax.declarations.own import Own, Values, as_own
+from resflax.declarations.own import Own, Values, as_own, own_classes
 from resflax.declarations.records import MISSING, construct, identity, plain, value_before
 from resflax.errors import UsageError
 
@@ -175,9 +175,7 @@ class Experiment:
     @property
     def own_classes(self) -> dict[str, Own]:
         """The user's own classes that take part, by the dotted name of their field."""
-        fields = dataclasses.fields(self.model)
-        values = {f"model.{field.name}": getattr(self.model, field.name) for field in fields}
-        return {name: value for name, value in values.items() if isinstance(value, Own)}
+        return {f"model.{name}": own for name, own in own_classes(self.model).items()}
 
     @property
     def content_hash(self) -> str:
@@ -296,12 +294,10 @@ def with_code_from(experiment: Experiment, folder: Path, trusted: bool) -> Exper
       folder: the folder with the copies.
       trusted: whether the copies may be run if the files where they came from have changed.
     """
-    own: Any = {
-        name.removeprefix("model."): part.with_copy(folder, trusted)
-        for name, part in experiment.own_classes.items()
+    copies = {
+        name: part.with_copy(folder, trusted) for name, part in experiment.own_classes.items()
     }
-    model: Any = dataclasses.replace(experiment.model, **own)
-    return dataclasses.replace(experiment, model=model) if own else experiment
+    return with_fields(experiment, copies) if copies else experiment
 
 
 def with_fields(experiment: Experiment, fields: Mapping[str, Any]) -> Experiment:

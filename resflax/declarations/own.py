@@ -25,8 +25,8 @@ from resflax.parts.loading import load_class
 from resflax.parts.source import Source, read_source
 
 Value = Any
-"""What a field of a user's class may have in a declaration: a number, a str, a bool, None, or a
-tuple of these."""
+"""A value that a declaration may set for a field of a user's class. It is a number, a str, a bool,
+None, or a tuple of these."""
 
 FIELDS_WITH_CLASSES = ("model.shortcut", "model.unit", "model.network")
 """Fields of an experiment that may be classes of the user's own."""
@@ -389,6 +389,12 @@ def as_own(value: Any) -> Any:
 
 NAMES_CLASS = re.compile(r"\.py\b|[\\/:]")
 """What shows that a text is meant as `FILE.py:CLASS` and not as a name."""
+
+
+def own_classes(declaration: Any) -> dict[str, Own]:
+    """The user's own classes among the fields of a declaration, by the fields' names."""
+    values = {f.name: getattr(declaration, f.name) for f in dataclasses.fields(declaration)}
+    return {name: value for name, value in values.items() if isinstance(value, Own)}
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from resflax.declarations.models import Custom, Model, ResNet
-from resflax.declarations.own import Own, check_network
+from resflax.declarations.own import Own, check_network, own_classes
 from resflax.errors import UsageError
 from resflax.models.layers import Layers
 from resflax.parts.loading import place_of
@@ -42,12 +42,6 @@ def build_custom(config: Custom, num_classes: int, layers: Layers) -> nn.Module:
     return made
 
 
-def own_classes(config: Model) -> list[Own]:
-    """The user's own classes that take part in a network."""
-    values = (getattr(config, field.name) for field in dataclasses.fields(config))
-    return [value for value in values if isinstance(value, Own)]
-
-
 @contextlib.contextmanager
 def explaining(config: Model) -> Iterator[None]:
     """Turns an exception that comes from a user's own code into a `UsageError` with its line."""
@@ -58,7 +52,7 @@ def explaining(config: Model) -> Iterator[None]:
     except (Exception, SystemExit) as error:
         files = [
             str(own.source.root / file.path)
-            for own in own_classes(config)
+            for own in own_classes(config).values()
             for file in own.source.files
         ]
         place = place_of(error, files)
@@ -109,9 +103,14 @@ def check_own(
     before: Any = jax.tree.structure(variables.get("batch_stats", {}))
     if before != jax.tree.structure(updated.get("batch_stats", {})):
         raise UsageError(
-            f"{own_classes(config)[0].name} has other batch statistics in training than in "
+            f"{_name(config)} has other batch statistics in training than in "
             "evaluation; call its batch norms in both"
         )
+
+
+def _name(config: Model) -> str:
+    """The name of the first of a network's own classes."""
+    return next(own.name for own in own_classes(config).values())
 
 
 def _check_collections(config: Model, variables: Any) -> None:
@@ -142,7 +141,7 @@ def _check_logits(config: Model, logits: Any, shape: tuple[int, int]) -> None:
     if (given, dtype) != (shape, jnp.float32):
         returned = type(logits).__name__ if given is None else f"{dtype}{list(given)}"
         raise UsageError(
-            f"{own_classes(config)[0].name} returns {returned} for {shape[0]} pictures; it must "
+            f"{_name(config)} returns {returned} for {shape[0]} pictures; it must "
             f"return the logits float32{list(shape)} (B, classes)"
         )
 

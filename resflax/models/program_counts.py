@@ -4,11 +4,9 @@ import math
 from collections import Counter
 from typing import Any
 
-import jax
-
 
 def count_multiply_adds(program: Any) -> dict[str, int]:
-    """The multiply-adds of a program of `trace`, by the names of the scopes that they stand in.
+    """The multiply-adds of a program of `jax.make_jaxpr`, by the scopes that they stand in.
 
     Names are joined by slashes. A multiply-add counts as 1. Those on padding count, as in a count
     from the shapes of layers; those on the zeros that a transposed convolution puts between pixels
@@ -72,8 +70,3 @@ def _of_product(equation: Any) -> int:
     (contracted, _), _ = equation.params["dimension_numbers"]
     first = equation.invars[0].aval.shape
     return math.prod(equation.outvars[0].aval.shape) * math.prod(first[a] for a in contracted)
-
-
-def trace(function: Any, *arguments: Any) -> Any:
-    """The program of a function, traced with arrays or their shapes."""
-    return jax.make_jaxpr(function)(*arguments)

@@ -16,10 +16,11 @@ from flax.traverse_util import flatten_dict
 from rich.table import Table
 
 from resflax.declarations.models import Model
+from resflax.declarations.own import own_classes
 from resflax.models import build
 from resflax.models.layers import BatchNorm, Conv
-from resflax.models.own_parts import check_own, own_classes
-from resflax.models.program_counts import count_multiply_adds, trace
+from resflax.models.own_parts import check_own
+from resflax.models.program_counts import count_multiply_adds
 
 
 @dataclass(frozen=True)
@@ -183,7 +184,7 @@ def _count_own(module: nn.Module, image: Any) -> _OwnCounts:
 
     with nn.intercept_methods(note):
         variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
-        program = trace(lambda v, x: module.apply(v, x, train=False), variables, image)
+        program = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, image)
     macs: dict[tuple[str, ...], int] = dict.fromkeys(paths, 0)
     for scope, count in count_multiply_adds(program).items():
         macs[_module_of(scope, paths)] += count

@@ -10,6 +10,7 @@ import symtable
 import sysconfig
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,7 +45,7 @@ class Source:
     files: tuple[SourceFile, ...]
     """The file that defines the class, and then the other files that the class needs."""
 
-    @property
+    @cached_property
     def sha256(self) -> str:
         """The hash of the needed statements. Comments, docstrings and layout do not change it."""
         code = [[_plain(statement) for statement in file.statements] for file in self.files]
