@@ -4,7 +4,7 @@ A shortcut of your own needs no change of this file: derive a class from `Shortc
 and declare it (docs/own.md). A new shortcut of resflax needs one class here and an entry in
 `_CLASSES` at the end. The experiment's check and the network read everything else from the class:
 its names, its own fields with their defaults, and whether it uses the identity. (A field that no
-other shortcut has must also be added to `declarations.models.ResNet`, with the default None.)
+other shortcut has must also be added to `declarations.resnet.ResNet`, with the default None.)
 
 This file does not import JAX, so that declarations, sweeps and reports can import it quickly.
 `models.units` turns the classes into linen modules.

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from resflax import DenseNet, Experiment, ResNet, UsageError
 from resflax.declarations.checks import choices, field_types
-from resflax.declarations.models import SHORTCUT_FIELDS
+from resflax.declarations.resnet import SHORTCUT_FIELDS
 from resflax.experiment import from_json, to_json
 from resflax.models import build
 from resflax.orders import ORDERS

@@ -12,7 +12,8 @@ import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resflax import DenseNet, ResNet
-from resflax.declarations import models as declarations
+from resflax.declarations.densenet import IMAGENET_DENSENETS
+from resflax.declarations.resnet import IMAGENET_RESNETS
 from resflax.models import build
 from resflax.models.layers import Layers
 from resflax.models.summary import summarize
@@ -29,9 +30,9 @@ CLASSES = 7
 @pytest.fixture(autouse=True)
 def _small_imagenet_nets(monkeypatch: pytest.MonkeyPatch) -> None:
     """Adds small depths of the imagenet layout, with two stages each, to those of the papers."""
-    monkeypatch.setitem(declarations.IMAGENET_RESNETS, 8, ("basic", (1, 2)))
-    monkeypatch.setitem(declarations.IMAGENET_RESNETS, 11, ("bottleneck", (1, 2)))
-    monkeypatch.setitem(declarations.IMAGENET_DENSENETS, 12, (2, 3))
+    monkeypatch.setitem(IMAGENET_RESNETS, 8, ("basic", (1, 2)))
+    monkeypatch.setitem(IMAGENET_RESNETS, 11, ("bottleneck", (1, 2)))
+    monkeypatch.setitem(IMAGENET_DENSENETS, 12, (2, 3))
 
 
 # Rules from our paths to PyTorch's names, applied in turn.

@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from resflax.branches import Branch
-from resflax.declarations.models import Block, ResNet
 from resflax.declarations.own import Own, check_derived
+from resflax.declarations.resnet import Block, ResNet
 from resflax.errors import UsageError
 from resflax.models.layers import Layers, relu
 from resflax.orders import ORDERS, Operations

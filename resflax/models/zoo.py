@@ -4,7 +4,8 @@ import difflib
 from typing import NamedTuple
 
 from resflax.declarations.checks import short
-from resflax.declarations.models import DenseNet, Layout, Published, ResNet
+from resflax.declarations.layouts import Layout
+from resflax.declarations.models import DenseNet, Published, ResNet
 from resflax.errors import UsageError
 
 _NETS: dict[str, Published] = {
