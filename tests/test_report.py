@@ -119,6 +119,24 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         collect_runs([tmp_path / "none"])
 
 
+def test_a_folder_that_cannot_be_read_is_named_and_left_out(sweep, tmp_path):
+    broken = tmp_path / "runs" / "broken"
+    broken.mkdir(parents=True)
+    (broken / "experiment.json").write_text('{"format": 99}')
+    faults: list[str] = []
+    runs = collect_runs([broken.parent, sweep], faults.append)
+    assert len(runs) == len(collect_runs([sweep]))
+    (fault,) = faults
+    assert "experiment.format is 99" in fault
+    write_report(tmp_path / "page.html", runs, form_seed_groups(runs), unreadable=faults)
+    assert fault in (tmp_path / "page.md").read_text()
+    with pytest.raises(UsageError, match=r"experiment\.format is 99"):
+        collect_runs([broken.parent])
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UsageError, match="empty has no runs"):
+        collect_runs([broken.parent, sweep, tmp_path / "empty"])
+
+
 # Numbers
 
 

@@ -107,8 +107,9 @@ def collect_runs(
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} cannot be reported: there is no such folder")
+        faults_before = len(faults)
         found = list(_run_folders_below(path, faults))
-        if not found and not faults:
+        if not found and len(faults) == faults_before:
             raise UsageError(f"{path} has no runs: no experiment.json in it or below it")
         for folder in found:
             try:
