@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import Experiment
+from resflax.paths import PathLike, user_path
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from resflax.evaluation.evaluate import Evaluation
     from resflax.evaluation.loaded import LoadedNetwork
 
-PathLike = str | os.PathLike[str]
 SplitName = Literal["train", "validation", "test"]
 
 
@@ -242,13 +242,13 @@ def _console() -> "Console":
 def _path(path: PathLike, name: str) -> Path:
     if not isinstance(path, str | os.PathLike):
         raise UsageError(f"{name} is of type {type(path).__name__}; it must be a path")
-    return Path(path)
+    return user_path(path)
 
 
 def _paths(paths: PathLike | Iterable[PathLike], name: str) -> list[Path]:
     """One path or several as a list. Raises `UsageError` for anything else, and for no path."""
     if isinstance(paths, str | os.PathLike):
-        return [Path(paths)]
+        return [user_path(paths)]
     several = list(paths) if isinstance(paths, Iterable) else []
     if not several:
         raise UsageError(f"{name} is {paths!r}; it must be a path or several paths")

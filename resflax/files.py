@@ -21,7 +21,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     draft = path.with_name(f".{path.name}.tmp")
     try:
         with open(draft, "wb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(
+                content.encode(errors="surrogateescape") if isinstance(content, str) else content
+            )
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

@@ -55,6 +55,7 @@ WITHOUT_JAX = [
     "resflax.models.zoo",
     "resflax.orders",
     "resflax.parts.*",
+    "resflax.paths",
     "resflax.report",
     "resflax.report.build",
     "resflax.report.collect",
@@ -235,7 +236,7 @@ ROOMS = """
     resflax experiment declarations
     shortcuts branches orders
     parts
-    files cache text errors
+    files paths cache text errors
 """
 """Rooms from the top to the bottom: folders, single files, and the package's own `resflax`."""
 
@@ -251,6 +252,11 @@ SIDEWAYS = {
     ("experiment", "declarations"),
     ("files", "errors"),
     ("files", "text"),
+    ("cache", "errors"),
+    ("cache", "files"),
+    ("cache", "paths"),
+    ("paths", "errors"),
+    ("paths", "files"),
 }
 """The imports between rooms of one line."""
 

@@ -11,6 +11,7 @@ from resflax.benchmark.module_step import resflax_contender
 from resflax.benchmark.naive import naive_contender
 from resflax.benchmark.timing import StepTiming, time_in_turn
 from resflax.devices.memory import exhaustion
+from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.runs import environment
 from resflax.terminal.display import Display
@@ -42,8 +43,9 @@ def run_benchmark(
       display: shows the progress and the device's measured limits.
 
     Raises:
-      UsageError: if a case does not fit into the memory.
+      UsageError: if a case does not fit into the memory, or JAX's settings do not allow any.
     """
+    check_settings()
     makers = _makers(with_naive, with_torch_compile, display)
     ceilings = _ceilings_of(sorted({case.precision for case in cases}), display)
     timings: list[StepTiming] = []

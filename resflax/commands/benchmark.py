@@ -25,6 +25,7 @@ from resflax.benchmark.contender import Case, Precision
 from resflax.declarations.models import Model
 from resflax.errors import UsageError
 from resflax.models.zoo import TASKS, Task, named
+from resflax.paths import check_output_file, user_path, writing_output
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.options import Flag, parse
 
@@ -55,9 +56,14 @@ class Options:
     torch_compile: Flag = False
     """Also time PyTorch's network when it is compiled by torch.compile."""
 
-    output: Path | None = None
+    output: str | None = None
     """A JSON file for the results, the hardware and the versions of packages. With -, they are
     printed as JSON instead of the table."""
+
+    @property
+    def file(self) -> Path | None:
+        """The file for the results, if they go to one."""
+        return None if self.output in (None, "-") else user_path(self.output)
 
     def cases(self) -> list[Case]:
         """All cases to be timed. Raises `UsageError` if an option is invalid."""
@@ -67,8 +73,8 @@ class Options:
             raise UsageError(f"--repetitions is {self.repetitions}; it must be at least 2")
         if min(self.batch_size, default=0) < 1:
             raise UsageError("--batch-size must be at least 1")
-        if self.output is not None and not self.output.parent.is_dir():
-            raise UsageError(f"--output: there is no folder {self.output.parent}")
+        if self.file is not None:
+            check_output_file("--output", self.file)
         return [
             Case(name, model, *task, batch_size, precision)
             for name, model, task in map(_network, self.nets)
@@ -84,7 +90,7 @@ def _network(name: str) -> tuple[str, Model, Task]:
         return name, model, TASKS[model.layout]
     from resflax.data.description import describe
 
-    experiment = load_experiment(Path(name))
+    experiment = load_experiment(user_path(name))
     facts = describe(experiment.data)
     return experiment.name, experiment.model, Task(facts.image_shape, facts.num_classes)
 
@@ -107,11 +113,12 @@ def main(arguments: Sequence[str]) -> None:
             display=display,
         )
     record = json.dumps(benchmark_record(timings), indent=1)
-    if options.output == Path("-"):
+    if options.output == "-":
         print(record)
         return
     console = Console()
     console.width = max(console.width, 140)  # so that no column is cut off in a file
     console.print(timing_table(timings))
-    if options.output is not None:
-        write_atomically(options.output, record + "\n")
+    if options.file is not None:
+        with writing_output(options.file):
+            write_atomically(options.file, record + "\n")

@@ -11,7 +11,6 @@ usage: resflax benchmark-data NAME [--data-dir DIR] [--test-split SPLIT] [--imag
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Annotated
 
 from rich.console import Console
@@ -19,6 +18,8 @@ from tyro.conf import Positional, arg
 
 from resflax.declarations.data import Streamed
 from resflax.errors import UsageError
+from resflax.files import write_atomically
+from resflax.paths import check_output_file, user_path, writing_output
 from resflax.terminal.display import Display
 from resflax.terminal.options import parse
 
@@ -45,7 +46,7 @@ class Options:
     repetitions: int = 5
     """Number of times that each loader is timed. The loaders take turns."""
 
-    output: Path | None = None
+    output: str | None = None
     """A JSON file to write the results to."""
 
 
@@ -55,8 +56,9 @@ def main(arguments: Sequence[str]) -> None:
     for field in ("pictures", "repetitions"):
         if getattr(options, field) < 1:
             raise UsageError(f"--{field} is {getattr(options, field)}; it must be at least 1")
-    if options.output is not None and not options.output.parent.is_dir():
-        raise UsageError(f"--output: there is no folder {options.output.parent}")
+    file = None if options.output is None else user_path(options.output)
+    if file is not None:
+        check_output_file("--output", file)
     size = options.image_size
     data = Streamed(
         options.name,
@@ -83,5 +85,6 @@ def main(arguments: Sequence[str]) -> None:
     console = Console()
     console.width = max(console.width, 90)  # so that no column is cut off in a file
     console.print(loading_table(speeds, f"{options.name}, crops of {size}x{size}"))
-    if options.output is not None:
-        options.output.write_text(json.dumps([asdict(speed) for speed in speeds], indent=1) + "\n")
+    if file is not None:
+        with writing_output(file):
+            write_atomically(file, json.dumps([asdict(s) for s in speeds], indent=1) + "\n")

@@ -4,13 +4,13 @@ import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from rich.console import Console
 from tyro.conf import Positional, arg
 
 from resflax.errors import UsageError
+from resflax.paths import user_path
 from resflax.terminal.options import Flag, parse
 
 if TYPE_CHECKING:
@@ -79,12 +79,12 @@ def main(arguments: Sequence[str]) -> None:
         hosts.join(options.hosts)
     with Display(Console(stderr=options.json or not hosts.first())) as display:
         evaluation = evaluate(
-            [RunFolder(Path(path), trust_code=options.trust_code) for path in options.runs],
+            [RunFolder(user_path(path), trust_code=options.trust_code) for path in options.runs],
             options.split,
             options.data_dir,
             display,
             views,
-            Path(options.predictions) if options.predictions is not None else None,
+            user_path(options.predictions) if options.predictions is not None else None,
             best=options.best,
         )
     if hosts.first():

@@ -7,11 +7,11 @@ pytorch_resnet_cifar10's CIFAR ResNets.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
+from resflax.paths import user_path
 from resflax.terminal.options import Flag, parse
 
 
@@ -36,6 +36,5 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.runs.pretrained import export_weights  # imports JAX: only now
     from resflax.runs.run_folder import RunFolder
 
-    export_weights(
-        RunFolder(Path(options.run), trust_code=options.trust_code), Path(options.file), print
-    )
+    run = RunFolder(user_path(options.run), trust_code=options.trust_code)
+    export_weights(run, user_path(options.file), print)

@@ -20,7 +20,6 @@ continues to train it.
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
@@ -30,6 +29,7 @@ from resflax import CIFAR10, Experiment, ImageNet
 from resflax.declarations.data import Data
 from resflax.errors import UsageError
 from resflax.models.zoo import named
+from resflax.paths import user_path
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.options import parse, value_of
 
@@ -81,9 +81,9 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.runs.run_folder import RunFolder
 
     import_weights(
-        Path(options.file),
+        user_path(options.file),
         dataclasses.replace(experiment, data=options.data),
-        RunFolder(Path(options.run_dir)),
+        RunFolder(user_path(options.run_dir)),
         classes=options.classes,
         colours=Colours(options.mean, options.std) if options.mean and options.std else None,
         say=print,
@@ -96,7 +96,7 @@ def _experiment_of(model: str) -> Experiment:
     Its name differs from that of the experiment that trains the network.
     """
     if model.endswith(".py"):
-        experiment = load_experiment(Path(model))
+        experiment = load_experiment(user_path(model))
         return dataclasses.replace(experiment, name=f"imported-{experiment.name[:90]}")
     net = named(model)
     data = CIFAR10() if net.layout == "cifar" else ImageNet()

@@ -4,13 +4,13 @@ import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from rich.console import Console
 from tyro.conf import Positional, arg
 
 from resflax.errors import UsageError
+from resflax.paths import user_path
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
 
@@ -55,8 +55,8 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.runs.run_folder import RunFolder
     from resflax.terminal.display import Display
 
-    paths = [Path(image) for image in options.images]
-    folder = RunFolder(Path(options.run), trust_code=options.trust_code)
+    paths = [user_path(image) for image in options.images]
+    folder = RunFolder(user_path(options.run), trust_code=options.trust_code)
     with Display(Console(stderr=options.json)) as display:
         results = predict(folder, paths, options.data_dir, display, best=options.best)
     predictions = [result for result in results if isinstance(result, Prediction)]

@@ -29,6 +29,7 @@ from rich.console import Console
 from tyro.conf import Positional, arg
 
 from resflax.errors import UsageError
+from resflax.paths import user_path
 from resflax.terminal.display import Display
 from resflax.terminal.options import parse
 from resflax.terminal.program import usage_as_called
@@ -59,7 +60,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     from resflax.data.prepared_sets import default_data_dir  # imports TFDS: only now
 
-    data_dir = Path(options.data_dir).expanduser() if options.data_dir else default_data_dir()
+    data_dir = user_path(options.data_dir) if options.data_dir else default_data_dir()
     with Display(Console()) as display:
         folder = _prepare(options, data_dir, display)
     print(f"{folder} is ready: --data.name {folder.parent.name} --data.data-dir {data_dir}")
@@ -70,7 +71,7 @@ def _prepare(options: Options, data_dir: Path, display: Display) -> Path:
     from resflax.data.preparation.picture_folders import prepare_folder
     from resflax.data.preparation.published_sets import prepare_published
 
-    source = Path(options.source).expanduser()
+    source = user_path(options.source)
     # Inside the folder of all sets, a name means a prepared set and not a folder of pictures.
     names_a_set = options.source == source.name and Path.cwd() == data_dir.resolve()
     if source.is_dir() and (options.name is not None or not names_a_set):

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
 from resflax.errors import TrainingError, UsageError
+from resflax.paths import check_output_file, user_path, writing_output
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
 
@@ -39,13 +39,14 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.report.build import write_report
     from resflax.report.collect import collect_runs, form_seed_groups
 
-    output = Path(options.output)
+    output = user_path(options.output)
     if output.suffix != ".html":
         raise UsageError(f"--output is {options.output!r}; it must end in .html")
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
+    check_output_file("--output", output, in_new_folder=True)
     unreadable: list[str] = []
-    runs = collect_runs([Path(folder) for folder in options.folders], unreadable.append)
+    runs = collect_runs([user_path(folder) for folder in options.folders], unreadable.append)
     groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
@@ -59,7 +60,9 @@ def main(arguments: Sequence[str]) -> None:
                     sections.append(draw_diagnostics(finished_run.path, title, trust_code=trust))
                 except (UsageError, TrainingError) as error:
                     print(message_line(f"not inspected: {error}"), file=sys.stderr)
-    for path in write_report(output, runs, groups, sections, unreadable):
+    with writing_output(output):
+        files = write_report(output, runs, groups, sections, unreadable)
+    for path in files:
         print(path)
     for line in unreadable:
         print(message_line(f"left out: {line}"), file=sys.stderr)

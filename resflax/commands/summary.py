@@ -72,6 +72,7 @@ class ZooOptions:
 
 def zoo(options: ZooOptions) -> None:
     """Prints the table of all published networks."""
+    from resflax.devices.settings import check_settings
     from resflax.models.comparison import (  # imports JAX
         comparison_rows,
         comparison_table,
@@ -80,6 +81,7 @@ def zoo(options: ZooOptions) -> None:
     from resflax.models.zoo import NAMES
     from resflax.terminal.display import Display
 
+    check_settings()
     with Display(Console(stderr=options.json)) as display:
         summaries = summarize_published(display.items(NAMES, "counting"))
     if options.json:
@@ -95,9 +97,11 @@ def main(arguments: Sequence[str]) -> None:
         return
     options = parse_with_network(Options, NamedOptions, arguments, usage=__doc__ or "")
     from resflax.data.description import describe
+    from resflax.devices.settings import check_settings
     from resflax.models.summary import summarize, summary_table, summary_to_json  # imports JAX
     from resflax.models.zoo import TASKS
 
+    check_settings()
     if isinstance(options, NamedOptions):
         title, task = options.name, TASKS[options.model.layout]
         summary = summarize(options.model, task.num_classes, task.image_shape)

@@ -31,10 +31,10 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from rich.console import Console
 
+from resflax.paths import user_path
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.sweep.assembly import make_executor, make_queue
 from resflax.sweep.command_options import ExecutorName, check_options, with_group_size
@@ -87,11 +87,11 @@ class Options:
 def main(arguments: Sequence[str]) -> None:
     """Runs the trials that are missing, and prints how each trial ended."""
     options = parse_with_experiment(Options, with_group_size(arguments), usage=__doc__ or "")
-    experiment, sweep = options.experiment, load_sweep(Path(options.file))
+    experiment, sweep = options.experiment, load_sweep(user_path(options.file))
     refuse_varied(sweep.fields_that_vary, arguments)
     check_options(options.jobs, options.vectorize, options.executor, experiment, sweep)
     experiment = with_initial_weights(experiment)
-    path = Path(options.sweep_dir) if options.sweep_dir else default_sweep_path(experiment)
+    path = user_path(options.sweep_dir) if options.sweep_dir else default_sweep_path(experiment)
     folder, console = SweepFolder(path), Console()
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)

@@ -3,12 +3,12 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, Literal
 
 from tyro.conf import Positional, arg
 
 from resflax.errors import UsageError
+from resflax.paths import check_output_folder, user_path, writing_output
 from resflax.report.collect import collect_runs
 from resflax.report.trackers import TRACKERS, send_runs
 from resflax.terminal.command import message_line
@@ -35,9 +35,12 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
+    output = user_path(options.output)
+    check_output_folder("--output", output)
     runs = collect_runs(
-        [Path(folder) for folder in options.folders],
+        [user_path(folder) for folder in options.folders],
         lambda line: print(message_line(f"left out: {line}"), file=sys.stderr),
     )
-    send_runs(runs, TRACKERS[options.to](Path(options.output)))
-    print(f"{len(runs)} runs are in {options.output}")
+    with writing_output(output):
+        send_runs(runs, TRACKERS[options.to](output))
+    print(f"{len(runs)} runs are in {output}")

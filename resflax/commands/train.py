@@ -26,13 +26,13 @@ exit codes: 0 done; 1 a failure while running; 2 bad usage, experiment or data;
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
 
 from resflax.errors import UsageError
+from resflax.paths import user_path
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
 from resflax.terminal.options import ExperimentFile, Flag, Overridden, parse_with_experiment
@@ -74,7 +74,7 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.devices import hosts
     from resflax.runs.session import train  # imports JAX: only now
 
-    run_dir = Path(options.run_dir) if options.run_dir else None
+    run_dir = user_path(options.run_dir) if options.run_dir else None
     experiment = with_initial_weights(
         options.experiment, None if run_dir is None else RunFolder(run_dir)
     )
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str]) -> None:
     if (
         options.from_run
         and not options.run_dir
-        and path.absolute() == Path(options.from_run).absolute()
+        and path.absolute() == user_path(options.from_run).absolute()
         and RunFolder(path).result.exists()
     ):
         raise UsageError(f"{path} is the run to be repeated: name another folder with --run-dir")

@@ -6,6 +6,7 @@ from pathlib import Path
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import ImageFolder
 from resflax.errors import UsageError
+from resflax.paths import user_path
 
 ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".tiff")
 """Endings of the names of picture files, in lower or upper case."""
@@ -15,7 +16,7 @@ def root_of(data: ImageFolder) -> Path:
     """The folder that holds the folders of the splits. Raises `UsageError` if one is missing."""
     if data.data_dir is None:
         refuse(data, "data_dir", "name the folder of the pictures with --data.data-dir")
-    root = Path(data.data_dir).expanduser()
+    root = user_path(data.data_dir)
     for split in (data.train_split, data.test_split):
         if not (root / split).is_dir():
             raise UsageError(

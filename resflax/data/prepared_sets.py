@@ -16,12 +16,16 @@ from resflax.data.pictures import MODES
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import Prepared
 from resflax.errors import UsageError
+from resflax.paths import user_path
 from resflax.text import one_line
 
 
 def default_data_dir() -> Path:
-    """The folder in which TFDS keeps its sets: TFDS_DATA_DIR, or else ~/tensorflow_datasets."""
-    return Path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR).expanduser()
+    """The folder in which TFDS keeps its sets: TFDS_DATA_DIR, or else ~/tensorflow_datasets.
+
+    Raises `UsageError` if it is not known, because this user has no home folder.
+    """
+    return user_path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
 
 
 def open_prepared_set(data: Prepared) -> Any:
@@ -29,24 +33,24 @@ def open_prepared_set(data: Prepared) -> Any:
 
     Raises `UsageError` if there is no such set.
     """
-    data_dir = Path(data.data_dir).expanduser() if data.data_dir is not None else None
+    data_dir = None if data.data_dir is None else user_path(data.data_dir)
     if data.name == digits.NAME:
         data_dir = data_dir or cache_folder("datasets")
         try:
             digits.prepare_digits(data_dir)
         except OSError as error:
             raise UsageError(f"cannot prepare the digits in {data_dir}: {error}") from None
+    data_dir = data_dir or default_data_dir()
     try:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types of errors for a bad name or folder
-        place = data_dir or tfds.core.constants.DATA_DIR
         error_type = type(error).__name__
         detail = "" if "NotFound" in error_type else f" ({error_type}: {one_line(error)})"
         refuse(
             data,
             "name",
-            f"no prepared set of that name in {place}{detail}; name its folder with --data.data-dir"
-            f", or prepare it: resflax prepare-data {data.name}",
+            f"no prepared set of that name in {data_dir}{detail}; name its folder with "
+            f"--data.data-dir, or prepare it: resflax prepare-data {data.name}",
         )
 
 

@@ -23,6 +23,7 @@ from resflax.errors import UsageError
 from resflax.parts.keeping import kept_source
 from resflax.parts.loading import load_class
 from resflax.parts.source import Source, read_source
+from resflax.paths import user_path
 
 Value = Any
 """A value that a declaration may set for a field of a user's class. It is a number, a str, a bool,
@@ -285,13 +286,14 @@ def _split(text: str) -> tuple[Path, str, Path | None]:
     path, _, name = text.rpartition(":")
     if not path.endswith(".py") or not name.isidentifier():
         raise UsageError(f"{short(text)} does not name a class; write it as file.py:Class")
+    expanded = user_path(path)
     places = [folder for folder in (_folder.get(), Path.cwd()) if folder is not None]
     for place in places:
-        file = Path(os.path.abspath(place / Path(path).expanduser()))
+        file = Path(os.path.abspath(place / expanded))
         if file.is_file():
             is_package = (file.parent / "__init__.py").is_file()
             return file, name, place if file.is_relative_to(place) and not is_package else None
-    raise UsageError(f"{text}: there is no file {places[0] / path}")
+    raise UsageError(f"{text}: there is no file {places[0] / expanded}")
 
 
 def _place(part: Any) -> tuple[Path, str, Path]:

@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from resflax.cache import cache_folder
+from resflax.errors import UsageError
 
 _CPU_LIBRARY_OPTION = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -59,10 +60,10 @@ def keep_compiled() -> None:
     """
     if jax.config.values["jax_compilation_cache_dir"] is not None:
         return
-    folder = cache_folder("compiled") / f"{metadata.version('jaxlib')}-{_processor()}"
     try:
+        folder = cache_folder("compiled") / f"{metadata.version('jaxlib')}-{_processor()}"
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except (OSError, UsageError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)

@@ -70,9 +70,11 @@ def _control_group() -> int | None:
     left = []
     for group in (root / own, *(root / own).parents):
         with contextlib.suppress(OSError, ValueError, KeyError):
-            limit = int((group / "memory.max").read_text())  # the text is "max" if there is none
-            used = int((group / "memory.current").read_text())
-            stat = dict(x.split() for x in (group / "memory.stat").read_text().splitlines())
+            limit = int(
+                (group / "memory.max").read_text("ascii")
+            )  # the text is "max" if there is none
+            used = int((group / "memory.current").read_text("ascii"))
+            stat = dict(x.split() for x in (group / "memory.stat").read_text("ascii").splitlines())
             left.append(limit - used + int(stat["file"]))  # cached files are dropped on demand
     return min(left) if left else None
 

@@ -15,6 +15,7 @@ from resflax.declarations.checks import short
 from resflax.declarations.data import Data
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
+from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.evaluation.measures import Measures, measure_predictions
 from resflax.evaluation.network import load_network
@@ -93,6 +94,7 @@ def evaluate(
         the predictions cannot be written.
       TrainingError: if all checkpoints of a run are damaged, or the best one is.
     """
+    check_settings()
     declared = [data_in(folder.read_experiment().data, data_dir) for folder in folders]
     _check_ensemble(folders, declared)
     paths = [str(folder.path) for folder in folders]

@@ -11,6 +11,7 @@ from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.pictures import BadPicture, decode, picture_size, upright
 from resflax.devices.compilation import keep_compiled
+from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.evaluation.measures import best_classes
 from resflax.evaluation.network import load_network
@@ -85,6 +86,7 @@ def predict(
         are not finite; if the run's data is not known and cannot be found.
       TrainingError: if all checkpoints of the run are damaged.
     """
+    check_settings()
     keep_compiled()
     data = data_in(folder.read_experiment().data, data_dir)
     picture_format = trained_picture_format(data)

@@ -8,17 +8,15 @@ import numpy as np
 
 from resflax.errors import UsageError
 from resflax.evaluation.measures import best_classes
-from resflax.files import reason_of, write_atomically
+from resflax.files import write_atomically
+from resflax.paths import check_output_file, writing_output
 
 
 def check_path(path: Path) -> None:
     """Raises `UsageError` if `write_predictions` cannot write to the path."""
     if path.suffix not in (".npz", ".csv"):
         raise UsageError(f"--predictions is {path}; it must end in .npz or .csv")
-    if path.is_dir():
-        raise UsageError(f"--predictions is {path}; that is a folder")
-    if not path.parent.is_dir():
-        raise UsageError(f"--predictions is {path}; there is no folder {path.parent}")
+    check_output_file("--predictions", path)
 
 
 def write_predictions(
@@ -43,10 +41,8 @@ def write_predictions(
     """
     top = best_classes(log_probabilities).astype(np.int32)
     content = _npz if path.suffix == ".npz" else _csv
-    try:
+    with writing_output(path):
         write_atomically(path, content(numbers, labels, top, np.exp(log_probabilities)))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from None
 
 
 def _npz(

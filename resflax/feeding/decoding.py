@@ -216,7 +216,11 @@ def generator_at(seed: int, position: int) -> np.random.Generator:
 
 def default_threads() -> int:
     """Twice the number of this process's cores, because some threads wait for the disk."""
-    return 2 * len(os.sched_getaffinity(0))
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # macOS has no such function
+        cores = os.cpu_count() or 1
+    return 2 * cores
 
 
 class _BatchesInProgress:

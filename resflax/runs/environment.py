@@ -22,7 +22,7 @@ def describe_environment() -> dict[str, Any]:
     return {
         "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "host": socket.gethostname(),
-        "folder": os.getcwd(),
+        "folder": _working_folder(),
         "command": shlex.join([sys.executable, *sys.orig_argv[1:]]),
         "flags": {name: os.environ[name] for name in sorted(os.environ) if _is_flag(name)},
         "python": platform.python_version(),
@@ -32,6 +32,13 @@ def describe_environment() -> dict[str, Any]:
         "git": git_state(Path(__file__)),
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
     }
+
+
+def _working_folder() -> str | None:
+    try:
+        return os.getcwd()
+    except OSError:  # it was removed
+        return None
 
 
 def _is_flag(name: str) -> bool:
@@ -77,10 +84,10 @@ def _git(folder: Path, *arguments: str) -> str | None:
         done = subprocess.run(
             ["git", "-C", str(folder), *arguments],
             capture_output=True,
-            text=True,
             timeout=10,
             check=True,
         )
     except (OSError, subprocess.SubprocessError):
         return None
-    return done.stdout
+    # A patch may have bytes that are not UTF-8; `write_atomically` writes them as they were.
+    return done.stdout.decode(errors="surrogateescape")

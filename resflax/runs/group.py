@@ -20,6 +20,7 @@ from rich.console import Console
 
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
+from resflax.devices.settings import check_settings
 from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.experiment import Experiment
 from resflax.feeding.order import ExampleOrder
@@ -60,6 +61,7 @@ def train_group(members: Sequence[tuple[Experiment, RunFolder, Console]]) -> int
         ]
         failures = Failures()
         try:
+            check_settings()
             _train(sessions, failures)
         except Exception as error:
             for session in sessions:

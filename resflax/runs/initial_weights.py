@@ -2,10 +2,10 @@
 
 import dataclasses
 import json
-from pathlib import Path
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
+from resflax.paths import user_path
 from resflax.runs import manifest
 from resflax.runs.run_folder import RunFolder
 
@@ -24,7 +24,7 @@ def with_initial_weights(experiment: Experiment, folder: RunFolder | None = None
     if origin is None or experiment.initial_weights is not None:
         return experiment
     try:
-        weights: str | None = sha256_of_weights(RunFolder(Path(origin)))
+        weights: str | None = sha256_of_weights(RunFolder(user_path(origin)))
     except UsageError:
         begun = folder is not None and folder.experiment.exists()
         there = folder.read_experiment() if folder is not None and begun else None
@@ -45,7 +45,9 @@ def sha256_of_weights(folder: RunFolder) -> str:
     steps = [p for p in folder.checkpoints.glob("*") if p.name.isdecimal() and manifest.exists(p)]
     if not steps:
         raise UsageError(f"{folder.path} has no checkpoint yet")
-    notes = json.loads((max(steps, key=lambda p: int(p.name)) / "notes/metadata").read_text())
+    notes = json.loads(
+        (max(steps, key=lambda p: int(p.name)) / "notes/metadata").read_text(encoding="utf-8")
+    )
     noted = notes.get("params_sha256") or (folder.read_result() or {}).get("params_sha256")
     if isinstance(noted, str):
         return noted

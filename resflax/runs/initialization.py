@@ -13,6 +13,7 @@ from resflax.data.normalization import Normalization
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences
 from resflax.models.stacking import stack
+from resflax.paths import user_path
 from resflax.runs.plan import Plan
 from resflax.runs.run_folder import RunFolder
 from resflax.runs.trained import load_trained
@@ -53,7 +54,7 @@ def first_state(
 
     if experiment.initialize_from is None:
         return drawn, {}
-    path = Path(experiment.initialize_from)
+    path = user_path(experiment.initialize_from)
 
     def taken() -> TrainState:
         return start_from(path, experiment, drawn(), lambda text: None)[0]

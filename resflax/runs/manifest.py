@@ -27,7 +27,7 @@ def write(folder: Path) -> None:
 def fault(folder: Path) -> str | None:
     """What is wrong with a finished checkpoint, or None if its files match the manifest."""
     try:
-        expected = json.loads((folder / NAME).read_text())
+        expected = json.loads((folder / NAME).read_text(encoding="utf-8"))
         actual = _hashes(folder)
     except (OSError, ValueError) as error:
         return f"it cannot be read ({error})"

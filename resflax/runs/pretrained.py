@@ -16,10 +16,12 @@ from resflax.data.description import describe
 from resflax.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization, from_colours
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
+from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
-from resflax.files import reason_of, sha256_of, write_atomically
+from resflax.files import sha256_of, write_atomically
 from resflax.models.layers import Layers
+from resflax.paths import check_output_file, writing_output
 from resflax.runs import environment
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.run_folder import RunFolder
@@ -76,6 +78,7 @@ def import_weights(
       UsageError: before anything is written, if file, network, data and folder do not fit together.
       TrainingError: if the folder holds this run with all of its checkpoints damaged.
     """
+    check_settings()
     experiment = experiment.resolved()
     folder.status(experiment)
     checkpoints = Checkpoints(folder.checkpoints)
@@ -170,6 +173,7 @@ def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) ->
     """
     if path.suffix != ".safetensors":
         raise UsageError(f"{path} must end in .safetensors")
+    check_output_file("FILE", path)
     trained = load_trained(folder, say)
     if trained.experiment.own_classes:
         say("no other library has this network: the tensors are named as in linen")
@@ -177,12 +181,8 @@ def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) ->
     else:
         tensors = to_torch(trained.experiment.model, trained.variables)
     notes = _notes(trained.normalization)
-    try:
-        if path.is_dir():
-            raise IsADirectoryError(0, "it is a folder")
+    with writing_output(path):
         write_atomically(path, encode_safetensors(tensors, notes))
-    except OSError as error:
-        raise UsageError(f"{path} cannot be written: {reason_of(error)}") from None
     say(f"{path}: {len(tensors)} tensors of {folder.path} after {trained.step:,} steps")
     if notes:
         say(f"it expects (x - mean) / std, x in [0, 1]: mean {notes['mean']}, std {notes['std']}")

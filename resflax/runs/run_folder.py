@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import os
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -13,6 +12,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json, with_code_from
 from resflax.files import reason_of, write_atomically, writing
 from resflax.parts.keeping import keep
+from resflax.paths import output_fault
 from resflax.runs import lock
 from resflax.text import duration
 
@@ -92,11 +92,9 @@ class RunFolder:
         return Status.FINISHED if self.result.exists() else Status.UNFINISHED
 
     def _check_usable(self) -> None:
-        there = next(p for p in (self.path, *self.path.absolute().parents) if p.exists())
-        if not there.is_dir():
-            raise UsageError(f"{there} is a file; a run needs a folder: name one with --run-dir")
-        if not os.access(there, os.R_OK | os.W_OK | os.X_OK):
-            raise UsageError(f"{there} cannot be written to; name another folder with --run-dir")
+        fault = output_fault(self.path)
+        if fault is not None:
+            raise UsageError(f"{fault}; a run needs a folder: name another with --run-dir")
 
     def read_experiment(self) -> Experiment:
         """Reads the experiment of the run. Raises `UsageError` if it is missing or unreadable."""

@@ -13,6 +13,7 @@ from rich.console import Console
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
+from resflax.devices.settings import check_settings
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment, to_json
 from resflax.runs import environment
@@ -38,6 +39,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         something cannot be written, or memory runs out.
       Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after the run was saved.
     """
+    check_settings()
     with Display(console) as display, contextlib.ExitStack() as held:
         session = Session(experiment, folder, display, held)
         if not session.open():

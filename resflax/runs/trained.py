@@ -7,6 +7,7 @@ from typing import Any
 
 from resflax.data.normalization import Normalization
 from resflax.devices import hosts
+from resflax.devices.settings import check_settings
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment
 from resflax.runs import metrics
@@ -42,6 +43,7 @@ def load_trained(
         wanted of a run that keeps none or has none yet.
       TrainingError: if all of its checkpoints are damaged, or the best one is.
     """
+    check_settings()
     experiment = folder.read_experiment()
     say_copies(experiment, say)
     checkpoints = Checkpoints(folder.checkpoints)

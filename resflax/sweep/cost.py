@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from rich.table import Table
 
 from resflax.data.description import describe, training_examples
+from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models.summary import summarize
@@ -40,6 +41,7 @@ def estimate_costs(folder: SweepFolder, trials: Sequence[Trial]) -> list[TrialCo
     Raises `UsageError` if a network cannot be built for its data, or if the data is neither known
     nor prepared.
     """
+    check_settings()
     forward_macs: dict[object, int] = {}
     costs = []
     for trial in trials:

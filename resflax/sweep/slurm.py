@@ -203,7 +203,7 @@ class SlurmExecutor:
     def _earlier_job(self, trial: Trial) -> Any:
         """The job that an earlier launcher submitted for the trial; None if none waits or runs."""
         try:
-            job_id = json.loads(self._job_file(trial).read_text())["job"]
+            job_id = json.loads(self._job_file(trial).read_text(encoding="utf-8"))["job"]
         except FileNotFoundError:
             return None
         job = self._submitit.SlurmJob(folder=self._jobs_folder / "%j", job_id=job_id)

@@ -8,6 +8,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json
 from resflax.files import reason_of, write_atomically
 from resflax.parts.keeping import keep
+from resflax.paths import output_fault
 from resflax.runs.run_folder import RunFolder, found_by_hash
 from resflax.sweep.trials import Trial
 
@@ -63,6 +64,9 @@ class SweepFolder:
 
         Raises `UsageError` if it cannot be created, or if it holds a sweep of another experiment.
         """
+        fault = output_fault(self.path)
+        if fault is not None:
+            raise UsageError(f"{fault}; a sweep needs a folder: name another with --sweep-dir")
         try:
             for name in ("trials", "declared", "logs", "ended", "claims"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)

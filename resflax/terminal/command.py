@@ -14,6 +14,7 @@ from typing import NoReturn
 
 from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.terminal.program import as_called
+from resflax.terminal.surroundings import let_streams_print_everything, readable_surroundings
 
 _LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
 
@@ -27,9 +28,11 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminate)
+    let_streams_print_everything()
     _set_up_libraries()
     try:
-        command(sys.argv[1:])
+        with readable_surroundings():
+            command(sys.argv[1:])
     except UsageError as error:
         _exit(2, f"error: {error}")
     except TrainingError as error:
@@ -48,6 +51,9 @@ def _set_up_libraries() -> None:
     """Sets up other libraries for the whole process, which belongs to the command."""
     # Orbax warns about things that we ask it to do.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # Networks compute in the `precision` that an experiment declares.
+    if "JAX_ENABLE_X64" in os.environ:
+        os.environ["JAX_ENABLE_X64"] = "0"
     # Pictures are decoded in as many threads as are useful, so OpenCV must not start its own.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     # `data.pictures` has a limit of its own, above the one that Pillow warns of.

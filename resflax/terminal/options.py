@@ -19,6 +19,7 @@ from resflax.declarations.own import FIELDS_WITH_CLASSES, NAMES_CLASS
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, with_fields
 from resflax.models import zoo
+from resflax.paths import user_path
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.own_options import (
     REGISTRY,
@@ -75,9 +76,12 @@ def _message_in_box(box: str) -> str:
     """The message in a box that tyro has drawn: the box's first part, and any option it suggests.
 
     tyro draws every error as a box on stderr and exits; it has no way to return the error itself.
+    Where stdout is not UTF-8, the box has lines of dashes, and its title is above the first.
     """
     rows = [row.strip("│ ") for row in box.splitlines() if not row.startswith(("╭", "╰"))]
-    parts = " ".join("\n" if row.startswith("─") else row for row in rows).split("\n")
+    if "╭" not in box:
+        rows = rows[next((i for i, row in enumerate(rows) if _is_line(row)), -1) + 1 :]
+    parts = " ".join("\n" if _is_line(row) else row for row in rows).split("\n")
     suggestions = [part for part in parts[1:] if part.strip().startswith("Perhaps you meant")]
     options = [match.group() for part in suggestions if (match := re.search(r"--[\w.-]+", part))]
     advice = f"; did you mean {options[0]}?" if options else "; see --help"
@@ -89,6 +93,11 @@ def _message_in_box(box: str) -> str:
         message,
     )
     return re.sub(r"^Error parsing [\w.]+: (?=[A-Z]\w+\.\w+ is )", "", message) + advice
+
+
+def _is_line(row: str) -> bool:
+    """Whether a row is a line that is drawn between the parts of a box."""
+    return len(row) > 2 and set(row) in ({"─"}, {"-"})
 
 
 def parse_with_experiment(
@@ -110,7 +119,7 @@ def parse_with_experiment(
     if origin is not None and read_run is not None:
         if path is not None:
             raise UsageError(f"name an experiment file or --from RUN, not both ({path}, {origin})")
-        return _override(options, arguments, origin, read_run(Path(origin)))
+        return _override(options, arguments, origin, read_run(user_path(origin)))
     if path is None:
         if {"-h", "--help"} & set(arguments):
             print(usage_as_called(usage))
@@ -119,7 +128,9 @@ def parse_with_experiment(
         problem = "none was named" if other is None else f"{other!r} is not one"
         raise UsageError(f"an experiment file (ending in .py) must come first, and {problem}")
     trust_code = "--trust-code" in arguments
-    return _override(options, arguments, path, load_experiment(Path(path), trust_code=trust_code))
+    return _override(
+        options, arguments, path, load_experiment(user_path(path), trust_code=trust_code)
+    )
 
 
 def _override(options: type[T], arguments: Sequence[str], file: str, experiment: Experiment) -> T:

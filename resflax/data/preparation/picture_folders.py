@@ -102,7 +102,7 @@ def _check_same_pictures(folder: Path, fingerprint: str) -> None:
     if not folder.exists() or not any(folder.iterdir()):
         return
     try:
-        noted = json.loads((folder / "source.json").read_text())["sha256"]
+        noted = json.loads((folder / "source.json").read_text(encoding="utf-8"))["sha256"]
     except (OSError, ValueError, KeyError, TypeError):
         noted = None
     if noted != fingerprint:
@@ -132,7 +132,7 @@ def _write_split(
         if not (path.exists() and note.exists()):
             counts = _write_shard(path, examples, indices, features, say)
             write_atomically(note, json.dumps(counts))
-        length, shard_bytes = json.loads(note.read_text())
+        length, shard_bytes = json.loads(note.read_text(encoding="utf-8"))
         lengths.append(length)
         written_bytes += shard_bytes
     if not sum(lengths):
