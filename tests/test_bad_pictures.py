@@ -70,8 +70,9 @@ def test_bad_pictures_do_not_count_in_tests(damaged: Path):
 def test_a_set_of_nothing_but_bad_pictures_ends_the_reading(tmp_path: Path):
     for split in ("train", "val"):
         for number in range(3):
-            (tmp_path / split / "a").mkdir(parents=True, exist_ok=True)
-            (tmp_path / split / "a" / f"{number}.jpg").write_bytes(b"no picture")
+            folder = tmp_path / split / "ab"[number % 2]
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{number}.jpg").write_bytes(b"no picture")
     pictures = training_pictures(declare_folder(tmp_path, bad_pictures=2), 1)
     with pytest.raises(TrainingError, match=r"not a picture.*bad_pictures allows"):
         take_batches(pictures, 0, 1)

@@ -141,12 +141,13 @@ def test_an_interrupted_preparation_goes_on(pictures, prepared, tmp_path: Path, 
 
 def test_damaged_pictures_are_named_and_left_out(tmp_path: Path):
     for split in ("train", "val"):
-        (tmp_path / "from" / split / "a").mkdir(parents=True)
         for number in range(3):
             encoded = encode(photo(20, 20, seed=number))
             bad = split == "train" and number == 1
             content = encoded[: len(encoded) // 2] if bad else encoded
-            (tmp_path / "from" / split / "a" / f"{number}.jpg").write_bytes(content)
+            path = tmp_path / "from" / split / "aab"[number] / f"{number}.jpg"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
     _, lines = prepare(tmp_path / "from", tmp_path, "few")
     assert [line.split(": ")[0] for line in lines] == [str(tmp_path / "from" / "train/a/1.jpg")]
     splits = open_splits(Streamed("few", str(tmp_path), test_split="val"))
@@ -155,9 +156,9 @@ def test_damaged_pictures_are_named_and_left_out(tmp_path: Path):
 
 def test_another_folder_under_the_same_name_is_refused(pictures, tmp_path: Path):
     prepare(pictures, tmp_path)
-    for split in ("train", "val"):
-        (tmp_path / "other" / split / "a").mkdir(parents=True)
-        (tmp_path / "other" / split / "a" / "1.jpg").write_bytes(encode(photo()))
+    for name in ("train/a", "train/b", "val/a"):
+        (tmp_path / "other" / name).mkdir(parents=True)
+        (tmp_path / "other" / name / "1.jpg").write_bytes(encode(photo()))
     with pytest.raises(UsageError, match="has other pictures; give the set another name"):
         prepare(tmp_path / "other", tmp_path)
 

@@ -7,7 +7,7 @@ usage: resflax prepare-data NAME [--data-dir DIR]
                  TensorFlow Datasets catalogue, which is downloaded; this needs TensorFlow:
                  pip install 'resflax[prepare]'
   FOLDER         a folder with train/CLASS/*.jpg and val/CLASS/*.jpg
-  --name NAME    the name of the set that is made from the folder
+  --name NAME    the name of the set that is made from the folder: small letters, digits and _
   --data-dir DIR the folder that holds all sets (default: $TFDS_DATA_DIR, or else
                  ~/tensorflow_datasets)
   --test-split   the folder with the pictures that are not for training (default: val)
@@ -16,9 +16,11 @@ After an interruption, the same command continues with what is missing. If the s
 prepared, the command compares its files with their sha256 sums. If a machine has no internet
 access, prepare the set on one that has, and copy DIR/NAME.
 
-exit codes: 0 the set is ready; 2 it cannot be prepared, and the reason is printed
+exit codes: 0 the set is ready; 1 it could not be read or written, such as for a full disk;
+2 it cannot be prepared. The reason is printed.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,6 +35,7 @@ from resflax.paths import user_path
 from resflax.terminal.display import Display
 from resflax.terminal.options import parse
 from resflax.terminal.program import usage_as_called
+from resflax.text import path_text
 
 
 @dataclass(frozen=True)
@@ -62,24 +65,36 @@ def main(arguments: Sequence[str]) -> None:
 
     data_dir = user_path(options.data_dir) if options.data_dir else default_data_dir()
     with Display(Console()) as display:
-        folder = _prepare(options, data_dir, display)
-    print(f"{folder} is ready: --data.name {folder.parent.name} --data.data-dir {data_dir}")
+        folder, split_option = _prepare(options, data_dir, display)
+    name, place = folder.parent.name, path_text(data_dir)
+    print(f"{path_text(folder)} is ready: --data.name {name} --data.data-dir {place}{split_option}")
 
 
-def _prepare(options: Options, data_dir: Path, display: Display) -> Path:
-    """Prepares the named set, or the folder of pictures; returns the folder of the set."""
+def _prepare(options: Options, data_dir: Path, display: Display) -> tuple[Path, str]:
+    """Prepares the named set, or the folder of pictures.
+
+    Returns the folder of the set, and the option that names its test split if it is of a folder.
+    """
     from resflax.data.preparation.picture_folders import prepare_folder
     from resflax.data.preparation.published_sets import prepare_published
+    from resflax.data.preparation.set_names import is_name_of_set, valid_name
 
     source = user_path(options.source)
     # Inside the folder of all sets, a name means a prepared set and not a folder of pictures.
     names_a_set = options.source == source.name and Path.cwd() == data_dir.resolve()
-    if source.is_dir() and (options.name is not None or not names_a_set):
+    if os.path.isdir(source) and (options.name is not None or not names_a_set):
         if options.name is None:
-            raise UsageError(f"{source} is a folder; name the new set with --name")
-        return prepare_folder(
+            example = valid_name(source.resolve().name)
+            raise UsageError(
+                f"{path_text(source)} is a folder; name the new set with --name, such as --name "
+                f"{example}"
+            )
+        folder = prepare_folder(
             source, options.name, data_dir, display.say, display.items, options.test_split
         )
-    if "/" in options.source and not options.source.replace("/", "").isidentifier():
-        raise UsageError(f"{source} is neither a folder nor the name of a set")
-    return prepare_published(options.source, data_dir, display.say)
+        return folder, f" --data.test-split {options.test_split}"
+    if options.name is not None:
+        raise UsageError(f"there is no folder {path_text(source)}")
+    if not is_name_of_set(options.source):
+        raise UsageError(f"{path_text(source)} is neither a folder nor the name of a set")
+    return prepare_published(options.source, data_dir, display.say), ""

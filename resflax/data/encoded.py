@@ -2,14 +2,14 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
-from resflax.data.image_folder import FolderExamples, classes_of
+from resflax.data.image_folder import classes_of, open_folder
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import ImageFolder, Prepared, Streamed
@@ -96,6 +96,8 @@ class EncodedSplits:
     num_classes: int
     sha256: str
     """Hash of the names and sizes of all files, which identifies a set without reading pictures."""
+    notes: tuple[str, ...] = ()
+    """Lines for the user about files that were left out."""
 
     def split(self, data: Streamed, name: SplitName) -> EncodedExamples:
         """One of the splits. Raises `UsageError` for `validation` if no examples are held out."""
@@ -109,14 +111,14 @@ class EncodedSplits:
 def open_splits(data: Streamed) -> EncodedSplits:
     """Opens the splits that `data` declares. Raises `UsageError` if they cannot be opened."""
     if isinstance(data, ImageFolder):
-        classes = classes_of(data)
-        of_train, of_test = (
-            FolderExamples(data, split, classes) for split in (data.train_split, data.test_split)
-        )
-        facts = [*classes, *of_train.facts(), *of_test.facts()]
-        if data.validation >= len(of_train):
-            refuse(data, "validation", f"it must be below the {len(of_train)} training examples")
-        return _hold_out(data, of_train, of_test, len(classes), facts)
+        folder = open_folder(data)
+        if data.validation >= len(folder.train):
+            refuse(
+                data, "validation", f"it must be below the {len(folder.train)} training examples"
+            )
+        classes, facts = len(folder.classes), folder.facts()
+        splits = _hold_out(data, folder.train, folder.test, classes, facts)
+        return replace(splits, notes=folder.notes)
     builder = open_prepared_set(data)
     label = label_feature(data, builder)
     train, test = (

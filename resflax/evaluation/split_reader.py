@@ -105,6 +105,8 @@ def open_split(data: Data, split: SplitName, display: Display) -> SplitReader:
     if not isinstance(data, Streamed):
         return MemoryReader(load_split(data, split, display.items))
     splits = open_splits(data)
+    for note in splits.notes:
+        display.say(note)
     return DiskReader(splits.split(data, split), splits.num_classes, display.say)
 
 

@@ -108,6 +108,8 @@ def open_feeds(experiment: Experiment, devices: Devices, display: Display) -> Fe
     if isinstance(data, Streamed):
         splits = hosts.on_all(partial(open_splits, data))
         hosts.check_same("pictures", splits.sha256)
+        for note in splits.notes:
+            display.say(note)
         return _streamed(experiment, data, splits, devices, display)
     dataset = hosts.on_all(partial(load_dataset, data, display.items))
     sha256 = _sha256(dataset)

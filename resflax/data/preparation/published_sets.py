@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from resflax.data.preparation.checksums import check_sums, write_sums
+from resflax.data.preparation.writing import writing
 from resflax.errors import UsageError
 from resflax.text import one_line
 
@@ -39,11 +40,13 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
     Raises:
       UsageError: if TensorFlow is not installed, if the catalogue has no such set, if the download
         fails, if a file has to be downloaded by hand, or if a prepared file is damaged.
+      TrainingError: if the sums of the files cannot be read or written.
     """
     prepared = sorted((data_dir / name).glob("*.*.*/dataset_info.json"))
     if prepared:
         folder = prepared[-1].parent
-        check_sums(folder, say)
+        with writing(folder):
+            check_sums(folder, say)
         return folder
     if importlib.util.find_spec("tensorflow") is None:
         raise UsageError(
@@ -60,7 +63,8 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
     except Exception as error:  # TFDS, its downloader and TensorFlow raise many types of errors
         raise UsageError(_explanation(name, data_dir, error)) from None
     folder = Path(os.fspath(builder.data_path))
-    write_sums(folder)
+    with writing(folder):
+        write_sums(folder)
     return folder
 
 
