@@ -19,6 +19,7 @@ from rich.table import Table
 
 from resflax.benchmark.other_loaders import TF_DATA, TORCH, random_crop_by_pillow
 from resflax.data.crops import random_square
+from resflax.data.draws import Doubles
 from resflax.data.encoded import EncodedExamples, open_splits
 from resflax.declarations.data import Streamed
 from resflax.feeding.decoding import DecodedPictures, EncodedOrFault, ShuffledPictures
@@ -125,21 +126,21 @@ def loading_table(speeds: Sequence[LoadingSpeed], title: str) -> Table:
     return table
 
 
-def _our_crop(data: Streamed, encoded: bytes, generator: np.random.Generator) -> np.ndarray:
-    return random_square(encoded, data, data.image_size, generator)
+def _our_crop(data: Streamed, encoded: bytes, doubles: Doubles) -> np.ndarray:
+    return random_square(encoded, data, data.image_size, doubles)
 
 
-def _pillow_crop(data: Streamed, encoded: bytes, generator: np.random.Generator) -> np.ndarray:
-    return random_crop_by_pillow(encoded, data.image_size, generator)
+def _pillow_crop(data: Streamed, encoded: bytes, doubles: Doubles) -> np.ndarray:
+    return random_crop_by_pillow(encoded, data.image_size, doubles)
 
 
 def _crop_one_by_one(
     encoded: Sequence[bytes],
-    crop: Callable[[bytes, np.random.Generator], np.ndarray],
+    crop: Callable[[bytes, Doubles], np.ndarray],
     count: int,
 ) -> int:
     for index in range(count):
-        crop(encoded[index % len(encoded)], np.random.default_rng(index))
+        crop(encoded[index % len(encoded)], Doubles(np.random.PCG64(index)))
     return count
 
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, Protocol
 import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from resflax.data.cipher import shuffled
 from resflax.data.image_folder import FolderExamples, classes_of
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.declarations.checks import refuse
@@ -79,10 +80,7 @@ class ExampleSubset:
         return self.examples.name(self._index(index))
 
     def _index(self, index: int) -> int:
-        from grain.experimental import index_shuffle  # imports JAX
-
-        last = len(self.examples) - 1
-        return index_shuffle(self.places[index], last, seed=HELD_OUT_SEED, rounds=4)
+        return shuffled(self.places[index], len(self.examples), HELD_OUT_SEED)
 
 
 @dataclass(frozen=True)

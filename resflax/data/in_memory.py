@@ -7,6 +7,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from resflax.data.crops import central_square
+from resflax.data.draws import permutation
 from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
@@ -122,7 +123,7 @@ def _hold_out(train: Split, count: int) -> tuple[Split, Split | None]:
     """
     if count == 0:
         return train, None
-    order = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))
+    order = permutation(len(train), HELD_OUT_SEED)
     held_out, kept = np.split(order, [count])
     return train[np.sort(kept)], train[np.sort(held_out)]
 

@@ -19,6 +19,7 @@ from grain import DatasetIterator
 from grain.experimental import ThreadPrefetchIterDataset
 
 from resflax.data.crops import central_square, random_square
+from resflax.data.draws import Doubles
 from resflax.data.encoded import CHANNELS, EncodedExamples, check_label
 from resflax.data.pictures import BadPicture, copy_into
 from resflax.declarations.data import Streamed
@@ -123,8 +124,8 @@ class ShuffledPictures:
                     encoded if other == position else _read(self.examples, index)
                 )
                 check_label(label, self.num_classes)
-                generator = generator_at(self.order.seed, other)
-                image = random_square(picture, self.data, side, generator, into)
+                doubles = doubles_at(self.order.seed, other)
+                image = random_square(picture, self.data, side, doubles, into)
             except Exception as error:  # a damaged file may raise any error
                 bad[index] = one_line(error)
             else:
@@ -191,16 +192,16 @@ class OrderedPictures:
         return _batches(self, numbers, position_of(rows, batch_size), filling, threads, put)
 
 
-def generator_at(seed: int, position: int) -> np.random.Generator:
-    """The generator of a position's random numbers, a Philox whose key is (seed, position).
+def doubles_at(seed: int, position: int) -> Doubles:
+    """The random numbers of a position, from a Philox whose key is (seed, position).
 
-    Each thread has one generator, which each call resets, because a new one would ask the operating
+    Each thread has one Philox, which each call resets, because a new one would ask the operating
     system for a seed.
     """
-    generator: np.random.Generator | None = getattr(_of_thread, "generator", None)
-    if generator is None:
-        generator = _of_thread.generator = np.random.Generator(np.random.Philox())
-    generator.bit_generator.state = {
+    philox: np.random.Philox | None = getattr(_of_thread, "philox", None)
+    if philox is None:
+        philox = _of_thread.philox = np.random.Philox()
+    philox.state = {
         "bit_generator": "Philox",
         "state": {
             "counter": np.zeros(4, np.uint64),
@@ -211,7 +212,7 @@ def generator_at(seed: int, position: int) -> np.random.Generator:
         "has_uint32": 0,
         "uinteger": 0,
     }
-    return generator
+    return Doubles(philox)
 
 
 def default_threads() -> int:
