@@ -8,6 +8,7 @@ import numpy as np
 from PIL import Image
 
 from resflax.data.crops import random_box
+from resflax.data.draws import Doubles
 
 EncodedPictures = Sequence[bytes]
 """The bytes of picture files, such as JPEGs."""
@@ -30,13 +31,13 @@ class OtherLoader(NamedTuple):
     load: LoadPictures
 
 
-def random_crop_by_pillow(encoded: bytes, side: int, generator: np.random.Generator) -> np.ndarray:
+def random_crop_by_pillow(encoded: bytes, side: int, doubles: Doubles) -> np.ndarray:
     """Makes a random crop (side, side, 3) uint8 as torchvision's RandomResizedCrop does.
 
     The crop is resized bilinearly, with antialiasing.
     """
     image = Image.open(io.BytesIO(encoded)).convert("RGB")
-    top, left, rows, columns = random_box(image.height, image.width, generator)
+    top, left, rows, columns = random_box(image.height, image.width, doubles)
     box = (left, top, left + columns, top + rows)
     return np.asarray(image.crop(box).resize((side, side), Image.Resampling.BILINEAR))
 
@@ -52,7 +53,7 @@ class _TorchDataset:
 
     def __getitem__(self, index: int) -> np.ndarray:
         picture = self.encoded[index % len(self.encoded)]
-        return np.array(random_crop_by_pillow(picture, self.side, np.random.default_rng(index)))
+        return np.array(random_crop_by_pillow(picture, self.side, Doubles(np.random.PCG64(index))))
 
 
 def load_by_torch(

@@ -19,9 +19,11 @@ from rich.table import Table
 
 from resflax.benchmark.other_loaders import TF_DATA, TORCH, random_crop_by_pillow
 from resflax.data.crops import random_square
+from resflax.data.draws import Doubles
 from resflax.data.encoded import EncodedExamples, open_splits
+from resflax.data.faults import EncodedOrFault, read_example
 from resflax.declarations.data import Streamed
-from resflax.feeding.decoding import DecodedPictures, EncodedOrFault, ShuffledPictures
+from resflax.feeding.decoding import DecodedPictures, ShuffledPictures
 from resflax.feeding.order import ExampleOrder
 
 Loader = Callable[[int], int]
@@ -84,7 +86,8 @@ def make_loaders(data: Streamed, count: int) -> dict[str, Loader]:
     Loaders that read from memory get the first `count` pictures of the training split.
     """
     examples = open_splits(data).train
-    encoded = [examples[index][0] for index in range(min(count, len(examples)))]
+    read = [read_example(examples, index) for index in range(min(count, len(examples)))]
+    encoded = [example[0] for example in read if not isinstance(example, str)]
     loaders: dict[str, Loader] = {
         "decode and crop alone": partial(_crop_one_by_one, encoded, partial(_our_crop, data)),
         "the same by Pillow": partial(_crop_one_by_one, encoded, partial(_pillow_crop, data)),
@@ -125,21 +128,21 @@ def loading_table(speeds: Sequence[LoadingSpeed], title: str) -> Table:
     return table
 
 
-def _our_crop(data: Streamed, encoded: bytes, generator: np.random.Generator) -> np.ndarray:
-    return random_square(encoded, data, data.image_size, generator)
+def _our_crop(data: Streamed, encoded: bytes, doubles: Doubles) -> np.ndarray:
+    return random_square(encoded, data, data.image_size, doubles)
 
 
-def _pillow_crop(data: Streamed, encoded: bytes, generator: np.random.Generator) -> np.ndarray:
-    return random_crop_by_pillow(encoded, data.image_size, generator)
+def _pillow_crop(data: Streamed, encoded: bytes, doubles: Doubles) -> np.ndarray:
+    return random_crop_by_pillow(encoded, data.image_size, doubles)
 
 
 def _crop_one_by_one(
     encoded: Sequence[bytes],
-    crop: Callable[[bytes, np.random.Generator], np.ndarray],
+    crop: Callable[[bytes, Doubles], np.ndarray],
     count: int,
 ) -> int:
     for index in range(count):
-        crop(encoded[index % len(encoded)], np.random.default_rng(index))
+        crop(encoded[index % len(encoded)], Doubles(np.random.PCG64(index)))
     return count
 
 

@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 
+from resflax.data.draws import Doubles
 from resflax.data.pictures import (
     center_crop,
     copy_into,
@@ -23,7 +24,7 @@ def random_square(
     encoded: bytes,
     data: Streamed,
     side: int,
-    generator: np.random.Generator,
+    doubles: Doubles,
     into: np.ndarray | None = None,
 ) -> np.ndarray:
     """Decodes a picture and crops it for training.
@@ -32,7 +33,7 @@ def random_square(
       encoded: the encoded picture.
       data: the declaration; its `crop` says how the picture is cropped.
       side: height and width of the crop.
-      generator: the source of everything that is random.
+      doubles: the source of everything that is random.
       into: (side, side, 3) uint8, the array that the pixels are written to; None: a new array.
 
     Returns:
@@ -44,8 +45,8 @@ def random_square(
     if data.crop == "center":
         return central_square(encoded, data, side, into)
     if data.crop == "scale":
-        return _scaled_square(encoded, data, side, generator, into)
-    return _random_resized_square(encoded, side, generator, into)
+        return _scaled_square(encoded, data, side, doubles, into)
+    return _random_resized_square(encoded, side, doubles, into)
 
 
 def central_square(
@@ -62,16 +63,15 @@ def central_square(
     return _copied(center_crop(resize_shorter(image, shorter_side), side, side), into)
 
 
-def random_box(
-    height: int, width: int, generator: np.random.Generator
-) -> tuple[int, int, int, int]:
+def random_box(height: int, width: int, doubles: Doubles) -> tuple[int, int, int, int]:
     """Top, left, rows and columns of a `random_resized` crop (Szegedy et al. 2015, section 6).
 
     The area is uniform between 8 and 100 % of the picture. The ratio of width to height is between
     3/4 and 4/3, and its logarithm is uniform. If ten boxes in a row do not fit into the picture,
     the result is the largest box in the centre with a ratio in these bounds, as in torchvision.
     """
-    for area, ratio, down, right in generator.random((_ATTEMPTS, 4)).tolist():
+    drawn = iter(doubles.draw(4 * _ATTEMPTS))
+    for area, ratio, down, right in zip(drawn, drawn, drawn, drawn, strict=True):
         target = height * width * (_AREAS[0] + area * (_AREAS[1] - _AREAS[0]))
         low, high = (math.log(bound) for bound in _RATIOS)
         proportion = math.exp(low + ratio * (high - low))
@@ -85,10 +85,10 @@ def random_box(
 
 
 def _random_resized_square(
-    encoded: bytes, side: int, generator: np.random.Generator, into: np.ndarray | None
+    encoded: bytes, side: int, doubles: Doubles, into: np.ndarray | None
 ) -> np.ndarray:
     height, width = picture_size(encoded)
-    top, left, rows, columns = random_box(height, width, generator)
+    top, left, rows, columns = random_box(height, width, doubles)
     # The picture may be decoded at a smaller size, as long as the box is not enlarged afterwards.
     shorter_side = math.ceil(side * min(height, width) / min(rows, columns))
     image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
@@ -104,12 +104,12 @@ def _scaled_square(
     encoded: bytes,
     data: Streamed,
     side: int,
-    generator: np.random.Generator,
+    doubles: Doubles,
     into: np.ndarray | None,
 ) -> np.ndarray:
     """A crop at a random place of the picture, resized to a random shorter side."""
     low, high = data.shorter_side
-    at_image_size = low + int(generator.random() * (high - low + 1))
+    at_image_size = low + int(doubles.draw(1)[0] * (high - low + 1))
     shorter_side = _in_proportion(at_image_size, data, side)
     image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
     scale = shorter_side / min(image.shape[:2])
@@ -117,7 +117,7 @@ def _scaled_square(
     image = resize_fast(image, rows, columns)
     top, left = (
         int(share * (length - side + 1))
-        for share, length in zip(generator.random(2), image.shape[:2], strict=True)
+        for share, length in zip(doubles.draw(2), image.shape[:2], strict=True)
     )
     return _copied(image[top : top + side, left : left + side], into)
 

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
-import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
+from resflax.data.cipher import shuffled
 from resflax.data.image_folder import classes_of, open_folder
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
+from resflax.data.records import Records
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import ImageFolder, Prepared, Streamed
 
@@ -30,7 +31,10 @@ class EncodedExamples(Protocol):
         """The number of examples."""
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """An encoded picture and its label. May raise any exception if it cannot be read."""
+        """An encoded picture and its label.
+
+        May raise any exception if it cannot be read; `data.faults` tells what it means.
+        """
 
     def name(self, index: int) -> str:
         """The name of an example in messages."""
@@ -42,23 +46,32 @@ class PreparedExamples:
     def __init__(self, data: Prepared, builder: Any, split: str) -> None:
         """Opens the split. Raises `UsageError` if its files are missing or damaged."""
         self.data, self.split = data, split
-        raw = tfds.decode.DeserializeMethod.RAW_BYTES
         with naming_split(data, split):
-            self._source = builder.as_data_source(split, deserialize_method=raw)
-            self._source[0]  # so that a missing file is noticed now
+            info = builder.info.splits[split]
+            self._records = Records(info.file_instructions)
+            self._records[0]  # so that a wrong file is noticed now
+            self.facts = [
+                f"{split} {Path(file).name} {Path(file).stat().st_size}" for file in info.filepaths
+            ]
+            """Names and sizes of the files, which identify the pictures without reading them."""
 
     def __len__(self) -> int:
-        return len(self._source)
+        return len(self._records)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
-        # TFDS's own parser copies each picture three more times.
-        features = tf_example_pb2.Example.FromString(self._source[index]).features.feature
-        picture, label = features[self.data.image_key], features[self.data.label_key]
-        return picture.bytes_list.value[0], label.int64_list.value[0]
+        return parse(self._records[index], self.data)
 
     def name(self, index: int) -> str:
         """The name of an example in messages."""
         return f"{self.data.name}, {self.split}, example {index}"
+
+
+def parse(record: bytes, data: Prepared) -> tuple[bytes, int]:
+    """The encoded picture and the label in a record. Raises any exception if it is damaged."""
+    # TFDS's own parser copies each picture three more times.
+    features = tf_example_pb2.Example.FromString(record).features.feature
+    picture, label = features[data.image_key], features[data.label_key]
+    return picture.bytes_list.value[0], label.int64_list.value[0]
 
 
 @dataclass(frozen=True)
@@ -79,10 +92,7 @@ class ExampleSubset:
         return self.examples.name(self._index(index))
 
     def _index(self, index: int) -> int:
-        from grain.experimental import index_shuffle  # imports JAX
-
-        last = len(self.examples) - 1
-        return index_shuffle(self.places[index], last, seed=HELD_OUT_SEED, rounds=4)
+        return shuffled(self.places[index], len(self.examples), HELD_OUT_SEED)
 
 
 @dataclass(frozen=True)
@@ -124,11 +134,7 @@ def open_splits(data: Streamed) -> EncodedSplits:
     train, test = (
         PreparedExamples(data, builder, split) for split in (data.train_split, data.test_split)
     )
-    facts = [
-        f"{split} {Path(file).name} {Path(file).stat().st_size}"
-        for split in (data.train_split, data.test_split)
-        for file in builder.info.splits[split].filepaths
-    ]
+    facts = [*train.facts, *test.facts]
     return _hold_out(data, train, test, label.num_classes, facts)
 
 

@@ -4,18 +4,20 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import tensorflow_datasets as tfds
 
 from resflax.data.crops import central_square
-from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits
+from resflax.data.draws import permutation
+from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits, parse
+from resflax.data.faults import read_example, reason_of_damage
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.data.progress import ShowProgress, show_nothing
+from resflax.data.records import Records
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS, Data, Streamed
 from resflax.errors import UsageError
 
-_CHUNK = 1000  # number of examples that are read at once
+_CHUNK = 1000  # number of examples between two reports of the progress
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,8 @@ def load_split(data: Data, split: SplitName, progress: ShowProgress = show_nothi
 def first_pictures(data: Data, split: SplitName, count: int) -> Split:
     """The first `count` pictures of a split, cropped as in evaluation; all if there are fewer.
 
-    Damaged streamed pictures are left out. Raises `UsageError` if none can be read.
+    Damaged streamed pictures are left out. Raises `UsageError` if none can be read, and
+    `SystemFault` if the system cannot read one.
     """
     if not isinstance(data, Streamed):
         loaded = load_split(data, split)
@@ -102,13 +105,16 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
     examples = splits.split(data, split)
     images, labels = [], []
     for index in range(min(count, len(examples))):
+        read = read_example(examples, index)
+        if isinstance(read, str):
+            continue
+        encoded, label = read
         try:
-            encoded, label = examples[index]
             check_label(label, splits.num_classes)
             images.append(central_square(encoded, data, data.image_size))
             labels.append(label)
-        except Exception:  # a damaged file can raise anything
-            continue
+        except Exception as error:  # a damaged file can raise anything
+            reason_of_damage(error, examples.name(index))
     if not images:
         first = min(count, len(examples))
         raise UsageError(f"none of the first {first} pictures of {split} can be read")
@@ -122,38 +128,36 @@ def _hold_out(train: Split, count: int) -> tuple[Split, Split | None]:
     """
     if count == 0:
         return train, None
-    order = np.random.default_rng(HELD_OUT_SEED).permutation(len(train))
+    order = permutation(len(train), HELD_OUT_SEED)
     held_out, kept = np.split(order, [count])
     return train[np.sort(kept)], train[np.sort(held_out)]
 
 
 def _read(data: TFDS, builder: Any, split: str, progress: ShowProgress) -> Split:
-    encoded = {data.image_key: tfds.decode.SkipDecoding()}
     with naming_split(data, split):
-        source = builder.as_data_source(split, decoders=encoded)
-        labels = np.empty(len(source), np.int32)
+        records = Records(builder.info.splits[split].file_instructions)
+    labels = np.empty(len(records), np.int32)
     channels = builder.info.features[data.image_key].shape[-1] or 3
     images: np.ndarray | None = None
-    starts = range(0, len(source), _CHUNK)
+    starts = range(0, len(records), _CHUNK)
     for start in progress(starts, f"reading {data.name} {split}"):
-        indices = range(start, min(start + _CHUNK, len(source)))
-        with naming_split(data, split):
-            examples = source.__getitems__(list(indices))
-        for index, example in zip(indices, examples, strict=True):
+        for index in range(start, min(start + _CHUNK, len(records))):
+            with naming_split(data, split):
+                encoded, label = parse(records[index], data)
             where = f"{data.name}, {split}, example {index}"
             try:
-                image = decode(example[data.image_key], channels)
+                image = decode(encoded, channels)
             except BadPicture as error:
                 raise UsageError(f"{where}: its picture cannot be decoded ({error})") from None
             if images is None:
-                images = np.empty((len(source), *image.shape), np.uint8)
+                images = np.empty((len(records), *image.shape), np.uint8)
             if image.shape != images.shape[1:]:
                 raise UsageError(
                     f"{where}: its picture is {image.shape}, the first one {images.shape[1:]}; "
                     "a set kept in memory needs one size"
                 )
             images[index] = image
-            labels[index] = example[data.label_key]
+            labels[index] = label
     assert images is not None, "empty splits were refused"
     classes = builder.info.features[data.label_key].num_classes
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))

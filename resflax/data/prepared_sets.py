@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tensorflow_datasets.core import read_only_builder
 
 from resflax.cache import cache_folder
 from resflax.data import digits
+from resflax.data.faults import SystemFault, system_fault
 from resflax.data.pictures import MODES
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import Prepared
@@ -44,6 +46,9 @@ def open_prepared_set(data: Prepared) -> Any:
     try:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types of errors for a bad name or folder
+        fault = system_fault(error, data.name) or _fault_of_folder(data_dir, data.name)
+        if fault is not None:
+            raise UsageError(f"{data.name}: {fault}") from None
         error_type = type(error).__name__
         detail = "" if "NotFound" in error_type else f" ({error_type}: {one_line(error)})"
         refuse(
@@ -52,6 +57,18 @@ def open_prepared_set(data: Prepared) -> Any:
             f"no prepared set of that name in {data_dir}{detail}; name its folder with "
             f"--data.data-dir, or prepare it: resflax prepare-data {data.name}",
         )
+
+
+def _fault_of_folder(place: Path, name: str) -> SystemFault | None:
+    """What keeps the folders of a set from being listed; None if nothing does.
+
+    TFDS takes a folder that it must not list for an empty one.
+    """
+    errors: list[OSError] = []
+    for _ in os.walk(place / re.split("[/:]", name)[0], onerror=errors.append):
+        pass
+    found = (error for error in errors if not isinstance(error, FileNotFoundError))
+    return next((fault for error in found if (fault := system_fault(error, name))), None)
 
 
 def picture_feature(data: Prepared, builder: Any) -> Any:
@@ -104,6 +121,9 @@ def naming_split(data: Prepared, split: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # array_record and protobuf raise many types of errors
+        fault = system_fault(error, "a file")
+        if fault is not None:
+            raise UsageError(f"{data.name}, {split}: {fault}") from None
         raise UsageError(
             f"{data.name}, {split}: its files cannot be read ({one_line(error)}); prepare the set "
             "anew"

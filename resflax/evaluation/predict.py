@@ -9,6 +9,7 @@ import numpy as np
 
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
+from resflax.data.faults import system_fault
 from resflax.data.pictures import BadPicture, decode, picture_size, upright
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.settings import check_settings
@@ -84,7 +85,8 @@ def predict(
     Raises:
       UsageError: if the folder is not a run's or has no such checkpoint; if the network's outputs
         are not finite; if the run's data is not known and cannot be found.
-      TrainingError: if all checkpoints of the run are damaged.
+      TrainingError: if all checkpoints of the run are damaged, or if the system cannot read files
+        at all (`SystemFault`).
     """
     check_settings()
     keep_compiled()
@@ -100,7 +102,10 @@ def predict(
             encoded = path.read_bytes()
             size = picture_size(encoded)
             picture = upright(decode(encoded, shape[2], maker.shorter_side), encoded)
-        except (OSError, BadPicture) as error:
+        except (OSError, BadPicture, MemoryError) as error:
+            fault = system_fault(error, str(path))
+            if fault is not None and fault.may_pass:  # it concerns more than this file
+                raise fault from None
             sizes_or_faults.append(reason_of(error))
             return []
         sizes_or_faults.append(size)

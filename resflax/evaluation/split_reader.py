@@ -15,13 +15,13 @@ from resflax.data.encoded import (
     check_label,
     open_splits,
 )
+from resflax.data.faults import read_example, reason_of_damage
 from resflax.data.in_memory import Split, first_pictures, load_split
 from resflax.data.pictures import decode
 from resflax.declarations.data import Data, Streamed
 from resflax.evaluation.views import PictureFormat, ViewMaker
 from resflax.feeding.decoding import default_threads
 from resflax.terminal.display import Display
-from resflax.text import one_line
 
 
 class ExampleImages(NamedTuple):
@@ -66,27 +66,34 @@ class DiskReader:
     examples: EncodedExamples
     num_classes: int
     say: Callable[[str], None]
-    """Shows a line of text; called once for every example that cannot be read."""
+    """Shows a line of text; called once for every example that is bad, and by any thread if
+    something has to be read once more."""
     _reported: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
         return len(self.examples)
 
     def read(self, maker: ViewMaker, numbers: range) -> Iterator[ExampleImages]:
-        """Yields the examples with the given consecutive numbers, each once."""
+        """Yields the examples with the given consecutive numbers, each once.
 
-        def read_example(index: int) -> ExampleImages | str:
+        Raises `SystemFault` if the system cannot read one that may be good.
+        """
+
+        def images_of(index: int) -> ExampleImages | str:
+            read = read_example(self.examples, index, self.say)
+            if isinstance(read, str):
+                return read
+            encoded, label = read
             try:
-                encoded, label = self.examples[index]
                 check_label(label, self.num_classes)
                 picture = decode(encoded, CHANNELS, maker.shorter_side)
                 return ExampleImages(label, maker.images(picture))
             except Exception as error:  # a damaged file can raise anything
-                return one_line(error)
+                return reason_of_damage(error, self.examples.name(index))
 
         threads = default_threads()
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=4 * threads)
-        results = grain.MapDataset.range(numbers.start, numbers.stop).map(read_example)
+        results = grain.MapDataset.range(numbers.start, numbers.stop).map(images_of)
         for index, result in zip(numbers, results.to_iter_dataset(options), strict=True):
             if not isinstance(result, str):
                 yield result

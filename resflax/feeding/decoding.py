@@ -19,13 +19,14 @@ from grain import DatasetIterator
 from grain.experimental import ThreadPrefetchIterDataset
 
 from resflax.data.crops import central_square, random_square
+from resflax.data.draws import Doubles
 from resflax.data.encoded import CHANNELS, EncodedExamples, check_label
+from resflax.data.faults import EncodedOrFault, read_example, reason_of_damage, say_nothing
 from resflax.data.pictures import BadPicture, copy_into
 from resflax.declarations.data import Streamed
 from resflax.errors import TrainingError
 from resflax.feeding.buffers import BufferPool
 from resflax.feeding.order import ExampleOrder
-from resflax.text import one_line
 
 T = TypeVar("T")
 
@@ -37,9 +38,6 @@ devices."""
 _MOST_IN_A_ROW = 32
 
 _of_thread = threading.local()
-
-EncodedOrFault = tuple[bytes, int] | str
-"""An encoded picture with its label, or the reason why it cannot be read."""
 
 
 class DecodedPictures(NamedTuple):
@@ -96,6 +94,8 @@ class ShuffledPictures:
     steps: int
     """Number of steps of the training, which are divided among the `training_sizes`."""
     host: HostRows = HostRows()
+    say: Callable[[str], None] = say_nothing
+    """Shows a line of text if something has to be read once more. Threads may call it."""
 
     def side(self, step: int) -> int:
         """Height and width of the pictures of a step."""
@@ -103,8 +103,11 @@ class ShuffledPictures:
         return sizes[min(step * len(sizes) // self.steps, len(sizes) - 1)]
 
     def read(self, position: int) -> EncodedOrFault:
-        """Reads the encoded picture at a position."""
-        return _read(self.examples, self.order.example(position))
+        """Reads the encoded picture at a position. Raises `SystemFault` if the system cannot."""
+        return self._read(self.order.example(position))
+
+    def _read(self, index: int) -> EncodedOrFault:
+        return read_example(self.examples, index, self.say)
 
     def picture(
         self, position: int, encoded: EncodedOrFault, into: np.ndarray | None = None
@@ -112,21 +115,20 @@ class ShuffledPictures:
         """Decodes the picture that was read at a position.
 
         If it is bad, the next good picture at a later position takes its place. The pixels are
-        written to `into` if it is given. Raises `TrainingError` if too many in a row are bad.
+        written to `into` if it is given. Raises `TrainingError` if too many in a row are bad, and
+        `SystemFault` if one cannot be read although it may be good.
         """
         side = self.side(position // self.order.batch_size)
         bad: dict[int, str] = {}
         for other in range(position, position + self.data.bad_pictures + 1):
             index = self.order.example(other)
             try:
-                picture, label = _readable(
-                    encoded if other == position else _read(self.examples, index)
-                )
+                picture, label = _readable(encoded if other == position else self._read(index))
                 check_label(label, self.num_classes)
-                generator = generator_at(self.order.seed, other)
-                image = random_square(picture, self.data, side, generator, into)
+                doubles = doubles_at(self.order.seed, other)
+                image = random_square(picture, self.data, side, doubles, into)
             except Exception as error:  # a damaged file may raise any error
-                bad[index] = one_line(error)
+                bad[index] = reason_of_damage(error, self.examples.name(index))
             else:
                 return DecodedPictures(image, np.int32(label), np.float32(1), bad)
         raise TrainingError(_too_many(self.examples, bad, self.data))
@@ -153,10 +155,14 @@ class OrderedPictures:
     data: Streamed
     num_classes: int
     host: HostRows = HostRows()
+    say: Callable[[str], None] = say_nothing
+    """Shows a line of text if something has to be read once more. Threads may call it."""
 
     def read(self, number: int) -> EncodedOrFault:
-        """Reads the encoded picture of an example."""
-        return _read(self.examples, number)
+        """Reads the encoded picture of an example; raises `SystemFault` if the system cannot."""
+        if number >= len(self.examples):
+            return "only fills up the batch"
+        return read_example(self.examples, number, self.say)
 
     def picture(
         self, number: int, encoded: EncodedOrFault, into: np.ndarray | None = None
@@ -174,7 +180,7 @@ class OrderedPictures:
                 image = central_square(picture, self.data, side, into)
                 return DecodedPictures(image, np.int32(label), np.float32(1), bad)
             except Exception as error:  # a damaged file may raise any error
-                bad[number] = one_line(error)
+                bad[number] = reason_of_damage(error, self.examples.name(number))
         black = np.zeros((side, side, CHANNELS), np.uint8)
         return DecodedPictures(copy_into(black, into), np.int32(0), np.float32(0), bad)
 
@@ -191,16 +197,16 @@ class OrderedPictures:
         return _batches(self, numbers, position_of(rows, batch_size), filling, threads, put)
 
 
-def generator_at(seed: int, position: int) -> np.random.Generator:
-    """The generator of a position's random numbers, a Philox whose key is (seed, position).
+def doubles_at(seed: int, position: int) -> Doubles:
+    """The random numbers of a position, from a Philox whose key is (seed, position).
 
-    Each thread has one generator, which each call resets, because a new one would ask the operating
+    Each thread has one Philox, which each call resets, because a new one would ask the operating
     system for a seed.
     """
-    generator: np.random.Generator | None = getattr(_of_thread, "generator", None)
-    if generator is None:
-        generator = _of_thread.generator = np.random.Generator(np.random.Philox())
-    generator.bit_generator.state = {
+    philox: np.random.Philox | None = getattr(_of_thread, "philox", None)
+    if philox is None:
+        philox = _of_thread.philox = np.random.Philox()
+    philox.state = {
         "bit_generator": "Philox",
         "state": {
             "counter": np.zeros(4, np.uint64),
@@ -211,7 +217,7 @@ def generator_at(seed: int, position: int) -> np.random.Generator:
         "has_uint32": 0,
         "uinteger": 0,
     }
-    return generator
+    return Doubles(philox)
 
 
 def default_threads() -> int:
@@ -256,13 +262,6 @@ class _PictureSource(Protocol):
         self, position: int, encoded: EncodedOrFault, into: np.ndarray, /
     ) -> DecodedPictures:
         """Decodes the picture that was read at a position, and writes its pixels to `into`."""
-
-
-def _read(examples: EncodedExamples, index: int) -> EncodedOrFault:
-    try:
-        return examples[index]
-    except Exception as error:  # a damaged file may raise any error
-        return one_line(error)  # the error itself would keep its frames, and so a batch, alive
 
 
 def _readable(encoded: EncodedOrFault) -> tuple[bytes, int]:

@@ -140,7 +140,7 @@ def _streamed(
     order = ExampleOrder(len(splits.train), experiment.batch_size, experiment.seed)
     steps, classes = _count_steps(experiment, order), splits.num_classes
     host = HostRows(jax.process_index(), devices.hosts) if devices.hosts > 1 else HostRows()
-    shuffled = ShuffledPictures(splits.train, data, classes, order, steps, host)
+    shuffled = ShuffledPictures(splits.train, data, classes, order, steps, host, display.say)
     held_out = {"test": splits.test}
     if splits.validation is not None:
         held_out = {"validation": splits.validation, **held_out}
@@ -148,7 +148,7 @@ def _streamed(
         train=StreamedTrainingFeed(devices, shuffled, display.say),
         evaluation={
             name: StreamedEvaluationFeed(
-                devices, OrderedPictures(examples, data, classes, host), display.say
+                devices, OrderedPictures(examples, data, classes, host, display.say), display.say
             )
             for name, examples in held_out.items()
         },

@@ -1,16 +1,18 @@
 """Which training examples a step takes, which depends only on the seed and the step.
 
 Training runs through an endless sequence of epochs. Each epoch is a permutation of all examples,
-drawn from (seed, epoch). Step t takes the positions from t * batch_size to
-(t + 1) * batch_size - 1. A batch may span two epochs, and every example is seen exactly once in
-each epoch.
+drawn from (seed, epoch); it is the same with every version of the libraries. Step t takes the
+positions from t * batch_size to (t + 1) * batch_size - 1. A batch may span two epochs, and every
+example is seen exactly once in each epoch.
 """
 
 import math
 from functools import lru_cache
 
 import numpy as np
-from grain.experimental import index_shuffle
+
+from resflax.data.cipher import shuffled
+from resflax.data.draws import permutation
 
 KEPT = 2**17
 """The largest number of examples whose permutations are kept in memory. For more examples, a block
@@ -27,7 +29,7 @@ class ExampleOrder:
         self._cipher_key = lru_cache(maxsize=2)(self._draw_key)
 
     def _draw(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self.seed, epoch)).permutation(self.examples).astype(np.int32)
+        return permutation(self.examples, (self.seed, epoch)).astype(np.int32)
 
     def _draw_key(self, epoch: int) -> int:
         return int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0])
@@ -37,7 +39,7 @@ class ExampleOrder:
         epoch, offset = divmod(position, self.examples)
         if self.examples <= KEPT:
             return int(self._permutation(epoch)[offset])
-        return index_shuffle(offset, self.examples - 1, seed=self._cipher_key(epoch), rounds=4)
+        return shuffled(offset, self.examples, self._cipher_key(epoch))
 
     def batch(self, step: int) -> np.ndarray:
         """The indices (batch_size,) int32 of the examples of a step, counted from 0."""

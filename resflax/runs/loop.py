@@ -7,11 +7,12 @@ and continued from a checkpoint does and writes the same as an uninterrupted run
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import numpy as np
 
+from resflax.data.faults import SystemFault
 from resflax.devices import hosts
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
@@ -72,7 +73,7 @@ class TrainingLoop:
           Interrupted: on a signal, once the state is saved.
           TrainingError: if a loss or gradient is not finite and either `on_nonfinite` is stop or
             the run has gone back too often; if too many pictures are bad; or if something cannot
-            be written.
+            be written or read. If the system cannot read the data, the state is saved first.
         """
         state, step = self.begin()
         with self.saving, self.display.bar("training", self.plan.steps, step) as bar:
@@ -118,13 +119,18 @@ class TrainingLoop:
         until = self.next_due_step(step)
         before: jax.Array | None = None
         loss: jax.Array | None = None
+        fault: SystemFault | None = None
         self.clock.resume()
         # Several hosts would have to ask each other about signals before every call, so they ask
         # only when something is due.
         while step < until and (hosts.several() or not self.interruption):
             before = loss
             count = min(until - step, self.steps_per_call())
-            given = self.plan.training_feed.call_input(step + self.skipped, count)
+            try:
+                given = self.plan.training_feed.call_input(step + self.skipped, count)
+            except SystemFault as error:
+                fault = error
+                break
             state, loss = self.plan.run_steps(state, given, count)
             step += count
             self.clock.steps += count
@@ -135,7 +141,22 @@ class TrainingLoop:
             bar.set(step, note=self.log.speed())
         failed = loss is not None and not math.isfinite(loss)  # all losses after a failure are NaN
         self.clock.pause()
-        return self.roll_back(state) if failed else (state, step)
+        if failed:
+            return self.roll_back(state)
+        if fault is not None:
+            self._save_and_stop(state, step, fault)
+        return state, step
+
+    def _save_and_stop(self, state: TrainState, step: int, fault: SystemFault) -> NoReturn:
+        """Ends the run because the system cannot read the data after so many steps."""
+        if hosts.several():  # the others do not know of it, and all would have to save
+            raise fault
+        self.save(state, step)
+        self.saving.finish()
+        raise TrainingError(
+            f"{fault}; stopped at step {step} of {self.plan.steps} and saved; the same command "
+            "continues"
+        ) from fault
 
     def next_due_step(self, step: int) -> int:
         """The first step after `step` at which something is due."""
@@ -213,24 +234,26 @@ class TrainingLoop:
         self.plan.training_feed.share_bad_examples()
         if final or step % experiment.log_every == 0:
             state = self.log.training(state, step)
-        if final and experiment.precise_batch_norm:
-            measured = self._measure_statistics(state, step)
-            if measured is None:
-                return state, False
-            state = measured
-        if final or step % experiment.evaluate_every == 0:
-            names = (
-                list(self.plan.evaluation_feeds) if final else list(self.plan.evaluation_feeds)[:1]
-            )
-            stop = self.interruption.__bool__
-            if not all(self.log.evaluation(state, step, name, stop) for name in names):
-                return state, False
-        if final or step % experiment.checkpoint_every == 0 or step == self.best_step():
-            self.save(state, step)
-        if final:
-            self.saving.finish()
-            if experiment.keep_best and not self._measure_best():
-                return state, False
+        try:
+            if final and experiment.precise_batch_norm:
+                measured = self._measure_statistics(state, step)
+                if measured is None:
+                    return state, False
+                state = measured
+            if final or step % experiment.evaluate_every == 0:
+                feeds = list(self.plan.evaluation_feeds)
+                stop = self.interruption.__bool__
+                names = feeds if final else feeds[:1]
+                if not all(self.log.evaluation(state, step, name, stop) for name in names):
+                    return state, False
+            if final or step % experiment.checkpoint_every == 0 or step == self.best_step():
+                self.save(state, step)
+            if final:
+                self.saving.finish()
+                if experiment.keep_best and not self._measure_best():
+                    return state, False
+        except SystemFault as fault:
+            self._save_and_stop(state, step, fault)
         return state, True
 
     def best_step(self) -> int | None:

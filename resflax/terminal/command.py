@@ -3,8 +3,10 @@
 Nothing here imports JAX, so that help and mistakes are answered at once.
 """
 
+import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import warnings
@@ -16,6 +18,7 @@ from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.terminal.program import as_called
 from resflax.terminal.surroundings import let_streams_print_everything, readable_surroundings
 
+_OPEN_FILES = 2**16
 _LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
 
 
@@ -49,6 +52,7 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
 
 def _set_up_libraries() -> None:
     """Sets up other libraries for the whole process, which belongs to the command."""
+    _allow_many_files()
     # Orbax warns about things that we ask it to do.
     logging.getLogger("absl").setLevel(logging.ERROR)
     # Networks compute in the `precision` that an experiment declares.
@@ -58,6 +62,19 @@ def _set_up_libraries() -> None:
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     # `data.pictures` has a limit of its own, above the one that Pillow warns of.
     warnings.filterwarnings("ignore", message="Image size .* exceeds limit")
+
+
+def _allow_many_files() -> None:
+    """Raises the limit of open files, up to 65,536, as far as the system allows this process.
+
+    A streamed set may have more files than the usual limit of 1,024. A higher limit would only slow
+    down programs that go through all numbers.
+    """
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _OPEN_FILES if hard == resource.RLIM_INFINITY else min(hard, _OPEN_FILES)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
