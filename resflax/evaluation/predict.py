@@ -9,7 +9,7 @@ import numpy as np
 
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
-from resflax.data.pictures import BadPicture, decode, picture_size, upright
+from resflax.data.pictures import BadPicture, decode, picture_size
 from resflax.devices.compilation import keep_compiled
 from resflax.errors import UsageError
 from resflax.evaluation.measures import best_classes
@@ -39,7 +39,7 @@ class Prediction:
 
     path: Path
     size: tuple[int, int]
-    """Height and width of the picture in its file, before it is turned upright."""
+    """Height and width of the picture in its file, after it is turned upright."""
     seen: tuple[int, int]
     """Height and width of the part that the network saw, after resizing."""
     guesses: tuple[Guess, ...]
@@ -97,7 +97,7 @@ def predict(
         try:
             encoded = path.read_bytes()
             size = picture_size(encoded)
-            picture = upright(decode(encoded, shape[2], maker.shorter_side), encoded)
+            picture = decode(encoded, shape[2], maker.shorter_side)
         except (OSError, BadPicture) as error:
             sizes_or_faults.append(reason_of(error))
             return []
