@@ -193,7 +193,7 @@ class Experiment:
         return None if fields is None else _hash(fields)
 
 
-FORMAT = 2
+FORMAT = 3
 """The format of the JSON that `to_json` returns. It grows when a declaration gets a field or a
 class. Format 1 had no number; its hash counted where files lay."""
 

@@ -1,14 +1,27 @@
-"""Crops lie within the picture, are as large as in the papers, and show the right part."""
+"""Crops lie within the picture, are as large as in the papers, and show the right part.
+
+They are the same for a picture that is turned by its EXIF data and for one that is stored upright.
+With `resize="pillow_..."` they are those of torchvision, whose rules are written out here.
+"""
+
+import dataclasses
+import io
+from typing import Any
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from photos import encode, photo
+from PIL import Image
 
 from resflax import Streamed
+from resflax.benchmark.other_loaders import random_crop_by_pillow
 from resflax.data.crops import central_square, random_box, random_square
 from resflax.data.draws import Doubles
-from resflax.data.pictures import decode, resize
+from resflax.data.orientation import turn
+from resflax.data.pictures import decode
+from resflax.data.resizing import resize
 
 
 def drawn_from(seed: int) -> Doubles:
@@ -93,3 +106,124 @@ def test_test_squares_are_the_centre_of_the_resized_picture():
     smaller = central_square(encode(image, "png"), data, 10)  # shows the same part
     assert smaller.shape == (10, 10, 3)
     assert abs(smaller.mean() - square.mean()) < 3
+
+
+@pytest.mark.parametrize(
+    ("file_format", "crop", "resize"),
+    [
+        ("png", "random_resized", "opencv"),
+        ("png", "scale", "opencv"),
+        ("png", "center", "opencv"),
+        ("png", "random_resized", "pillow_bilinear"),
+        ("webp", "random_resized", "opencv"),
+        ("tiff", "random_resized", "opencv"),
+    ],
+)
+def test_crops_of_turned_pictures_are_those_of_upright_ones(
+    file_format: str, crop: Any, resize: Any
+):
+    stored = photo(40, 51)
+    lossless: dict[str, Any] = {"lossless": True} if file_format == "webp" else {}
+    data = Streamed("any", image_size=16, crop=crop, shorter_side=(20, 40), test_shorter_side=20)
+    data = dataclasses.replace(data, resize=resize)
+    for orientation in range(1, 9):
+        exif = Image.Exif()
+        exif[274] = orientation
+        encoded = encode(stored, file_format, exif=exif, **lossless)
+        upright = encode(turn(stored, orientation), file_format, **lossless)
+        crops = [
+            random_square(picture, data, 16, np.random.default_rng(orientation))
+            for picture in (encoded, upright)
+        ]
+        assert np.array_equal(*crops)
+        squares = [central_square(picture, data, 16) for picture in (encoded, upright)]
+        assert np.array_equal(*squares)
+
+
+def test_crops_of_turned_jpegs_show_the_right_part():
+    # Scaled JPEGs and boxes: the left half is dark and the lower half red.
+    upright = np.zeros((400, 600, 3), np.uint8)
+    upright[:, 300:], upright[200:, :, 0] = 120, 250
+    data = Streamed("any", image_size=16)
+    for orientation, inverse in {6: 8, 8: 6, 3: 3, 5: 5, 7: 7, 2: 2}.items():
+        exif = Image.Exif()
+        exif[274] = orientation
+        encoded = encode(turn(upright, inverse), exif=exif, quality=95, subsampling=0)
+        plain = encode(upright, quality=95, subsampling=0)
+        for seed in range(5):
+            crops = [
+                random_square(picture, data, 16, np.random.default_rng(seed)).astype(int)
+                for picture in (encoded, plain)
+            ]
+            assert np.abs(np.subtract(*crops)).mean() < 1
+
+
+# --- Resizing as torchvision and timm do it
+
+
+def torchvision_square(
+    encoded: bytes, shorter_side: int, side: int, resample: Image.Resampling
+) -> np.ndarray:
+    """`CenterCrop(side)(Resize(shorter_side)(image))` of torchvision.transforms, by Pillow."""
+    image = Image.open(io.BytesIO(encoded)).convert("RGB")
+    width, height = image.size
+    short, long = (width, height) if width <= height else (height, width)
+    new_short, new_long = shorter_side, int(shorter_side * long / short)
+    size = (new_short, new_long) if width <= height else (new_long, new_short)
+    image = image.resize(size, resample)
+    left, top = int(round((size[0] - side) / 2.0)), int(round((size[1] - side) / 2.0))  # noqa: RUF046
+    return np.asarray(image.crop((left, top, left + side, top + side)))
+
+
+PILLOWS = [
+    ("pillow_bilinear", Image.Resampling.BILINEAR),
+    ("pillow_bicubic", Image.Resampling.BICUBIC),
+]
+
+
+@pytest.mark.parametrize(("resize", "resample"), PILLOWS)
+@pytest.mark.parametrize(
+    ("shape", "file_format"),
+    [
+        ((375, 500), "jpeg"),
+        ((500, 333), "jpeg"),
+        ((256, 259), "png"),
+        ((259, 256), "jpeg"),
+        ((90, 100), "png"),
+        ((300, 300), "jpeg"),
+    ],
+)
+def test_test_squares_by_pillow_are_those_of_torchvision(
+    shape: tuple[int, int], file_format: str, resize: Any, resample: Image.Resampling
+):
+    encoded = encode(photo(*shape), file_format)
+    square = central_square(encoded, Streamed("any", resize=resize), 224)
+    assert np.array_equal(square, torchvision_square(encoded, 256, 224, resample))
+    # An odd difference is rounded in another way than with OpenCV.
+    data = Streamed("any", image_size=25, test_shorter_side=28, resize=resize)
+    expected = torchvision_square(encoded, 28, 25, resample)
+    assert np.array_equal(central_square(encoded, data, 25), expected)
+
+
+def test_training_crops_by_pillow_are_those_of_torchvision():
+    data = Streamed("any", image_size=32, resize="pillow_bilinear")
+    for seed in range(5):
+        encoded = encode(photo(300, 420, seed=seed))
+        crop = random_square(encoded, data, 32, np.random.default_rng(seed))
+        expected = random_crop_by_pillow(encoded, 32, np.random.default_rng(seed))
+        assert np.array_equal(crop, expected)
+
+
+@pytest.mark.parametrize("resize", ["pillow_bilinear", "pillow_bicubic"])
+def test_scale_crops_by_pillow_are_parts_of_the_resized_picture(resize: Any):
+    encoded = encode(photo(120, 160))
+    data = Streamed("any", image_size=40, crop="scale", shorter_side=(50, 50), resize=resize)
+    filters = dict(PILLOWS)
+    image = Image.open(io.BytesIO(encoded)).resize((66, 50), filters[resize])
+    resized = np.asarray(image)
+    for seed in range(5):
+        into = np.empty((40, 40, 3), np.uint8)
+        crop = random_square(encoded, data, 40, np.random.default_rng(seed), into)
+        assert crop is into
+        windows = np.lib.stride_tricks.sliding_window_view(resized, (40, 40), (0, 1))
+        assert (windows == np.moveaxis(crop, -1, 0)).all((2, 3, 4)).any()

@@ -36,7 +36,7 @@ ADDED = [
 ORIGINAL = "c726b3710d90"
 """The hash of all fields of format 1."""
 
-KNOWN: dict[int, str] = {2: "dc1e21454860"}
+KNOWN: dict[int, str] = {2: "dc1e21454860", 3: "9bc3680c027d"}
 """For each format, the hash of the fields that it added, with the values before them."""
 
 

@@ -5,14 +5,8 @@ import math
 import numpy as np
 
 from resflax.data.draws import Doubles
-from resflax.data.pictures import (
-    center_crop,
-    copy_into,
-    decode,
-    picture_size,
-    resize_fast,
-    resize_shorter,
-)
+from resflax.data.pictures import copy_into, decode, picture_size
+from resflax.data.resizing import center_crop, resize_fast, resize_shorter
 from resflax.declarations.data import Streamed
 
 _ATTEMPTS = 10
@@ -46,7 +40,7 @@ def random_square(
         return central_square(encoded, data, side, into)
     if data.crop == "scale":
         return _scaled_square(encoded, data, side, doubles, into)
-    return _random_resized_square(encoded, side, doubles, into)
+    return _random_resized_square(encoded, data, side, doubles, into)
 
 
 def central_square(
@@ -59,8 +53,9 @@ def central_square(
     are written to `into` if that is given. Raises `BadPicture` if the picture cannot be decoded.
     """
     shorter_side = _in_proportion(data.test_shorter_side, data, side)
-    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
-    return _copied(center_crop(resize_shorter(image, shorter_side), side, side), into)
+    image = _decode(encoded, data, shorter_side)
+    resized = resize_shorter(image, shorter_side, data.resize)
+    return _copied(center_crop(resized, side, side, data.resize), into)
 
 
 def random_box(height: int, width: int, doubles: Doubles) -> tuple[int, int, int, int]:
@@ -85,19 +80,24 @@ def random_box(height: int, width: int, doubles: Doubles) -> tuple[int, int, int
 
 
 def _random_resized_square(
-    encoded: bytes, side: int, doubles: Doubles, into: np.ndarray | None
+    encoded: bytes,
+    data: Streamed,
+    side: int,
+    doubles: Doubles,
+    into: np.ndarray | None,
 ) -> np.ndarray:
     height, width = picture_size(encoded)
     top, left, rows, columns = random_box(height, width, doubles)
     # The picture may be decoded at a smaller size, as long as the box is not enlarged afterwards.
     shorter_side = math.ceil(side * min(height, width) / min(rows, columns))
-    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
+    image = _decode(encoded, data, shorter_side)
     if image.shape[:2] != (height, width):
         row_scale, column_scale = image.shape[0] / height, image.shape[1] / width
         top, left = round(top * row_scale), round(left * column_scale)
         rows = max(1, min(round(rows * row_scale), image.shape[0] - top))
         columns = max(1, min(round(columns * column_scale), image.shape[1] - left))
-    return resize_fast(image[top : top + rows, left : left + columns], side, side, into)
+    box = image[top : top + rows, left : left + columns]
+    return resize_fast(box, side, side, data.resize, into)
 
 
 def _scaled_square(
@@ -111,15 +111,30 @@ def _scaled_square(
     low, high = data.shorter_side
     at_image_size = low + int(doubles.draw(1)[0] * (high - low + 1))
     shorter_side = _in_proportion(at_image_size, data, side)
-    image = decode(encoded, shorter_side=shorter_side, reuse_memory=True)
-    scale = shorter_side / min(image.shape[:2])
-    rows, columns = (max(shorter_side, round(length * scale)) for length in image.shape[:2])
-    image = resize_fast(image, rows, columns)
+    image = _decode(encoded, data, shorter_side)
+    image = _resized_for_training(image, data, shorter_side)
     top, left = (
         int(share * (length - side + 1))
         for share, length in zip(doubles.draw(2), image.shape[:2], strict=True)
     )
     return _copied(image[top : top + side, left : left + side], into)
+
+
+def _resized_for_training(image: np.ndarray, data: Streamed, shorter_side: int) -> np.ndarray:
+    if data.resize != "opencv":
+        return resize_shorter(image, shorter_side, data.resize)
+    scale = shorter_side / min(image.shape[:2])
+    rows, columns = (max(shorter_side, round(length * scale)) for length in image.shape[:2])
+    return resize_fast(image, rows, columns)
+
+
+def _decode(encoded: bytes, data: Streamed, shorter_side: int) -> np.ndarray:
+    """Decodes a picture whose shorter side must have this length at least, or its whole length.
+
+    The next picture that this thread decodes overwrites the pixels.
+    """
+    least = shorter_side if data.resize == "opencv" else None
+    return decode(encoded, shorter_side=least, reuse_memory=True)
 
 
 def _in_proportion(shorter_side: int, data: Streamed, side: int) -> int:

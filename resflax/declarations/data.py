@@ -3,10 +3,14 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from resflax.declarations.checks import check_types, refuse
+from resflax.declarations.checks import added, check_types, refuse
 
 LARGEST_SIZE = 4096
 """Largest declared height or width of pictures, in pixels."""
+
+
+Resizing = Literal["opencv", "pillow_bilinear", "pillow_bicubic"]
+"""Ways of resizing pictures."""
 
 
 @dataclass(frozen=True)
@@ -137,6 +141,13 @@ class Streamed(Prepared):
     bad_pictures: int = 10
     """Number of examples of a split that may be unreadable or damaged. In training, other examples
     take their places; tests leave them out. One more bad example ends the run."""
+
+    resize: Resizing = added("opencv")
+    """How pictures are resized, in training and in tests. opencv: fast; a new pixel is the mean of
+    its area, or linear between its neighbours, and large JPEGs are decoded at a reduced scale.
+    pillow_bilinear, pillow_bicubic: by Pillow, with antialiasing and from the whole picture; the
+    crops of tests are then, to the bit, those of torchvision and timm, whose published weights
+    expect them."""
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for a wrong type or value."""

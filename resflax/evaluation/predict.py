@@ -10,7 +10,7 @@ import numpy as np
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.faults import system_fault
-from resflax.data.pictures import BadPicture, decode, picture_size, upright
+from resflax.data.pictures import BadPicture, decode, picture_size
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
@@ -41,7 +41,7 @@ class Prediction:
 
     path: Path
     size: tuple[int, int]
-    """Height and width of the picture in its file, before it is turned upright."""
+    """Height and width of the picture in its file, after it is turned upright."""
     seen: tuple[int, int]
     """Height and width of the part that the network saw, after resizing."""
     guesses: tuple[Guess, ...]
@@ -101,7 +101,7 @@ def predict(
         try:
             encoded = path.read_bytes()
             size = picture_size(encoded)
-            picture = upright(decode(encoded, shape[2], maker.shorter_side), encoded)
+            picture = decode(encoded, shape[2], maker.shorter_side)
         except (OSError, BadPicture, MemoryError) as error:
             fault = system_fault(error, str(path))
             if fault is not None and fault.may_pass:  # it concerns more than this file

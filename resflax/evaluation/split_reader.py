@@ -130,7 +130,7 @@ def trained_picture_format(data: Data) -> PictureFormat:
     """
     facts = describe(data)
     if isinstance(data, Streamed):
-        return PictureFormat(facts.image_shape, data.test_shorter_side, 0)
+        return PictureFormat(facts.image_shape, data.test_shorter_side, 0, data.resize)
     if facts.height is None or facts.width is None:  # one size, but the set omits it
         height, width, channels = first_pictures(data, "test", 1).images.shape[1:]
         return PictureFormat((height, width, channels), None, data.crop_padding)

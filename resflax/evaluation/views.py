@@ -11,8 +11,9 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from resflax.data.pictures import center_crop, resize, resize_shorter
+from resflax.data.resizing import center_crop, resize, resize_shorter
 from resflax.declarations.checks import check_types, refuse
+from resflax.declarations.data import Resizing
 from resflax.errors import UsageError
 
 
@@ -80,6 +81,8 @@ class PictureFormat(NamedTuple):
     None: all pictures of the data have the size (H, W)."""
     padding: int
     """Number of pixels by which each side was padded in training before the random crop."""
+    resize: Resizing = "opencv"
+    """How pictures are resized."""
 
     @property
     def size(self) -> tuple[int, int]:
@@ -96,13 +99,14 @@ class ViewMaker(NamedTuple):
     """The shifts that are applied to every image."""
     one_size: bool
     """Whether the images of all pictures have the size that the network was trained on."""
-    shorter_side: int
-    """The shorter side, in pixels, below which a picture must not be decoded."""
+    shorter_side: int | None
+    """The shorter side, in pixels, below which a picture must not be decoded. None: no picture may
+    be decoded at a reduced scale."""
 
 
 def view_maker(views: Views, picture_format: PictureFormat) -> ViewMaker:
     """Decides how the views are made. Raises `UsageError` for views that are impossible."""
-    size = picture_format.size
+    size, by = picture_format.size, picture_format.resize
     for scale in views.scales:
         if views.crops == 10 and scale < max(size):
             raise UsageError(
@@ -118,24 +122,26 @@ def view_maker(views: Views, picture_format: PictureFormat) -> ViewMaker:
         if views.crops == 10:
             shifts = ten_crop_shifts(picture_format.padding)
         return ViewMaker(
-            lambda picture: [resize_to_cover(picture, size)],
+            lambda picture: [resize_to_cover(picture, size, by)],
             shifts,
             one_size=True,
-            shorter_side=max(size),
+            shorter_side=max(size) if by == "opencv" else None,
         )
     if views.whole_pictures:
         return ViewMaker(
-            lambda picture: [resize_whole(picture, scale) for scale in scales],
+            lambda picture: [resize_whole(picture, scale, by) for scale in scales],
             shifts,
             one_size=False,
-            shorter_side=max(scales),
+            shorter_side=max(scales) if by == "opencv" else None,
         )
     crop = five_crops if views.crops == 10 else _centre_alone
 
     def crops_of_all_scales(picture: np.ndarray) -> list[np.ndarray]:
-        return [image for scale in scales for image in crop(resize_shorter(picture, scale), size)]
+        resized = [resize_shorter(picture, scale, by) for scale in scales]
+        return [image for picture in resized for image in crop(picture, size, by)]
 
-    return ViewMaker(crops_of_all_scales, shifts, one_size=True, shorter_side=max(scales))
+    least = max(scales) if by == "opencv" else None
+    return ViewMaker(crops_of_all_scales, shifts, one_size=True, shorter_side=least)
 
 
 def ten_crop_shifts(padding: int) -> tuple[Shift, ...]:
@@ -154,17 +160,21 @@ def ten_crop_shifts(padding: int) -> tuple[Shift, ...]:
     return tuple(Shift(*place, mirrored) for mirrored in (False, True) for place in places)
 
 
-def resize_to_cover(picture: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def resize_to_cover(
+    picture: np.ndarray, size: tuple[int, int], by: Resizing = "opencv"
+) -> np.ndarray:
     """Resizes a picture until it just covers `size`, and crops its centre to `size`."""
     height, width = picture.shape[:2]
     if (height, width) == size:
         return picture
     scale = max(size[0] / height, size[1] / width)
     covering = (max(size[0], round(height * scale)), max(size[1], round(width * scale)))
-    return center_crop(resize(picture, *covering), *size)
+    return center_crop(resize(picture, *covering, by), *size, by)
 
 
-def five_crops(picture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
+def five_crops(
+    picture: np.ndarray, size: tuple[int, int], by: Resizing = "opencv"
+) -> list[np.ndarray]:
     """The four corners and the centre of a picture (H, W, C); each crop is (*size, C)."""
     (height, width), (rows, columns) = picture.shape[:2], size
     corners = [
@@ -172,18 +182,18 @@ def five_crops(picture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
         for top in (0, height - rows)
         for left in (0, width - columns)
     ]
-    return [*corners, center_crop(picture, *size)]
+    return [*corners, center_crop(picture, *size, by)]
 
 
-def _centre_alone(picture: np.ndarray, size: tuple[int, int]) -> list[np.ndarray]:
-    return [center_crop(picture, *size)]
+def _centre_alone(picture: np.ndarray, size: tuple[int, int], by: Resizing) -> list[np.ndarray]:
+    return [center_crop(picture, *size, by)]
 
 
 _LONGEST = 4  # greatest ratio of the longer side to the shorter side of a whole picture
 _PARTS = 6  # ratios are rounded to sixths; 4:3 and 3:2, the most common ones, are whole sixths
 
 
-def resize_whole(picture: np.ndarray, scale: int) -> np.ndarray:
+def resize_whole(picture: np.ndarray, scale: int, by: Resizing = "opencv") -> np.ndarray:
     """Resizes a whole picture until its shorter side has `scale` pixels.
 
     The longer side becomes 6/6, 7/6, 8/6, ... of the shorter one, because the network is compiled
@@ -197,4 +207,4 @@ def resize_whole(picture: np.ndarray, scale: int) -> np.ndarray:
         long = _LONGEST * short
         picture = center_crop(picture, min(height, long), min(width, long))
     longer = round(scale * round(_PARTS * long / short) / _PARTS)
-    return resize(picture, *((scale, longer) if height <= width else (longer, scale)))
+    return resize(picture, *((scale, longer) if height <= width else (longer, scale)), by)
