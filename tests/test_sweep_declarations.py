@@ -1,9 +1,11 @@
 """Declarations of sweeps, the trials they expand to, and the sweeps of the papers."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -70,6 +72,34 @@ def test_every_trial_is_what_its_fields_say_and_has_a_hash_of_its_own(depths, se
 def test_steps_replace_epochs_and_the_other_way_round():
     assert with_fields(BASE, {"epochs": 2}).steps is None
     assert with_fields(with_fields(BASE, {"epochs": 2}), {"steps": 5}).epochs is None
+
+
+def test_values_may_be_arrays_and_ranges_of_any_library():
+    declared = Grid(
+        {
+            "seed": np.arange(2),
+            "optimizer.learning_rate": np.logspace(-2, -1, 2),
+            ("model.depth", "batch_size"): np.array([[8, 16], [14, 32]]),
+        },
+        variants=[{"name": "a", "steps": np.int64(5)}],
+    )
+    plain = Grid(
+        {
+            "seed": range(2),
+            "optimizer.learning_rate": [0.01, 0.1],
+            ("model.depth", "batch_size"): [(8, 16), (14, 32)],
+        },
+        variants=[{"name": "a", "steps": 5}],
+    )
+    assert repr(declared.points) == repr(plain.points)
+    trials, same = expand_grid(BASE, declared), expand_grid(BASE, plain)
+    assert [trial.hash for trial in trials] == [trial.hash for trial in same]
+    assert json.dumps([trial.to_json() for trial in trials])
+    choice = Choice(np.array([1, 2]))
+    assert repr(choice) == repr(Choice([1, 2]))
+    assert Search({"seed": choice}, trials=np.int64(3)).trials == 3
+    with pytest.raises(UsageError, match="seed is 3; it must be a list of values"):
+        Grid({"seed": np.array(3)})
 
 
 @pytest.mark.parametrize(
