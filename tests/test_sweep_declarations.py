@@ -10,11 +10,22 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resflax import Choice, Experiment, Grid, Integers, LogUniform, ResNet, Search
+from resflax import (
+    Choice,
+    Cosine,
+    Digits,
+    Experiment,
+    Grid,
+    Integers,
+    LogUniform,
+    ResNet,
+    Search,
+)
 from resflax.declarations.sweeps import Uniform
 from resflax.errors import UsageError
 from resflax.experiment import flat_json, with_fields
 from resflax.report.papers import nearest_figure, protocol_differences
+from resflax.sweep.notes import sweep_notes
 from resflax.sweep.search import SearchQueue
 from resflax.sweep.trials import expand_grid
 from resflax.terminal.experiment_files import load_experiment, load_sweep
@@ -199,3 +210,35 @@ def test_a_papers_sweep_has_all_rows_of_its_table(path, figures):
     trials = expand_grid(load_experiment(path), sweep)
     nearest_figures = [nearest_figure(trial.experiment) for trial in trials]
     assert {figure.error for figure in nearest_figures if figure is not None} == figures
+
+
+def test_schedules_without_effect_are_named_once_with_the_number_of_trials():
+    base = Experiment(
+        name="base",
+        model=ResNet(20),
+        data=Digits(validation=100),
+        batch_size=32,
+        steps=100,
+        schedule=Cosine(warmup_steps=100),
+    )
+
+    def notes(sweep, base=base):
+        trials = expand_grid(base, sweep) if isinstance(sweep, Grid) else ()
+        return sweep_notes(base, sweep, trials)
+
+    note = (
+        "nothing but warm-up: the training has 100 steps, and schedule.warmup_steps is 100, so "
+        "that the learning rate does not reach its peak"
+    )
+    assert notes(Grid({"seed": range(3)})) == [note]
+    longer = Grid({"seed": range(3), "steps": [100, 200]})
+    assert notes(longer) == [f"{note} (so in 3 of 6 trials)"]
+    assert notes(Search({"optimizer.learning_rate": Uniform(0.1, 1)}, trials=3)) == [note]
+    assert notes(Search({"schedule.warmup_steps": Integers(0, 9)}, trials=3)) == []
+    # 1,342 training examples make 42 steps of 32.
+    epoch = with_fields(base, {"epochs": 1, "schedule.warmup_steps": 42})
+    assert notes(Grid({"seed": range(3)}), epoch)[0].startswith(
+        "nothing but warm-up: the training has 42 steps, and schedule.warmup_steps is 42"
+    )
+    absent = with_fields(epoch, {"data.name": "no_set"})
+    assert notes(Grid({"seed": range(3)}), absent) == []

@@ -6,7 +6,6 @@ drawn from (seed, epoch). Step t takes the positions from t * batch_size to
 each epoch.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -55,7 +54,3 @@ class ExampleOrder:
     def epoch(self, step: int) -> float:
         """The number of passes over the examples that are done before a step; may be fractional."""
         return step * self.batch_size / self.examples
-
-    def steps(self, epochs: float) -> int:
-        """The smallest number of steps that make at least `epochs` passes over the examples."""
-        return math.ceil(epochs * self.examples / self.batch_size)
