@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import hashlib
 import json
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -171,6 +172,16 @@ class Experiment:
     def resolved(self) -> "Experiment":
         """The same experiment with every derived field written out."""
         return dataclasses.replace(self, model=self.model.resolved())
+
+    def count_steps(self, examples: int) -> int:
+        """Length of the training in steps, with so many training examples.
+
+        It is the smallest number of steps that make at least `epochs` passes over the examples.
+        """
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None, "__post_init__ checks it"
+        return math.ceil(self.epochs * examples / self.batch_size)
 
     @property
     def own_classes(self) -> dict[str, Own]:

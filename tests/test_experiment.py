@@ -1,9 +1,13 @@
 """Declarations refuse what is wrong, in one line that says what is right."""
 
+import array
 import dataclasses
+import json
 import math
+import signal
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from declared_experiments import COMPLETE, experiment
@@ -26,6 +30,7 @@ from resflax import (
     StepDecay,
     UsageError,
 )
+from resflax.declarations.checks import as_python
 from resflax.experiment import from_json, to_json
 
 HUGE = 10**5000  # longer than Python writes an int
@@ -47,7 +52,6 @@ REFUSED: list[tuple[type, dict[str, Any], str, str]] = [
     (ResNet, {"depth": True}, "depth", "an int"),
     (ResNet, {"depth": "20"}, "depth", "an int"),
     (ResNet, {"depth": None}, "depth", "an int"),
-    (ResNet, {"depth": np.int64(20)}, "depth", "an int"),
     (ResNet, {"depth": math.nan}, "depth", "an int"),
     (ResNet, {"depth": "a\nb\r\u2028c"}, "depth", "an int"),
     (ResNet, {"depth": 20, "layout": "cifar10"}, "layout", "cifar, imagenet"),
@@ -212,6 +216,86 @@ def test_is_frozen():
         for field in dataclasses.fields(part):
             with pytest.raises(dataclasses.FrozenInstanceError):
                 setattr(part, field.name, getattr(part, field.name))
+
+
+PLAIN_FIELDS: dict[str, Any] = {
+    "seed": 3,
+    "batch_size": 64,
+    "name": "e",
+    "optimizer": SGD(learning_rate=0.25, nesterov=True),
+    "schedule": StepDecay(boundaries=(4, 6), factor=0.5),
+    "keep_best": False,
+    "model": ResNet(20, shortcut="zero_pad"),
+}
+ARRAY_FIELDS: dict[str, Any] = {
+    "seed": np.arange(4)[3],
+    "batch_size": jnp.int32(64),
+    "name": np.str_("e"),
+    "optimizer": SGD(learning_rate=np.float32(0.25), nesterov=np.True_),  # type: ignore[arg-type]
+    "schedule": StepDecay(np.array([4, 6]), np.float64(0.5)),  # type: ignore[arg-type]
+    "keep_best": np.False_,
+    "model": ResNet(np.array(20), shortcut=np.str_("zero_pad")),  # type: ignore[arg-type]
+}
+
+
+def test_numbers_and_arrays_of_other_libraries_are_the_plain_values_that_they_are():
+    plain, made = experiment(**PLAIN_FIELDS), experiment(**ARRAY_FIELDS)
+    assert made == plain
+    assert made.content_hash == plain.content_hash
+    assert repr(made) == repr(plain)
+    assert json.dumps(to_json(made)) == json.dumps(to_json(plain))
+    assert type(made.seed) is type(made.batch_size) is int
+    assert type(made.name) is str
+    assert made.keep_best is False
+
+
+@pytest.mark.parametrize(
+    ("given", "python"),
+    [
+        (np.int64(-3), -3),
+        (np.uint8(3), 3),
+        (np.float32(0.1), 0.10000000149011612),
+        (np.float64(128.0), 128.0),
+        (np.longdouble(0.5), 0.5),
+        (jnp.bfloat16(0.5), 0.5),
+        (jnp.asarray(2), 2),
+        (np.bool_(True), True),
+        (np.str_("a"), "a"),
+        (signal.SIGTERM, 15),
+        (range(3), [0, 1, 2]),
+        (np.arange(4).reshape(2, 2), [[0, 1], [2, 3]]),
+        ([np.int8(1), (np.float16(0.5), "a")], [1, (0.5, "a")]),
+        (array.array("d", [0.5]), [0.5]),
+        (np.int64, np.int64),
+        (None, None),
+    ],
+    ids=repr,
+)
+def test_as_python(given: Any, python: Any):
+    made = as_python(given)
+    assert repr(made) == repr(python)  # True, 1 and 1.0 are equal
+    assert type(made) is type(python)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"batch_size": np.float64(128.0)}, "batch_size is 128.0; it must be an int"),
+        ({"batch_size": np.float32(2.5)}, "batch_size is 2.5; it must be an int"),
+        ({"batch_size": np.array([128])}, "batch_size is [128]; it must be an int"),
+        ({"seed": np.bool_(True)}, "seed is True; it must be an int"),
+        ({"seed": np.int64(-1)}, "seed is -1; it must be at least 0"),
+        ({"steps": None, "epochs": np.nan}, "epochs is nan; it must be a finite float"),
+        ({"steps": None, "epochs": np.float32("inf")}, "epochs is inf; it must be a finite float"),
+        ({"steps": np.complex64(1)}, "steps is (1+0j); it must be an int"),
+        ({"keep_best": np.int64(1)}, "keep_best is 1; it must be True or False"),
+        ({"name": np.str_("a/b")}, "name is 'a/b'; it needs"),
+    ],
+)
+def test_wrong_numbers_of_other_libraries_are_refused_like_plain_ones(fields, message):
+    with pytest.raises(UsageError) as refusal:
+        experiment(**fields)
+    assert f"Experiment.{message}" in str(refusal.value)
 
 
 def test_ints_become_floats_and_lists_tuples():

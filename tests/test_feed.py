@@ -1,6 +1,7 @@
 """Every example comes exactly once an epoch, for any batch size and from any step."""
 
 import numpy as np
+from declared_experiments import experiment
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -68,7 +69,8 @@ def test_orders_stay_the_same_between_sessions():
 @given(examples=st.integers(1, 10**6), batch_size=st.integers(1, 10**4), epochs=st.integers(1, 300))
 def test_steps_make_at_least_the_epochs_with_no_step_too_many(examples, batch_size, epochs):
     order = ExampleOrder(examples, batch_size, 0)
-    steps = order.steps(epochs)
+    declared = experiment(steps=None, epochs=epochs, batch_size=batch_size)
+    steps = declared.count_steps(examples)
     assert (steps - 1) * batch_size < epochs * examples <= steps * batch_size
     assert order.epoch(steps) >= epochs > order.epoch(steps - 1)
 

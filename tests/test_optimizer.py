@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from resflax import SGD, Cosine, Polynomial, StepDecay
 from resflax.declarations.optimization import Schedule
+from resflax.declarations.schedule_notes import schedule_notes
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 
@@ -165,3 +166,87 @@ def test_sgd_is_its_formula(declared: SGD):
             v = declared.momentum * v + g
             p = p - rate * (g + declared.momentum * v if declared.nesterov else v)
         np.testing.assert_allclose(params[name], p, rtol=1e-5, atol=1e-6)
+
+
+warmed = st.fixed_dictionaries(
+    {
+        "warmup_steps": st.integers(0, 40),
+        "warmup_learning_rate": st.sampled_from([0.0, 0.01]),
+        "warmup": st.sampled_from(["constant", "linear"]),
+    }
+)
+
+
+@settings(deadline=None, max_examples=100)
+@given(warmed, st.sets(st.integers(1, 60), max_size=3).map(sorted), st.integers(1, 50))
+def test_notes_name_the_parts_of_a_schedule_that_have_no_effect(warmup, boundaries, steps):
+    schedule = StepDecay(boundaries=tuple(boundaries), factor=0.5, **warmup)
+    expected = step_decay(schedule, 1.0, steps)
+    notes = "; ".join(schedule_notes(schedule, steps))
+    only_warmup = step_decay(StepDecay(**warmup), 1.0, steps) == expected and max(expected) < 1
+    assert ("nothing but warm-up" in notes) == only_warmup
+    assert ("does not reach its peak" in notes) <= (max(expected) < 1)
+    if not only_warmup:
+        assert ("does not reach its peak" in notes) == (max(expected) < 1)
+        assert ("nothing is learned" in notes) == (
+            expected[0] == 0 and warmup["warmup"] == "constant"
+        )
+    without = [
+        step_decay(StepDecay(boundaries=tuple(boundaries[:n]), factor=0.5, **warmup), 1.0, steps)
+        for n in range(len(boundaries))
+    ]
+    reached = sum(shorter != expected for shorter in without)
+    late = " and ".join(map(str, boundaries[reached:]))
+    assert only_warmup or (f"not decay at {late} (" in notes) == (late != "")
+
+
+@pytest.mark.parametrize(
+    ("schedule", "steps", "notes"),
+    [
+        (StepDecay((32_000, 48_000), warmup_steps=400, warmup_learning_rate=0.01), 64_000, []),
+        (
+            StepDecay((32_000, 48_000), warmup_steps=400, warmup_learning_rate=0.01),
+            1_000,
+            [
+                "the learning rate does not decay at 32,000 and 48,000 (schedule.boundaries): the "
+                "training ends after 1,000 steps"
+            ],
+        ),
+        (
+            StepDecay((32_000, 48_000), warmup_steps=400, warmup_learning_rate=0.01),
+            400,
+            [
+                "nothing but warm-up: the training has 400 steps, and schedule.warmup_steps is "
+                "400, so that the learning rate is 0.01 in all of them"
+            ],
+        ),
+        (
+            Cosine(warmup_steps=500),
+            100,
+            [
+                "nothing but warm-up: the training has 100 steps, and schedule.warmup_steps is "
+                "500, so that the learning rate does not reach its peak"
+            ],
+        ),
+        (
+            StepDecay((50,), warmup_steps=60, warmup_learning_rate=0.01),
+            100,
+            [
+                "the learning rate does not reach its peak: it decays at 50 (schedule.boundaries), "
+                "and the warm-up takes 60 steps"
+            ],
+        ),
+        (
+            StepDecay(warmup_steps=1),
+            100,
+            [
+                "nothing is learned in the warm-up, the first 1 step, because "
+                "schedule.warmup_learning_rate is 0"
+            ],
+        ),
+        (StepDecay((0.5, 0.75)), 4, []),
+        (Polynomial(warmup_steps=99), 100, []),
+    ],
+)
+def test_notes_on_a_schedule_are_one_line_each(schedule: Schedule, steps: int, notes: list[str]):
+    assert schedule_notes(schedule, steps) == notes

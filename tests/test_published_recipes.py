@@ -6,7 +6,6 @@ import pytest
 from whole_runs import ROOT
 
 from resflax import ImageNet, ResNet
-from resflax.feeding.order import ExampleOrder
 from resflax.terminal.experiment_files import load_experiment
 from resflax.training.schedule import learning_rate
 
@@ -34,8 +33,7 @@ def test_recipes_have_their_sources_steps_and_learning_rates(name):
     steps, marks = RECIPES[name]
     experiment = load_experiment(ROOT / "experiments" / "imagenet" / f"{name}.py")
     # ImageNet's training split has 1,281,167 pictures.
-    order = ExampleOrder(1_281_167, experiment.batch_size, 0)
-    assert steps == (experiment.steps or order.steps(experiment.epochs or 0))
+    assert steps == experiment.count_steps(1_281_167)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, steps)
     rates = [float(rate(jnp.int32(step))) for step in marks]
     np.testing.assert_allclose(rates, list(marks.values()), rtol=2e-4)

@@ -1,18 +1,31 @@
 """Declarations of sweeps, the trials they expand to, and the sweeps of the papers."""
 
+import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from resflax import Choice, Experiment, Grid, Integers, LogUniform, ResNet, Search
+from resflax import (
+    Choice,
+    Cosine,
+    Digits,
+    Experiment,
+    Grid,
+    Integers,
+    LogUniform,
+    ResNet,
+    Search,
+)
 from resflax.declarations.sweeps import Uniform
 from resflax.errors import UsageError
 from resflax.experiment import flat_json, with_fields
 from resflax.report.papers import nearest_figure, protocol_differences
+from resflax.sweep.notes import sweep_notes
 from resflax.sweep.search import SearchQueue
 from resflax.sweep.trials import expand_grid
 from resflax.terminal.experiment_files import load_experiment, load_sweep
@@ -70,6 +83,34 @@ def test_every_trial_is_what_its_fields_say_and_has_a_hash_of_its_own(depths, se
 def test_steps_replace_epochs_and_the_other_way_round():
     assert with_fields(BASE, {"epochs": 2}).steps is None
     assert with_fields(with_fields(BASE, {"epochs": 2}), {"steps": 5}).epochs is None
+
+
+def test_values_may_be_arrays_and_ranges_of_any_library():
+    declared = Grid(
+        {
+            "seed": np.arange(2),
+            "optimizer.learning_rate": np.logspace(-2, -1, 2),
+            ("model.depth", "batch_size"): np.array([[8, 16], [14, 32]]),
+        },
+        variants=[{"name": "a", "steps": np.int64(5)}],
+    )
+    plain = Grid(
+        {
+            "seed": range(2),
+            "optimizer.learning_rate": [0.01, 0.1],
+            ("model.depth", "batch_size"): [(8, 16), (14, 32)],
+        },
+        variants=[{"name": "a", "steps": 5}],
+    )
+    assert repr(declared.points) == repr(plain.points)
+    trials, same = expand_grid(BASE, declared), expand_grid(BASE, plain)
+    assert [trial.hash for trial in trials] == [trial.hash for trial in same]
+    assert json.dumps([trial.to_json() for trial in trials])
+    choice = Choice(np.array([1, 2]))
+    assert repr(choice) == repr(Choice([1, 2]))
+    assert Search({"seed": choice}, trials=np.int64(3)).trials == 3
+    with pytest.raises(UsageError, match="seed is 3; it must be a list of values"):
+        Grid({"seed": np.array(3)})
 
 
 @pytest.mark.parametrize(
@@ -169,3 +210,35 @@ def test_a_papers_sweep_has_all_rows_of_its_table(path, figures):
     trials = expand_grid(load_experiment(path), sweep)
     nearest_figures = [nearest_figure(trial.experiment) for trial in trials]
     assert {figure.error for figure in nearest_figures if figure is not None} == figures
+
+
+def test_schedules_without_effect_are_named_once_with_the_number_of_trials():
+    base = Experiment(
+        name="base",
+        model=ResNet(20),
+        data=Digits(validation=100),
+        batch_size=32,
+        steps=100,
+        schedule=Cosine(warmup_steps=100),
+    )
+
+    def notes(sweep, base=base):
+        trials = expand_grid(base, sweep) if isinstance(sweep, Grid) else ()
+        return sweep_notes(base, sweep, trials)
+
+    note = (
+        "nothing but warm-up: the training has 100 steps, and schedule.warmup_steps is 100, so "
+        "that the learning rate does not reach its peak"
+    )
+    assert notes(Grid({"seed": range(3)})) == [note]
+    longer = Grid({"seed": range(3), "steps": [100, 200]})
+    assert notes(longer) == [f"{note} (so in 3 of 6 trials)"]
+    assert notes(Search({"optimizer.learning_rate": Uniform(0.1, 1)}, trials=3)) == [note]
+    assert notes(Search({"schedule.warmup_steps": Integers(0, 9)}, trials=3)) == []
+    # 1,342 training examples make 42 steps of 32.
+    epoch = with_fields(base, {"epochs": 1, "schedule.warmup_steps": 42})
+    assert notes(Grid({"seed": range(3)}), epoch)[0].startswith(
+        "nothing but warm-up: the training has 42 steps, and schedule.warmup_steps is 42"
+    )
+    absent = with_fields(epoch, {"data.name": "no_set"})
+    assert notes(Grid({"seed": range(3)}), absent) == []

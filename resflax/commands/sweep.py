@@ -41,6 +41,7 @@ from resflax.sweep.command_options import ExecutorName, check_options, with_grou
 from resflax.sweep.dry_run import print_plan
 from resflax.sweep.launcher import Launcher
 from resflax.sweep.live_table import LiveTable
+from resflax.sweep.notes import sweep_notes
 from resflax.sweep.slurm import SlurmOptions
 from resflax.sweep.standings import raise_failures, summary_line
 from resflax.sweep.sweep_folder import SweepFolder, default_sweep_path
@@ -101,6 +102,8 @@ def main(arguments: Sequence[str]) -> None:
         options.executor, folder, queue, options.jobs, options.slurm, experiment.name
     )
     console.print(f"the sweep is in {path}", soft_wrap=True, highlight=False)
+    for note in sweep_notes(experiment, sweep, queue.known_trials()):
+        console.print(note, soft_wrap=True, highlight=False, markup=False)
     with LiveTable(folder, console) as table:
         standings = Launcher(folder, queue, executor, table.show, table.say).run()
     console.print(summary_line(standings), highlight=False)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import numbers
 import types
 from collections.abc import Mapping
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -40,11 +41,39 @@ def short(value: object) -> str:
 
 
 def check_types(declaration: Any) -> None:
-    """Checks every field against its annotation; ints become floats, and lists become tuples."""
+    """Checks every field against its annotation.
+
+    Ints become floats, lists become tuples, and values of other libraries become Python's own (see
+    `as_python`).
+    """
     cls = type(declaration)
     for name, hint in field_types(cls).items():
         value = _convert(getattr(declaration, name), hint, f"{cls.__name__}.{name}")
         object.__setattr__(declaration, name, value)
+
+
+def as_python(value: Any) -> Any:
+    """Numbers, texts and arrays of NumPy, JAX and the like as Python's own; other values unchanged.
+
+    An array or a range becomes a list. A number stays what it is: `np.int64(3)` becomes 3,
+    `np.float64(3)` becomes 3.0, and `np.float32(0.1)` becomes 0.10000000149011612. None of these
+    libraries is imported, because all of their numbers and arrays have `tolist`.
+    """
+    if value is None or isinstance(value, type) or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, range):
+        return list(value)
+    if callable(getattr(value, "tolist", None)):
+        value = value.tolist()
+    if type(value) in (list, tuple):
+        return type(value)(map(as_python, value))
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, numbers.Rational):
+        return float(value)
+    return str.__str__(value) if isinstance(value, str) else value
 
 
 def field_types(cls: Any) -> Mapping[str, Any]:
@@ -62,7 +91,7 @@ _MISMATCH = object()
 
 
 def _convert(value: Any, hint: Any, where: str) -> Any:
-    alternatives = choices(hint)
+    alternatives, value = choices(hint), as_python(value)
     for alternative in alternatives:
         converted = _match(value, alternative)
         if converted is not _MISMATCH:

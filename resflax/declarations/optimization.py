@@ -217,6 +217,10 @@ class StepDecay(_WarmedUp):
         if self.factor <= 0:
             refuse(self, "factor", "it must be above 0")
 
+    def boundary_steps(self, steps: int) -> tuple[int, ...]:
+        """The boundaries as steps, for a training of `steps` steps."""
+        return tuple(round(b * steps) if isinstance(b, float) else b for b in self.boundaries)
+
 
 @dataclass(frozen=True)
 class Cosine(_WarmedUp):

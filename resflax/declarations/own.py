@@ -18,7 +18,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from resflax.declarations.checks import short
+from resflax.declarations.checks import as_python, short
 from resflax.errors import UsageError
 from resflax.parts.keeping import kept_source
 from resflax.parts.loading import load_class
@@ -69,6 +69,7 @@ class Values(Mapping[str, Value]):
 
 
 def _value(name: str, given: Any) -> Value:
+    given = as_python(given)
     if isinstance(given, list | tuple):
         return tuple(_value(name, item) for item in given)
     if isinstance(given, float) and not math.isfinite(given):

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from resflax.declarations.checks import check_types, refuse, short
+from resflax.declarations.checks import as_python, check_types, refuse, short
 from resflax.declarations.own import FIELDS_WITH_CLASSES, Own, as_own
 from resflax.errors import UsageError
 
@@ -79,11 +79,12 @@ class Grid:
     def _axis(self, names: Fields, values: Sequence[Any]) -> list[dict[str, Any]]:
         """Assignments to the fields `names`, one for each of the values."""
         where, fields = f"Grid: {_joined(names)}", _names(names)
+        values = as_python(values)
         if not fields or not all(isinstance(name, str) and name.strip() for name in fields):
             raise UsageError(f"{where} is not a field; name fields as in model.depth")
         if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
             raise UsageError(f"{where} is {short(values)}; it must be a list of values")
-        values = list(values)
+        values = as_python(list(values))
         if isinstance(names, str):
             values = [_with_class(names, value) for value in values]
         if not values:
@@ -106,7 +107,8 @@ class Grid:
             if not isinstance(name, str) or not name.strip():
                 raise UsageError(f"Grid: the variant {short(variant)} needs a name")
             fields = {k: v for k, v in variant.items() if k != "name"}
-            points.append(Point({k: _with_class(k, v) for k, v in fields.items()}, name))
+            values = {k: _with_class(k, as_python(v)) for k, v in fields.items()}
+            points.append(Point(values, as_python(name)))
         _refuse_equal("Grid: the variants' names", [point.name for point in points])
         return points
 
@@ -189,9 +191,10 @@ class Choice:
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for fewer than two values, or values that a search cannot store."""
-        if isinstance(self.values, str) or len(tuple(self.values)) < 2:
-            raise UsageError(f"Choice.values is {short(self.values)}; it must have two or more")
-        values = [_name_of_class(v) if isinstance(v, type) else v for v in self.values]
+        given = as_python(self.values)
+        if isinstance(given, str) or not hasattr(given, "__iter__") or len(list(given)) < 2:
+            raise UsageError(f"Choice.values is {short(given)}; it must have two or more")
+        values = [_name_of_class(v) if isinstance(v, type) else v for v in as_python(list(given))]
         object.__setattr__(self, "values", values)
         for value in self.values:
             if not isinstance(value, str | bool | int | float | None):
@@ -252,6 +255,8 @@ class Search:
                 )
         named = {n: _naming_files(n, values) for n, values in self.fields.items()}
         object.__setattr__(self, "fields", named)
+        for number in ("trials", "seed"):
+            object.__setattr__(self, number, as_python(getattr(self, number)))
         if not isinstance(self.trials, int) or isinstance(self.trials, bool) or self.trials < 1:
             refuse(self, "trials", "it must be at least 1")
         if self.pruner not in ("hyperband", "median", "none"):

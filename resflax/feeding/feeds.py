@@ -163,10 +163,7 @@ def _streamed(
 
 
 def _count_steps(experiment: Experiment, order: ExampleOrder) -> int:
-    if experiment.steps is not None:
-        return experiment.steps
-    assert experiment.epochs is not None, "Experiment checks it"
-    steps = order.steps(experiment.epochs)
+    steps = experiment.count_steps(order.examples)
     if not 1 <= steps < 2**31:
         raise UsageError(
             f"Experiment.epochs is {experiment.epochs}; with {order.examples} training examples "

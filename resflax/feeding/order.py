@@ -6,7 +6,6 @@ positions from t * batch_size to (t + 1) * batch_size - 1. A batch may span two 
 example is seen exactly once in each epoch.
 """
 
-import math
 from functools import lru_cache
 
 import numpy as np
@@ -57,7 +56,3 @@ class ExampleOrder:
     def epoch(self, step: int) -> float:
         """The number of passes over the examples that are done before a step; may be fractional."""
         return step * self.batch_size / self.examples
-
-    def steps(self, epochs: float) -> int:
-        """The smallest number of steps that make at least `epochs` passes over the examples."""
-        return math.ceil(epochs * self.examples / self.batch_size)

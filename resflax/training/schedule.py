@@ -35,9 +35,8 @@ def learning_rate(schedule: Schedule, peak: float, steps: int) -> LearningRate:
 
 def _step_decay(schedule: StepDecay, peak: float, steps: int) -> optax.Schedule:
     factors: dict[int, float] = {}
-    for boundary in schedule.boundaries:
-        step = round(boundary * steps) if isinstance(boundary, float) else boundary
-        step -= schedule.warmup_steps
+    for boundary in schedule.boundary_steps(steps):
+        step = boundary - schedule.warmup_steps
         # In a very short training, several fractions may be rounded to the same step.
         factors[step] = factors.get(step, 1.0) * schedule.factor
     return optax.piecewise_constant_schedule(peak, factors)
