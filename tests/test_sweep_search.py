@@ -57,6 +57,9 @@ class Job:
         self._run.result.write_text(json.dumps(result))
         return 0
 
+    def close(self):
+        pass
+
     def stop(self):
         self._stopped = True
 

@@ -45,7 +45,8 @@ class SearchQueue:
         self._distributions = {
             name: self._distribution(values) for name, values in search.fields.items()
         }
-        self._study = self._open_study()
+        with folder.in_turn():
+            self._study = self._open_study()
         self._optuna_trials: dict[str, Any] = {}
         """Optuna's trial objects, by hash."""
         self._trials: list[Trial] = []
@@ -82,17 +83,13 @@ class SearchQueue:
             "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4),
             "none": optuna.pruners.NopPruner,
         }[search.pruner]()
-        study = optuna.create_study(
+        return optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name="search",
             direction="minimize",
             pruner=pruner,
             load_if_exists=True,
         )
-        # Each session needs another seed, or it would propose the first values again.
-        seed = search.seed + len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return study
 
     def _restore_trials(self) -> None:
         """Reads the trials of earlier sessions from the study."""
@@ -142,7 +139,15 @@ class SearchQueue:
         """
         if self._waiting:
             return [self._waiting.pop(0)]
-        while len(self._study.get_trials(deepcopy=False)) < self._search.trials:
+        with self._folder.in_turn():  # or several launchers together would make too many trials
+            return self._propose()
+
+    def _propose(self) -> Sequence[Trial]:
+        while (number := len(self._study.get_trials(deepcopy=False))) < self._search.trials:
+            # Each trial has a seed of its own: another session or another launcher would propose
+            # the same values again.
+            seed = self._search.seed + number
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
             proposal = self._study.ask(self._distributions)
             try:
                 trial = self._trial_of(proposal.params)
@@ -188,6 +193,10 @@ class SearchQueue:
     @_quiet_optuna()
     def settle(self, trial: Trial, state: str) -> None:
         """Tells the study how a trial has ended, unless the study knows it already."""
+        with self._folder.in_turn():  # another launcher may tell the same
+            self._tell(trial, state)
+
+    def _tell(self, trial: Trial, state: str) -> None:
         optuna_trial = self._optuna_trials[trial.hash]
         if state == "done":
             result = self._folder.run(trial).read_result()
