@@ -310,7 +310,7 @@ while taken := queue.take():
     folder.add([trial])
     run = folder.run(trial)
     run.path.mkdir(parents=True, exist_ok=True)
-    run.result.write_text(json.dumps({"status": "finished", "validation_error": 0.5}))
+    write_atomically(run.result, '{"status": "finished", "validation_error": 0.5}')
     queue.settle(trial, "done")
 print(len(queue.known_trials()))
 """
