@@ -51,6 +51,7 @@ WITHOUT_JAX = [
     "resflax.evaluation.views",
     "resflax.experiment",
     "resflax.files",
+    "resflax.locks",
     "resflax.models",
     "resflax.models.zoo",
     "resflax.orders",
@@ -236,7 +237,7 @@ ROOMS = """
     resflax experiment declarations
     shortcuts branches orders
     parts
-    files paths cache text errors
+    files locks paths cache text errors
 """
 """Rooms from the top to the bottom: folders, single files, and the package's own `resflax`."""
 
@@ -250,6 +251,8 @@ SIDEWAYS = {
     ("resflax", "declarations"),
     ("resflax", "experiment"),
     ("experiment", "declarations"),
+    ("locks", "errors"),
+    ("locks", "files"),
     ("files", "errors"),
     ("files", "text"),
     ("cache", "errors"),

@@ -15,7 +15,7 @@ from resflax import Experiment, Grid, ResNet
 from resflax.declarations.sweeps import Point
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import with_fields
-from resflax.runs.lock import take_lock
+from resflax.locks import take_lock
 from resflax.sweep.executors import group_worker_command, worker_command
 from resflax.sweep.launcher import Launcher
 from resflax.sweep.live_table import standings_table
@@ -41,6 +41,9 @@ class FakeJob:
             run.path.mkdir(parents=True, exist_ok=True)
             run.result.write_text(json.dumps({"status": "finished"}))
         return 143 if self.stopped and code is None else code
+
+    def close(self):
+        pass
 
     def stop(self):
         self.stopped = True
@@ -182,7 +185,10 @@ def test_workers_find_the_package_and_the_sweep_from_every_folder(tmp_path, monk
         assert "Digits.name is 'no_set'; no prepared set of that name" in done.stderr
 
 
-def test_the_worker_holds_the_lock_as_long_as_it_lives(tmp_path, monkeypatch):
+@pytest.mark.parametrize("launcher_lives", [True, False])
+def test_a_trial_is_locked_while_its_worker_lives_and_until_its_end_is_recorded(
+    tmp_path, monkeypatch, launcher_lives
+):
     folder, trial = SweepFolder(tmp_path), Trial(Point({}), BASE)
     folder.begin(BASE)
     sleep = [sys.executable, "-c", "import sys; sys.stdin = None; import time; time.sleep(60)"]
@@ -190,9 +196,14 @@ def test_the_worker_holds_the_lock_as_long_as_it_lives(tmp_path, monkeypatch):
     lock = take_lock(folder.lock_file(trial))
     assert lock is not None
     job = LocalJob(folder, [trial], [lock], 0, {})
+    if not launcher_lives:
+        job.close()  # as the end of its process does
     assert take_lock(folder.lock_file(trial)) is None
     job.stop()
     job._process.wait()
+    if launcher_lives:
+        assert take_lock(folder.lock_file(trial)) is None
+        job.close()
     assert take_lock(folder.lock_file(trial)) is not None
 
 

@@ -57,6 +57,9 @@ class Job:
         self._run.result.write_text(json.dumps(result))
         return 0
 
+    def close(self):
+        pass
+
     def stop(self):
         self._stopped = True
 
@@ -126,6 +129,23 @@ def test_a_search_that_was_cut_off_continues_and_completes_every_trial_once(tmp_
     assert len(standings) == 12
     assert not set(done) & set(second.started)
     assert {*first.started, *second.started} == {s.trial.hash for s in standings}
+
+
+def test_a_launcher_that_was_killed_while_it_wrote_the_journal_stops_no_other(tmp_path):
+    folder = SweepFolder(tmp_path / "sweep")
+    folder.begin(BASE)
+    for number, torn in enumerate((b"", b'{"op_code":4,"wor', b"\0" * 100, b"{}")):
+        with open(folder.search, "ab") as journal:
+            journal.write(torn)
+        # Optuna's own lock, as such a process leaves it; its target does not exist from there.
+        link = folder.search.with_name("search.journal.lock")
+        link.unlink(missing_ok=True)
+        link.symlink_to("sweep/search.journal")
+        queue = SearchQueue(BASE, SEARCH, folder)
+        assert len(queue.known_trials()) == number
+        for _ in range(number + 1):
+            assert queue.take()
+    assert len(SearchQueue(BASE, SEARCH, folder).known_trials()) == 4
 
 
 def test_the_same_values_are_not_run_twice(tmp_path):

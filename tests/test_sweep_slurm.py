@@ -13,7 +13,7 @@ import pytest
 
 from resflax import Experiment, Grid, ResNet
 from resflax.errors import UsageError
-from resflax.runs.lock import take_lock
+from resflax.locks import take_lock
 from resflax.sweep.slurm import SlurmExecutor, SlurmOptions, SlurmTask
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import expand_grid

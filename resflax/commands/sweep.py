@@ -93,7 +93,8 @@ def main(arguments: Sequence[str]) -> None:
     check_options(options.jobs, options.vectorize, options.executor, experiment, sweep)
     experiment = with_initial_weights(experiment)
     path = user_path(options.sweep_dir) if options.sweep_dir else default_sweep_path(experiment)
-    folder, console = SweepFolder(path), Console()
+    console = Console()
+    folder = SweepFolder(path, lambda text: console.print(text, highlight=False, soft_wrap=True))
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)
         return

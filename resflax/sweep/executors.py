@@ -29,6 +29,9 @@ class Job(Protocol):
     def failure_reason(self, trial: Trial) -> str:
         """Why a trial ended without a result, on one line."""
 
+    def close(self) -> None:
+        """Lets other launchers run the trials. Called when the end of the job is recorded."""
+
 
 class Executor(Protocol):
     """Starts trials on some machine."""

@@ -2,7 +2,8 @@
 
 Everything it knows is in the sweep folder, so it can be killed at any time and started again. A
 trial with a result is done. The launcher waits for trials that another living process runs, and
-starts or continues all others.
+starts or continues all others. So several launchers share the trials of a sweep: each trial is run
+by one of them, and if it fails, the others do not try it again.
 """
 
 import os
@@ -10,7 +11,7 @@ import time
 from collections.abc import Callable, Iterable
 
 from resflax.errors import Interrupted
-from resflax.runs.lock import take_lock
+from resflax.locks import take_lock
 from resflax.sweep.executors import Executor, Job
 from resflax.sweep.queues import Queue
 from resflax.sweep.standings import SETTLED, Standing, TrialState
@@ -52,12 +53,14 @@ class Launcher:
         self._jobs: list[Job] = []
         self._pruned: set[str] = set()
         """Hashes of the trials that were stopped because of their results."""
+        self._earlier_ends = folder.read_ends()
 
     def run(self) -> list[Standing]:
         """Runs until every trial is settled, and returns the standings.
 
         Raises `Interrupted` on Ctrl-C, SIGTERM or SIGUSR1, after the workers have saved and ended.
         """
+        self.folder.add(list(self.queue.known_trials()))
         with Interruption() as interruption:
             while True:
                 if interruption:
@@ -88,31 +91,45 @@ class Launcher:
         room = self.executor.capacity - len(self._jobs)
         elsewhere: list[Trial] = []
         while len(groups) < room and (group := self.queue.take()):
+            new = [trial for trial in group if trial.hash not in self.standings]
+            if new:  # before they are looked at, because it may have to wait for other launchers
+                self.folder.add(new)
             ready = []
             for trial in group:
                 self.standings.setdefault(trial.hash, Standing(trial))
-                if self.folder.is_done(trial):
-                    self._settle(trial, TrialState.DONE)
-                elif self._runs_elsewhere(trial):
+                if self._settle_if_ended(trial):
+                    continue
+                if self._runs_elsewhere(trial):
                     self._set_state(trial, TrialState.ELSEWHERE)
                     elsewhere.append(trial)
-                else:
+                elif not self._settle_if_ended(trial):  # it may have ended just now
                     ready.append(trial)
             if ready:
                 groups.append(ready)
         starting = [trial for group in groups for trial in group]
         if starting:
-            self.folder.add(starting)
-            for trial in starting:
-                self.folder.clear_end(trial)
             for job in self.executor.start(groups):
                 self._jobs.append(job)
                 for trial in job.trials:
+                    self.folder.clear_end(trial)
                     self.standings[trial.hash].ran = True
                     self._set_state(trial, TrialState.RUNNING)
         running = {trial.hash for job in self._jobs for trial in job.trials}
         for trial in (*elsewhere, *(t for t in starting if t.hash not in running)):
             self.queue.give_back(trial)
+
+    def _settle_if_ended(self, trial: Trial) -> bool:
+        """Settles a trial that is done, or that has failed or was pruned in another launcher."""
+        if self.folder.is_done(trial):
+            self._settle(trial, TrialState.DONE)
+            return True
+        end = self.folder.read_end(trial)
+        # How a trial ended before this launcher started does not count: it is tried again.
+        if end is None or end == self._earlier_ends.get(self.folder.run(trial).path):
+            return False
+        self.queue.settle(trial, end["state"])
+        self._set_state(trial, TrialState(end["state"]), end["why"])
+        return True
 
     def _runs_elsewhere(self, trial: Trial) -> bool:
         """Whether a process of another launcher runs the trial."""
@@ -136,6 +153,7 @@ class Launcher:
             self._jobs.remove(job)
             for trial in job.trials:
                 self._after_worker(job, trial, code)
+            job.close()
 
     def _after_worker(self, job: Job, trial: Trial, code: int) -> None:
         """Settles a trial whose worker ended with this exit code, or puts it back in the queue."""
@@ -185,4 +203,6 @@ class Launcher:
         while any(job.poll() is None for job in self._jobs):
             self.show(self.standings.values())
             time.sleep(POLL_SECONDS)
+        for job in self._jobs:
+            job.close()
         raise Interrupted(signal, "stopped, all trials saved; the same command continues")

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from resflax.runs.lock import take_lock
+from resflax.locks import take_lock
 from resflax.sweep.executors import Job, group_worker_command, last_line, worker_command
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
@@ -20,7 +20,7 @@ class LocalJob:
       folder: the sweep's folder.
       trials: the trials that the process runs.
       locks: descriptors of the trials' locks. The process inherits them and holds the locks as long
-        as it lives; this process closes its own copies.
+        as it lives; this process holds them until `close`.
       slot: the job's number among those that run at the same time.
       variables: environment variables that the process has in addition to those of this one.
     """
@@ -34,6 +34,7 @@ class LocalJob:
         variables: dict[str, str],
     ) -> None:
         self.trials, self.slot = trials, slot
+        self._locks = list(locks)
         self._logs = {trial.hash: folder.log(trial) for trial in trials}
         self._log_starts = {name: _size(log) for name, log in self._logs.items()}
         alone = len(trials) == 1
@@ -49,8 +50,6 @@ class LocalJob:
                 pass_fds=locks,
                 start_new_session=True,
             )
-        for descriptor in locks:
-            os.close(descriptor)
 
     def poll(self) -> int | None:
         """The exit code; None while the process runs."""
@@ -65,6 +64,11 @@ class LocalJob:
         """The last line that the worker printed for the trial, or else its exit code."""
         line = last_line(self._logs[trial.hash], self._log_starts[trial.hash])
         return line or f"exit code {self._process.returncode}"
+
+    def close(self) -> None:
+        """Gives up the trials' locks. The process must have ended."""
+        while self._locks:
+            os.close(self._locks.pop())
 
 
 def _size(log: Path) -> int:

@@ -1,13 +1,17 @@
 """The queue of a search: Optuna proposes its trials and judges them by their validation errors."""
 
 import contextlib
+import json
+import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from resflax.declarations.checks import refuse
 from resflax.declarations.sweeps import Choice, Integers, LogUniform, Point, Range, Search
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json, with_fields
+from resflax.locks import in_turn
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trial_progress import read_validation_errors
 from resflax.sweep.trials import Trial, make_trial
@@ -23,6 +27,48 @@ def _quiet_optuna() -> Iterator[None]:
         yield
     finally:
         logging.set_verbosity(verbosity)
+
+
+class _JournalLock:
+    """Optuna's lock of its journal as a kernel lock.
+
+    Optuna's own lock is a link in the folder. If its process is killed, that link stays, and other
+    processes wait for ever.
+    """
+
+    def __init__(self, journal: Path) -> None:
+        self._path, self._held = journal.with_suffix(".lock"), contextlib.ExitStack()
+
+    def acquire(self) -> bool:
+        """Waits for the lock. Raises `UsageError` if another process does not end."""
+        self._held.enter_context(in_turn(self._path))
+        return True
+
+    def release(self) -> None:
+        """Ends the lock."""
+        self._held.close()
+
+
+def _cut_off_torn_end(journal: Path) -> None:
+    """Removes the end of a journal from its first damaged line on.
+
+    A process that was killed while it wrote leaves half a line. Optuna would write the next line
+    after it, and then refuse the journal.
+    """
+    if not journal.exists():
+        return
+    whole = 0
+    with open(journal, "rb") as file:
+        for line in file:
+            try:
+                json.loads(line)
+            except ValueError:
+                break
+            if not line.endswith(b"\n"):
+                break
+            whole += len(line)
+    if whole < journal.stat().st_size:
+        os.truncate(journal, whole)
 
 
 class SearchQueue:
@@ -45,7 +91,8 @@ class SearchQueue:
         self._distributions = {
             name: self._distribution(values) for name, values in search.fields.items()
         }
-        self._study = self._open_study()
+        with folder.in_turn():
+            self._study = self._open_study()
         self._optuna_trials: dict[str, Any] = {}
         """Optuna's trial objects, by hash."""
         self._trials: list[Trial] = []
@@ -76,23 +123,25 @@ class SearchQueue:
 
     def _open_study(self) -> Any:
         optuna, search = self._optuna, self._search
-        backend = optuna.storages.journal.JournalFileBackend(str(self._folder.search))
+        lock = _JournalLock(self._folder.search)
+        lock.acquire()
+        try:
+            _cut_off_torn_end(self._folder.search)
+        finally:
+            lock.release()
+        backend = optuna.storages.journal.JournalFileBackend(str(self._folder.search), lock)
         pruner = {
             "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1),
             "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=4),
             "none": optuna.pruners.NopPruner,
         }[search.pruner]()
-        study = optuna.create_study(
+        return optuna.create_study(
             storage=optuna.storages.JournalStorage(backend),
             study_name="search",
             direction="minimize",
             pruner=pruner,
             load_if_exists=True,
         )
-        # Each session needs another seed, or it would propose the first values again.
-        seed = search.seed + len(study.get_trials(deepcopy=False))
-        study.sampler = optuna.samplers.TPESampler(seed=seed, constant_liar=True)
-        return study
 
     def _restore_trials(self) -> None:
         """Reads the trials of earlier sessions from the study."""
@@ -142,7 +191,15 @@ class SearchQueue:
         """
         if self._waiting:
             return [self._waiting.pop(0)]
-        while len(self._study.get_trials(deepcopy=False)) < self._search.trials:
+        with self._folder.in_turn():  # or several launchers together would make too many trials
+            return self._propose()
+
+    def _propose(self) -> Sequence[Trial]:
+        while (number := len(self._study.get_trials(deepcopy=False))) < self._search.trials:
+            # Each trial has a seed of its own: another session or another launcher would propose
+            # the same values again.
+            seed = self._search.seed + number
+            self._study.sampler = self._optuna.samplers.TPESampler(seed=seed, constant_liar=True)
             proposal = self._study.ask(self._distributions)
             try:
                 trial = self._trial_of(proposal.params)
@@ -188,6 +245,10 @@ class SearchQueue:
     @_quiet_optuna()
     def settle(self, trial: Trial, state: str) -> None:
         """Tells the study how a trial has ended, unless the study knows it already."""
+        with self._folder.in_turn():  # another launcher may tell the same
+            self._tell(trial, state)
+
+    def _tell(self, trial: Trial, state: str) -> None:
         optuna_trial = self._optuna_trials[trial.hash]
         if state == "done":
             result = self._folder.run(trial).read_result()

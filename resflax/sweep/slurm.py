@@ -15,7 +15,7 @@ from typing import Any
 from resflax.declarations.checks import check_types, refuse
 from resflax.errors import UsageError
 from resflax.files import write_atomically
-from resflax.runs.lock import take_lock
+from resflax.locks import in_turn, take_lock
 from resflax.sweep.executors import Job, last_line, worker_command
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
@@ -125,6 +125,9 @@ class SlurmJob:
         """The last line that the worker printed, or SLURM's message about the job."""
         return last_line(self._log) or self._error
 
+    def close(self) -> None:
+        """Does nothing, because the trial's lock is held on the job's node."""
+
 
 class SlurmExecutor:
     """Runs trials as jobs of a SLURM cluster; trials that start together form one array.
@@ -178,6 +181,14 @@ class SlurmExecutor:
         Groups are not kept together, because every trial has a job of its own.
         """
         trials = [trial for group in groups for trial in group]
+        # Another launcher that submits now must see these jobs, or it would submit them too.
+        self._jobs_folder.mkdir(parents=True, exist_ok=True)
+        with in_turn(self._jobs_folder / "submit.lock"):
+            jobs = self._submit(trials)
+        return [SlurmJob(trial, jobs[trial.hash], self._folder.log(trial)) for trial in trials]
+
+    def _submit(self, trials: Sequence[Trial]) -> dict[str, Any]:
+        """Submits the trials that have no job yet; returns all jobs by the trials' hashes."""
         jobs = {
             trial.hash: job for trial in trials if (job := self._earlier_job(trial)) is not None
         }
@@ -188,7 +199,7 @@ class SlurmExecutor:
             for trial, job in zip(new_trials, new_jobs, strict=True):
                 write_atomically(self._job_file(trial), json.dumps({"job": job.job_id}))
                 jobs[trial.hash] = job
-        return [SlurmJob(trial, jobs[trial.hash], self._folder.log(trial)) for trial in trials]
+        return jobs
 
     def _task(self, trial: Trial) -> SlurmTask:
         return SlurmTask(

@@ -1,12 +1,16 @@
 """The folder of a sweep: its files, and the trials that it lists."""
 
+import contextlib
 import json
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json
 from resflax.files import reason_of, write_atomically
+from resflax.locks import in_turn
 from resflax.parts.keeping import keep
 from resflax.paths import output_fault
 from resflax.runs.run_folder import RunFolder, found_by_hash
@@ -22,10 +26,11 @@ def default_sweep_path(experiment: Experiment) -> Path:
 
 
 class SweepFolder:
-    """The files of one sweep.
+    """The files of one sweep. Several launchers may use them at the same time.
 
+    sweep.lock      is locked (flock) while a process changes one of these files
     sweep.json      the experiment, and the label and fields of every trial by its hash
-    search.journal  Optuna's study, if the sweep is a search
+    search.journal  Optuna's study, if the sweep is a search; search.lock: locked while it is written
     trials/HASH     run folders
     declared/       HASH.json: the trials' experiments, which the workers read; code/: the code of
                     the user's own classes
@@ -33,10 +38,14 @@ class SweepFolder:
     ended/          HASH.json: why a trial ended without a result
     claims/         HASH: a file that is locked (flock) as long as a process runs the trial
     slurm/          the files of SLURM jobs
+
+    Args:
+      path: the folder.
+      say: is called with a warning if the filesystem has no locks.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: Path, say: Callable[[str], None] = lambda text: None) -> None:
+        self.path, self._say = path, say
         self.declaration = path / "sweep.json"
         self.search = path / "search.journal"
 
@@ -59,6 +68,26 @@ class SweepFolder:
         """The file that is kept locked by the process that runs the trial."""
         return self.path / "claims" / trial.hash
 
+    @contextlib.contextmanager
+    def in_turn(self, say: Callable[[str], None] = lambda text: None) -> Iterator[None]:
+        """Keeps other launchers from changing the folder's files meanwhile; waits for them.
+
+        Args:
+          say: is called with a warning if the filesystem has no locks.
+
+        Raises `UsageError` if the folder cannot be written to, or another launcher does not end.
+        """
+        try:
+            with in_turn(self.path / "sweep.lock", say):
+                yield
+        except OSError as error:
+            raise self._not_writable(error) from None
+
+    def _not_writable(self, error: OSError) -> UsageError:
+        return UsageError(
+            f"cannot write to {self.path}: {reason_of(error)}; name another folder with --sweep-dir"
+        )
+
     def begin(self, experiment: Experiment) -> None:
         """Creates the folder and its sweep.json, unless they exist.
 
@@ -71,14 +100,12 @@ class SweepFolder:
             for name in ("trials", "declared", "logs", "ended", "claims"):
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise UsageError(
-                f"cannot write to {self.path}: {reason_of(error)}; name another folder with "
-                "--sweep-dir"
-            ) from None
-        declared = self.read()
-        if declared is None:
-            self._write({"experiment": to_json(experiment), "trials": {}})
-            return
+            raise self._not_writable(error) from None
+        with self.in_turn(self._say):
+            declared = self.read()
+            if declared is None:
+                self._write({"experiment": to_json(experiment), "trials": {}})
+                return
         there = from_json(declared["experiment"])
         different = differences(there, experiment)
         if different:
@@ -88,17 +115,23 @@ class SweepFolder:
             )
 
     def add(self, trials: list[Trial]) -> None:
-        """Adds trials to those that the folder already lists."""
-        declared = self.read()
-        assert declared is not None, "begin() wrote it"
-        for trial in trials:
-            declared["trials"][self._run_path(trial).name] = trial.to_json()
-            for own in trial.experiment.own_classes.values():
-                keep(own.source, self.path / "declared" / "code")
-            path = self.experiment_file(trial.hash)
-            if not path.exists():
-                write_atomically(path, json.dumps(to_json(trial.experiment), indent=2) + "\n")
-        self._write(declared)
+        """Adds trials to those that the folder already lists.
+
+        Raises `UsageError` as `in_turn` does.
+        """
+        with self.in_turn():
+            declared = self.read()
+            assert declared is not None, "begin() wrote it"
+            listed = dict(declared["trials"])
+            for trial in trials:
+                listed[self._run_path(trial).name] = trial.to_json()
+                for own in trial.experiment.own_classes.values():
+                    keep(own.source, self.path / "declared" / "code")
+                path = self.experiment_file(trial.hash)
+                if not path.exists():
+                    write_atomically(path, json.dumps(to_json(trial.experiment), indent=2) + "\n")
+            if listed != declared["trials"]:
+                self._write(declared | {"trials": listed})
 
     def read(self) -> dict[str, Any] | None:
         """Returns the content of sweep.json, `experiment` and `trials`; None if there is no file.
@@ -123,26 +156,27 @@ class SweepFolder:
         return self.run(trial).result.exists()
 
     def record_end(self, trial: Trial, state: str, reason: str) -> None:
-        """Records that the trial ended without a result.
+        """Records that the trial ended without a result, and when.
 
         Args:
           trial: the trial that ended.
           state: `failed` or `pruned`.
           reason: why it ended, on one line.
         """
-        write_atomically(self._end_file(trial), json.dumps({"state": state, "why": reason}) + "\n")
+        end = {"state": state, "why": reason, "at": datetime.now(UTC).isoformat()}
+        write_atomically(self._end_file(trial), json.dumps(end) + "\n")
 
     def read_end(self, trial: Trial) -> dict[str, str] | None:
-        """Returns `state` and `why` from the trial's last end without a result.
+        """Returns `state`, `why` and `at` (the time) of the trial's last end without a result.
 
         Returns None if the trial did not end in this way since it was last started.
         """
-        try:
-            end = json.loads(self._end_file(trial).read_text(encoding="utf-8"))
-        except FileNotFoundError:
-            return None
-        assert isinstance(end, dict)
-        return end
+        return _read_end(self._end_file(trial))
+
+    def read_ends(self) -> dict[Path, dict[str, str] | None]:
+        """The ends that `read_end` returns, by the trials' run folders."""
+        files = (self.path / "ended").glob("[!.]*.json")
+        return {self.path / "trials" / file.stem: _read_end(file) for file in files}
 
     def clear_end(self, trial: Trial) -> None:
         """Removes what `record_end` wrote, because the trial is started again."""
@@ -150,3 +184,11 @@ class SweepFolder:
 
     def _end_file(self, trial: Trial) -> Path:
         return self.path / "ended" / f"{self._run_path(trial).name}.json"
+
+
+def _read_end(file: Path) -> dict[str, str] | None:
+    try:
+        end = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return end if isinstance(end, dict) and {"state", "why"} <= end.keys() else None
