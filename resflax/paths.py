@@ -54,8 +54,7 @@ def check_output_file(option: str, path: Path, *, in_new_folder: bool = False) -
     named = f"{option} is {path}"
     if not path.name:
         raise UsageError(f"{named}; that names no file")
-    draft = path.with_name(f".{path.name}.tmp")  # of `write_atomically`
-    fault = output_fault(draft) if in_new_folder or _is_folder(path.parent) else None
+    fault = output_fault(path) if in_new_folder or _is_folder(path.parent) else None
     if fault is not None:
         raise UsageError(f"{named}; {fault}")
     if not in_new_folder and not _is_folder(path.parent):

@@ -29,7 +29,7 @@ from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
 from resflax.weights import from_torch, to_torch
-from resflax.weights.tensor_files import encode_safetensors, read_tensors
+from resflax.weights.tensor_files import encode_safetensors, read_content
 
 ROOT = Path(__file__).parent.parent
 EXPERIMENT = """
@@ -122,7 +122,7 @@ def test_an_imported_network_has_the_error_and_loss_of_pytorch(imported, net):
 def test_imported_weights_are_exported_unchanged(imported, net, tmp_path):
     file = tmp_path / "out.safetensors"
     run("export_weights", imported, file)
-    arrays, notes = read_tensors(file)
+    arrays, notes = read_content(file)
     expected = net.state_dict()
     assert arrays.keys() == expected.keys()
     for name, tensor in expected.items():
@@ -192,7 +192,7 @@ def test_a_new_classifier_is_drawn_for_other_classes(tmp_path):
     import_weights(path, TINY, folder, classes=10, say=lines.append)
     assert any("for 7 classes: a new one is drawn for 10" in line for line in lines)
     state = Checkpoints(folder.checkpoints).restore_arrays(0)
-    expected = from_torch(TINY.model, read_tensors(path).arrays)
+    expected = from_torch(TINY.model, read_content(path).root)
     assert state["params"].pop("head")["kernel"].shape == (64, 10)
     expected["params"].pop("head")
     jax.tree.map(np.testing.assert_array_equal, state["params"], expected["params"])

@@ -14,7 +14,7 @@ import pytest
 import safetensors.numpy
 
 from resflax import UsageError
-from resflax.weights.tensor_files import encode_safetensors, read_tensors
+from resflax.weights.tensor_files import encode_safetensors, read_content
 
 RANDOM = np.random.default_rng(0)
 ARRAYS: dict[str, np.ndarray] = {
@@ -46,7 +46,7 @@ FORMATS = {
 def refusal(path):
     """The message about a file that must be refused."""
     with pytest.raises(UsageError) as error:
-        read_tensors(path)
+        read_content(path)
     message = str(error.value)
     assert "\n" not in message
     assert str(path) in message
@@ -70,21 +70,21 @@ def assert_complete(arrays):
 
 
 def test_good_files_are_read_completely(good_file):
-    assert_complete(read_tensors(good_file).arrays)
+    assert_complete(read_content(good_file).root)
 
 
 @pytest.mark.parametrize("entry", ["state_dict", "model"])
 def test_the_state_dict_of_a_checkpoint_is_read(tmp_path, entry):
     path = tmp_path / "checkpoint.pt"
     path.write_bytes(torch_bytes({"epoch": 3, entry: torch_state(), "best_prec1": 92.6}))
-    assert_complete(read_tensors(path).arrays)
+    assert_complete(read_content(path).root)
 
 
 def test_notes_and_transposed_arrays_survive(tmp_path):
     path = tmp_path / "w.safetensors"
     transposed = np.arange(6, dtype=np.float32).reshape(2, 3).T
     path.write_bytes(encode_safetensors({"transposed": transposed}, {"mean": "[0.5]"}))
-    arrays, notes = read_tensors(path)
+    arrays, notes = read_content(path)
     np.testing.assert_array_equal(arrays["transposed"], transposed, strict=True)
     assert notes["mean"] == "[0.5]"
 
@@ -113,7 +113,7 @@ def test_damaged_files_are_read_or_refused_in_one_line(good_file):
     for damaged_content in damaged(content, 75, np.random.default_rng(1)):
         good_file.write_bytes(damaged_content)
         try:
-            arrays = read_tensors(good_file).arrays
+            arrays = read_content(good_file).root
         except UsageError as error:
             messages.append(str(error))
         else:
@@ -247,7 +247,7 @@ def test_expanded_tensors_do_not_fill_the_memory(tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "w.pth"
     path.write_bytes(torch_bytes({"fc.bias": torch.zeros(1).expand(2**25, 2**25)}))
-    assert read_tensors(path).arrays["fc.bias"].shape == (2**25, 2**25)
+    assert read_content(path).root["fc.bias"].shape == (2**25, 2**25)
 
 
 def test_missing_files_folders_and_unknown_kinds_are_refused(tmp_path):
@@ -279,4 +279,4 @@ def test_safetensors_needs_no_pytorch(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     path.write_bytes(safetensors.numpy.save(ARRAYS))
     monkeypatch.setitem(sys.modules, "torch", None)
-    assert_complete(read_tensors(path).arrays)
+    assert_complete(read_content(path).root)

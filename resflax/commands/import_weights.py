@@ -1,15 +1,19 @@
 """Makes a run folder from weights of torchvision, timm or pytorch_resnet_cifar10.
 
-usage: resflax import-weights FILE --model NAME|EXPERIMENT --run-dir DIR [--classes N]
-           [--mean X ... --std X ...] [--data.FIELD VALUE ...]
+usage: resflax import-weights FILE --model NAME|EXPERIMENT --run-dir DIR [--entry NAME]
+           [--classes N] [--mean X ... --std X ...] [--data.FIELD VALUE ...]
 
-  FILE                 .safetensors, or a state dict in .pth, .th or .pt (these need PyTorch)
+  FILE                 safetensors, or what torch.save wrote: a state dict, or a checkpoint that has
+                       one, whatever its name ends in (PyTorch is not needed)
   --model NAME         a published network, such as resnet50 or densenet121
   --model EXPERIMENT   or a Python file that declares `experiment = Experiment(...)`
   --run-dir DIR        the new folder
+  --entry NAME         which network, if FILE holds several: a key or prefix that leads to it, such
+                       as state_dict_ema, teacher or encoder_q
   --classes N          draw a new classifier for N classes
   --mean, --std        mean and standard deviation of the colours that the network expects, a number
-                       in [0, 1] for each channel (default: those that FILE notes, or ImageNet's)
+                       in [0, 1] for each channel (default: those that FILE or timm's config.json
+                       beside it notes, or those of the library whose networks have these names)
   --data.FIELD VALUE   the data that the network is for, such as --data.name cifar100 (default: the
                        experiment's; for a published network ImageNet or CIFAR-10)
 
@@ -39,7 +43,7 @@ class Options:
     """Makes a run folder from weights of torchvision, timm or pytorch_resnet_cifar10."""
 
     file: Annotated[Positional[str], arg(metavar="FILE")]
-    """A .safetensors file, or a state dict in .pth, .th or .pt (these need PyTorch)."""
+    """A file of safetensors or of torch.save, whatever its name ends in."""
 
     data: Annotated[Data, FlagConversionOff]
 
@@ -49,12 +53,15 @@ class Options:
     run_dir: str
     """The new folder."""
 
+    entry: str | None = None
+    """Which network is taken, if the file holds several: a key or prefix that leads to it."""
+
     classes: int | None = None
     """Draw a new classifier for this number of classes, if the file's is for another number."""
 
     mean: tuple[float, ...] | None = None
     """Mean of the colours that the network expects: a number in [0, 1] for each channel. None: the
-    mean that the file notes, or ImageNet's."""
+    mean that the file notes, or that of the library whose networks have these names."""
 
     std: tuple[float, ...] | None = None
     """Standard deviation of these colours: a number for each channel."""
@@ -84,6 +91,7 @@ def main(arguments: Sequence[str]) -> None:
         user_path(options.file),
         dataclasses.replace(experiment, data=options.data),
         RunFolder(user_path(options.run_dir)),
+        entry=options.entry,
         classes=options.classes,
         colours=Colours(options.mean, options.std) if options.mean and options.std else None,
         say=print,

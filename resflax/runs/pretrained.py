@@ -1,5 +1,6 @@
 """Pretrained weights: imports from other libraries into run folders, and exports from runs."""
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -13,9 +14,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.data.description import describe
-from resflax.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization, from_colours
+from resflax.data.normalization import Normalization, from_colours
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
+from resflax.declarations.models import Model
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
@@ -30,7 +32,10 @@ from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 from resflax.training.state import params_count, params_sha256, state_of
 from resflax.weights import from_torch, to_torch
-from resflax.weights.tensor_files import encode_safetensors, read_tensors
+from resflax.weights.choice import find_weights
+from resflax.weights.convert import head_features, names_of
+from resflax.weights.layer_names import family_of
+from resflax.weights.tensor_files import encode_safetensors, read_content
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,14 +56,12 @@ class Colours:
             raise UsageError("mean and std must be finite, and std above 0")
 
 
-IMAGENET_COLOURS = Colours(IMAGENET_MEAN, IMAGENET_STD)
-
-
 def import_weights(
     path: Path,
     experiment: Experiment,
     folder: RunFolder,
     *,
+    entry: str | None = None,
     classes: int | None = None,
     colours: Colours | None = None,
     say: Callable[[str], None],
@@ -66,12 +69,14 @@ def import_weights(
     """Turns a file of weights into the run folder of an experiment that has not yet trained a step.
 
     Args:
-      path: a file that `read_tensors` can read.
+      path: a file that `read_content` can read.
       experiment: declares the network of these weights, and the data for which they are meant.
       folder: the run's folder, which must hold no checkpoint.
-      classes: the number of classes. If the file's classifier has another number, a new classifier
-        is drawn. None: the number of the file's classifier.
-      colours: the normalisation. None: the one noted in the file, or ImageNet's if it notes none.
+      entry: which of the file's networks is taken, if it holds several; see `find_weights`.
+      classes: the number of classes. If the file's classifier has another number, or if it has
+        none, a new classifier is drawn. None: the number of the file's classifier.
+      colours: the normalisation. None: the one that the file notes, or a config.json of timm beside
+        it, or else that of the library whose networks have these names.
       say: is called with lines about what was done.
 
     Raises:
@@ -86,24 +91,37 @@ def import_weights(
         raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
     if isinstance(experiment.data, TFDS) and experiment.data.normalization != "channel":
         refuse(experiment.data, "normalization", "imported networks are normalised by channel")
-    tensors = read_tensors(path)
+    model = experiment.model
+    content = read_content(path)
     try:
-        variables = from_torch(experiment.model, tensors.arrays)
+        names = names_of(model)
+        weights = find_weights(content.root, names, entry)
+        present = _classes_of(weights.arrays, names.head)
+        wanted = present if classes is None else classes
+        if wanted is None:
+            raise UsageError(
+                f"it has no classifier ({names.head}.weight and .bias): a new one for N classes is "
+                "drawn with --classes N"
+            )
+        variables = from_torch(model, weights.arrays, with_head=wanted == present)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
     params = variables["params"]
-    present = len(params["head"]["bias"])
-    wanted = present if classes is None else classes
     channels = params["stem_conv"]["kernel"].shape[2]
     _check_data(experiment, wanted, channels)
 
-    normalization = _normalization(colours or _noted(tensors.notes), channels)
+    expected, source = (colours, "as given") if colours else _expected(path, content.notes, model)
+    normalization = _normalization(expected, channels)
     head_key, key = jax.random.split(jax.random.PRNGKey(experiment.seed))
-    say(f"{len(tensors.arrays)} tensors of {path} are {params_count(params):,} parameters")
+    for line in weights.lines:
+        say(line)
     if wanted != present:
-        params["head"] = _head(head_key, params["head"]["kernel"].shape[0], wanted)
-        say(f"its classifier is for {present} classes: a new one is drawn for {wanted}")
-    origin = {"file": path.name, "sha256": sha256_of(path)}
+        params["head"] = _head(head_key, head_features(model, channels), wanted)
+        found = "no classifier" if present is None else f"a classifier for {present} classes"
+        say(f"it has {found}: a new one is drawn for {wanted}")
+    say(f"{path} has {params_count(params):,} parameters of this network")
+    say(f"mean {_listed(expected.mean)} and std {_listed(expected.std)} are {source}")
+    origin = {"file": path.name, "sha256": sha256_of(path), "place": weights.place}
     folder.begin(experiment, environment.describe_environment() | {"imported": origin})
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, 1)
     optimizer = make_optimizer(experiment.optimizer, rate)
@@ -139,15 +157,37 @@ def _normalization(colours: Colours, channels: int) -> Normalization:
     return from_colours(colours.mean, colours.std)
 
 
-def _noted(notes: Mapping[str, str]) -> Colours:
-    """The colours that `export_weights` noted in a file, or ImageNet's if the file notes none."""
-    if "mean" not in notes or "std" not in notes:
-        return IMAGENET_COLOURS
-    try:
-        mean, std = (tuple(map(float, json.loads(notes[name]))) for name in ("mean", "std"))
-    except (ValueError, TypeError, RecursionError):
-        raise UsageError("the file's note of mean and std is not a list of numbers") from None
-    return Colours(mean, std)
+def _classes_of(arrays: Mapping[str, np.ndarray], head: str) -> int | None:
+    """The number of classes of the classifier; None if there is none."""
+    weight, bias = (arrays.get(f"{head}.{name}") for name in ("weight", "bias"))
+    if weight is None or bias is None or weight.ndim < 2 or bias.shape != weight.shape[:1]:
+        return None
+    return weight.shape[0]
+
+
+def _expected(path: Path, notes: Mapping[str, str], model: Model) -> tuple[Colours, str]:
+    """The colours that the network of a file expects, and whose they are.
+
+    They are those that `export_weights` noted in the file, those of timm's config.json beside it,
+    or those of the family.
+    """
+    change = "; --mean and --std change them"
+    if "mean" in notes and "std" in notes:
+        try:
+            mean, std = (tuple(map(float, json.loads(notes[name]))) for name in ("mean", "std"))
+        except (ValueError, TypeError, RecursionError):
+            raise UsageError("the file's note of mean and std is not a list of numbers") from None
+        return Colours(mean, std), "those that the file notes"
+    with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
+        config = json.loads(path.with_name("config.json").read_text())["pretrained_cfg"]
+        beside = Colours(*(tuple(map(float, config[name])) for name in ("mean", "std")))
+        return beside, f"those of {path.with_name('config.json')}{change}"
+    pictures = family_of(model.resolved()).pictures
+    return Colours(pictures.mean, pictures.std), f"{pictures.source}{change}"
+
+
+def _listed(numbers: tuple[float, ...]) -> str:
+    return ", ".join(f"{number:.6g}" for number in numbers)
 
 
 def _head(key: jax.Array, features: int, classes: int) -> Any:

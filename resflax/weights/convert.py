@@ -18,6 +18,7 @@ from resflax.declarations.checks import short
 from resflax.declarations.models import Custom, Model, ResNet
 from resflax.errors import UsageError
 from resflax.models import build
+from resflax.models.zoo import TASKS
 from resflax.weights.layer_names import Family, family_of, newest_name
 
 _COUNTER = ".num_batches_tracked"
@@ -66,7 +67,9 @@ class TensorMapping:
         return np.ascontiguousarray(array.transpose(np.argsort(self.axes)))
 
 
-def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def from_torch(
+    config: Model, state: Mapping[str, np.ndarray], *, with_head: bool = True
+) -> dict[str, Any]:
     """Makes the variables of `build(config, classes)` from a PyTorch state dict.
 
     The numbers of classes and of image channels come from the state dict. `num_batches_tracked` and
@@ -74,7 +77,10 @@ def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]
 
     Args:
       config: declaration of the network that has these weights.
-      state: float32 arrays by their names in torchvision, timm or pytorch_resnet_cifar10.
+      state: float32, float16, bfloat16 or float64 arrays by their names in torchvision, timm or
+        pytorch_resnet_cifar10.
+      with_head: False: the classifier is left out, so that the state dict may have another one or
+        none.
 
     Returns:
       `params` and `batch_stats`, nested dicts of float32 arrays.
@@ -87,9 +93,13 @@ def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]
     config = config.resolved()
     family = family_of(config)
     state = _without_counters(state)
-    image_channels = _axis_length(state, f"{family.layer_name('stem_conv')}.weight", axis=1)
-    classes = _axis_length(state, f"{family.layer_name('head')}.weight", axis=0)
+    stem, head = family.layer_name("stem_conv"), family.layer_name("head")
+    image_channels = _axis_length(state, f"{stem}.weight", axis=1)
+    classes = _axis_length(state, f"{head}.weight", axis=0) if with_head else 1
     mappings = _tensor_mappings(config, classes, image_channels)
+    if not with_head:
+        mappings = [mapping for mapping in mappings if mapping.path[1] != "head"]
+        state = {name: state[name] for name in state if not name.startswith(f"{head}.")}
     missing = [mapping.name for mapping in mappings if mapping.name not in state]
     surplus = sorted(state.keys() - {mapping.name for mapping in mappings})
     if missing:
@@ -98,10 +108,48 @@ def from_torch(config: Model, state: Mapping[str, np.ndarray]) -> dict[str, Any]
         raise UsageError(f"the network has no place for the tensor {short(surplus[0])}")
     arrays = {}
     for mapping in mappings:
-        tensor = state[mapping.name]
-        _check_tensor(tensor, mapping)
+        tensor = _checked(state[mapping.name], mapping)
         arrays[mapping.path] = mapping.to_array(tensor)
     return unflatten_dict(arrays)
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names of a network's tensors in the library that has it."""
+
+    stem: str
+    """The first layer."""
+    head: str
+    """The classifier."""
+    tensors: frozenset[str]
+    """All tensors but `num_batches_tracked`."""
+
+    @property
+    def without_head(self) -> frozenset[str]:
+        """All tensors but those of the classifier."""
+        return frozenset(n for n in self.tensors if not n.startswith(f"{self.head}."))
+
+
+def names_of(config: Model) -> Names:
+    """The names of a network's tensors.
+
+    Raises `UsageError` if no other library has this network. The message names the field.
+    """
+    config = config.resolved()
+    family = family_of(config)
+    assert not isinstance(config, Custom), "no other library has it"
+    mappings = _tensor_mappings(config, TASKS[config.layout].num_classes, 3)
+    return Names(
+        stem=family.layer_name("stem_conv"),
+        head=family.layer_name("head"),
+        tensors=frozenset(mapping.name for mapping in mappings),
+    )
+
+
+def head_features(config: Model, image_channels: int) -> int:
+    """The number of features that a network's classifier gets."""
+    mappings = _tensor_mappings(config.resolved(), 1, image_channels)
+    return next(m.tensor_shape[1] for m in mappings if m.path == ("params", "head", "kernel"))
 
 
 def to_torch(config: Model, variables: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -213,19 +261,28 @@ def _missing_tensor(name: str) -> str:
     return f"the tensor {name} is missing, which the network needs"
 
 
-def _check_tensor(tensor: np.ndarray, mapping: TensorMapping) -> None:
-    """Raises `UsageError` if the tensor cannot be the one of the mapping.
+_FLOATS = ("float32", "float16", "bfloat16", "float64")
 
-    Shape and type are checked first, because that does not need to read the values.
+
+def _checked(tensor: np.ndarray, mapping: TensorMapping) -> np.ndarray:
+    """The tensor in float32.
+
+    Raises `UsageError` if it cannot be the one of the mapping. Shape and type are checked first,
+    because that does not need to read the values.
     """
     if tensor.shape != mapping.tensor_shape:
         raise UsageError(
             f"the tensor {mapping.name} has the shape {tensor.shape}; "
             f"the network needs {mapping.tensor_shape}"
         )
-    if tensor.dtype != np.float32:
+    if tensor.dtype.name not in _FLOATS:
         raise UsageError(f"the tensor {mapping.name} is {tensor.dtype}; it must be float32")
     if not np.isfinite(tensor).all():
         raise UsageError(f"the tensor {mapping.name} has values that are not finite")
     if mapping.path[-1] == "var" and (tensor < 0).any():
         raise UsageError(f"the tensor {mapping.name} has variances below zero")
+    with np.errstate(over="ignore"):
+        single = tensor.astype(np.float32, copy=False)
+    if single is not tensor and not np.isfinite(single).all():
+        raise UsageError(f"the tensor {mapping.name} has values beyond the range of float32")
+    return single

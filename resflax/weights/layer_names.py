@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from resflax.declarations.models import Custom, DenseNet, Model
 from resflax.errors import UsageError
+from resflax.weights.pictures import CIFAR, TIMM_PREACTIVATION, TORCHVISION, Pictures
 
 
 class Family(NamedTuple):
@@ -23,6 +24,8 @@ class Family(NamedTuple):
     compute something else in the library, or would have no name there."""
     layer_names: tuple[tuple[str, str], ...]
     """Pairs of patterns: our path of a layer, and its name in the library."""
+    pictures: Pictures
+    """How the library prepares pictures for these networks."""
     head_is_conv: bool = False
     """Whether the library's classifier is a 1x1 convolution."""
     zeros_on_both_sides: bool = False
@@ -62,6 +65,7 @@ TORCHVISION_RESNET = Family(
         ("stage{stage}_unit{unit}/shortcut/norm", "layer{stage}.{unit-1}.downsample.1"),
         ("head", "fc"),
     ),
+    pictures=TORCHVISION,
 )
 
 # timm.models.resnetv2 with batch norm. Only its bottleneck units are the same as ours, because the
@@ -86,6 +90,7 @@ TIMM_RESNETV2 = Family(
         ("final_norm", "norm"),
         ("head", "head.fc"),
     ),
+    pictures=TIMM_PREACTIVATION,
     head_is_conv=True,
 )
 
@@ -109,6 +114,7 @@ CIFAR_RESNET = Family(
         ("stage{stage}_unit{unit}/shortcut/norm", "layer{stage}.{unit-1}.shortcut.1"),
         ("head", "linear"),
     ),
+    pictures=CIFAR,
     zeros_on_both_sides=True,
 )
 
@@ -133,6 +139,7 @@ TORCHVISION_DENSENET = Family(
         ("final_norm", "features.norm5"),
         ("head", "classifier"),
     ),
+    pictures=TORCHVISION,
 )
 
 
