@@ -54,7 +54,8 @@ def check_output_file(option: str, path: Path, *, in_new_folder: bool = False) -
     named = f"{option} is {path}"
     if not path.name:
         raise UsageError(f"{named}; that names no file")
-    fault = output_fault(path) if in_new_folder or _is_folder(path.parent) else None
+    checked = path.parent if path.exists() else path
+    fault = output_fault(checked) if in_new_folder or _is_folder(path.parent) else None
     if fault is not None:
         raise UsageError(f"{named}; {fault}")
     if not in_new_folder and not _is_folder(path.parent):

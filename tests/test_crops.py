@@ -132,7 +132,7 @@ def test_crops_of_turned_pictures_are_those_of_upright_ones(
         encoded = encode(stored, file_format, exif=exif, **lossless)
         upright = encode(turn(stored, orientation), file_format, **lossless)
         crops = [
-            random_square(picture, data, 16, np.random.default_rng(orientation))
+            random_square(picture, data, 16, drawn_from(orientation))
             for picture in (encoded, upright)
         ]
         assert np.array_equal(*crops)
@@ -152,7 +152,7 @@ def test_crops_of_turned_jpegs_show_the_right_part():
         plain = encode(upright, quality=95, subsampling=0)
         for seed in range(5):
             crops = [
-                random_square(picture, data, 16, np.random.default_rng(seed)).astype(int)
+                random_square(picture, data, 16, drawn_from(seed)).astype(int)
                 for picture in (encoded, plain)
             ]
             assert np.abs(np.subtract(*crops)).mean() < 1
@@ -209,8 +209,8 @@ def test_training_crops_by_pillow_are_those_of_torchvision():
     data = Streamed("any", image_size=32, resize="pillow_bilinear")
     for seed in range(5):
         encoded = encode(photo(300, 420, seed=seed))
-        crop = random_square(encoded, data, 32, np.random.default_rng(seed))
-        expected = random_crop_by_pillow(encoded, 32, np.random.default_rng(seed))
+        crop = random_square(encoded, data, 32, drawn_from(seed))
+        expected = random_crop_by_pillow(encoded, 32, drawn_from(seed))
         assert np.array_equal(crop, expected)
 
 
@@ -223,7 +223,7 @@ def test_scale_crops_by_pillow_are_parts_of_the_resized_picture(resize: Any):
     resized = np.asarray(image)
     for seed in range(5):
         into = np.empty((40, 40, 3), np.uint8)
-        crop = random_square(encoded, data, 40, np.random.default_rng(seed), into)
+        crop = random_square(encoded, data, 40, drawn_from(seed), into)
         assert crop is into
         windows = np.lib.stride_tricks.sliding_window_view(resized, (40, 40), (0, 1))
         assert (windows == np.moveaxis(crop, -1, 0)).all((2, 3, 4)).any()
