@@ -4,13 +4,13 @@ import atexit
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_command import ForkedCommand
 from whole_runs import EXPERIMENT, run
 
 ROOT = Path(__file__).parents[1]
@@ -43,14 +43,10 @@ def script(tmp_path: Path) -> Script:
     }
 
     def run(name: str, *arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, str(ROOT / "scripts" / f"{name}.py"), *map(str, arguments)],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-            timeout=300,
-        )
+        called = ROOT / "scripts" / f"{name}.py"
+        command = ForkedCommand(called, [*map(str, arguments)], environment, tmp_path)
+        out, err = command.communicate(timeout=300)
+        return subprocess.CompletedProcess([name, *arguments], command.returncode or 0, out, err)
 
     return run
 

@@ -5,13 +5,13 @@ import os
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from forked_command import ForkedCommand
 from photos import encode, photo
 from whole_runs import metrics, result, run, start
 
@@ -53,7 +53,7 @@ def experiment(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def start_two(
     *arguments: object, own: tuple[tuple[object, ...], ...] = ((), ()), **options: Any
-) -> list[subprocess.Popen[str]]:
+) -> list[ForkedCommand]:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         port = free.getsockname()[1]
@@ -63,7 +63,7 @@ def start_two(
     ]
 
 
-def start_two_by_slurm(*arguments: object) -> list[subprocess.Popen[str]]:
+def start_two_by_slurm(*arguments: object) -> list[ForkedCommand]:
     """In the environment that `srun --ntasks 2` gives to each."""
     job = os.getpid()  # of it JAX makes the port
     told = {"JOB_ID": job, "STEP_NODELIST": "localhost", "NTASKS": 2, "STEP_NUM_NODES": 1}
@@ -81,7 +81,7 @@ def start_two_by_slurm(*arguments: object) -> list[subprocess.Popen[str]]:
     ]
 
 
-def end(hosts: list[subprocess.Popen[str]], code: int) -> list[tuple[str, str]]:
+def end(hosts: list[ForkedCommand], code: int) -> list[tuple[str, str]]:
     printed = [host.communicate(timeout=300) for host in hosts]
     assert [host.returncode for host in hosts] == [code, code], printed
     return [(_without_gloo(out), _without_gloo(err)) for out, err in printed]

@@ -2,10 +2,10 @@
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
+
+from forked_command import ForkedCommand
 
 ROOT = Path(__file__).parents[1]
 
@@ -25,34 +25,17 @@ experiment = Experiment(
 )
 """
 
-# What a fault needs, done to the program before it starts.
-_PATCHED = """
-import sys, runpy
-sys.path.insert(0, {root!r})
-{patch}
-sys.argv = [{script!r}, *sys.argv[1:]]
-runpy.run_path({script!r}, run_name="__main__")
-"""
-
 
 def start(
     *arguments: object, script: str = "train", devices: int = 1, patch: str = ""
-) -> "subprocess.Popen[str]":
+) -> ForkedCommand:
     """Starts a script, after running the statements `patch` in its process."""
-    path = str(ROOT / "scripts" / f"{script}.py")
-    code = _PATCHED.format(root=str(ROOT), patch=patch, script=path)
-    return subprocess.Popen(
-        [sys.executable, *(["-c", code] if patch else [path]), *map(str, arguments)],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
-            "JAX_PLATFORMS": "cpu",
-        },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+        "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
+    }
+    path = ROOT / "scripts" / f"{script}.py"
+    return ForkedCommand(path, [*map(str, arguments)], environment, Path.cwd(), patch)
 
 
 def run(*arguments: object, code: int = 0, **options: Any) -> tuple[str, str]:

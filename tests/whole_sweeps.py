@@ -1,19 +1,19 @@
 """Whole sweeps by `scripts/sweep.py` in processes of their own, for tests that disturb them."""
 
-import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import whole_runs
+from forked_command import ForkedCommand
 
 
-def start_sweep(folder: Path, file: Path, *arguments: object) -> "subprocess.Popen[str]":
+def start_sweep(folder: Path, file: Path, *arguments: object) -> ForkedCommand:
     """Starts `scripts/sweep.py` with an experiment file and a sweep folder."""
     return whole_runs.start(file, "--sweep-dir", folder, *arguments, script="sweep")
 
 
-def wait_until(condition: Callable[[], object], process: "subprocess.Popen[str]") -> None:
+def wait_until(condition: Callable[[], object], process: ForkedCommand) -> None:
     """Waits until a condition holds while a process runs; fails if the process ends before."""
     deadline = time.monotonic() + 120
     while not condition():
