@@ -22,6 +22,7 @@ from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder
 from resflax.errors import UsageError
 from resflax.files import write_atomically
+from resflax.paths import check_output_folder
 
 VERSION = "1.0.0"
 """Version of every set that is made from a folder."""
@@ -69,6 +70,7 @@ def prepare_folder(
     if (folder / "dataset_info.json").exists():
         check_sums(folder, say)
         return folder
+    check_output_folder("--data-dir", folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "source.json", json.dumps({"sha256": fingerprint}))
     features = tfds.features.FeaturesDict(
