@@ -16,7 +16,7 @@ def cache_folder(kind: str) -> Path:
     """The path of `resflax/KIND` in the user's cache folder (XDG_CACHE_HOME, else ~/.cache).
 
     If nothing can be written there, it is in a folder for temporary files that belongs to this user
-    alone, and a warning is logged once. As the XDG specification demands, a relative XDG_CACHE_HOME
+    alone, and a warning says so once. As the XDG specification demands, a relative XDG_CACHE_HOME
     is passed over.
     """
     declared, home = os.environ.get("XDG_CACHE_HOME", ""), os.environ.get("HOME")
@@ -31,8 +31,8 @@ def _base(declared: str, home: str | None) -> Path:
         if not folder.is_absolute():
             folder = user_path("~/.cache")
         fault = output_fault(folder)
-    except UsageError as error:
-        fault = str(error)
+    except UsageError:
+        fault = "the home folder is not known"
     if fault is None:
         return folder
     temporary = _temporary_folder()

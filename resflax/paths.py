@@ -36,10 +36,9 @@ def user_path(path: PathLike) -> Path:
     try:
         return Path(path).expanduser()
     except RuntimeError:
-        user = Path(path).parts[0]
         raise UsageError(
-            f"{path}: the home folder {user} is not known; write the folder itself, or write "
-            f"./{user} if that is its name"
+            f"{path}: the home folder {Path(path).parts[0]} is not known here; write the path "
+            "without it"
         ) from None
 
 

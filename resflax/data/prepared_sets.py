@@ -27,7 +27,10 @@ def default_data_dir() -> Path:
 
     Raises `UsageError` if it is not known, because this user has no home folder.
     """
-    return user_path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
+    try:
+        return user_path(os.environ.get("TFDS_DATA_DIR") or tfds.core.constants.DATA_DIR)
+    except UsageError as error:
+        raise UsageError(f"{error}, in TFDS_DATA_DIR or as the data's data_dir") from None
 
 
 def open_prepared_set(data: Prepared) -> Any:

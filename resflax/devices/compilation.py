@@ -11,6 +11,7 @@ import jax
 
 from resflax.cache import cache_folder
 from resflax.errors import UsageError
+from resflax.paths import user_path
 
 _CPU_LIBRARY_OPTION = "xla_cpu_experimental_ynn_fusion_type"
 
@@ -57,8 +58,13 @@ def keep_compiled() -> None:
     It does not cover the processor's instruction set, and home folders may be shared between
     different machines. If the user has set a cache, it is kept. If the folder cannot be made, the
     cache stays off.
+
+    Raises `UsageError` if the user's cache is in a home folder that is not known.
     """
-    if jax.config.values["jax_compilation_cache_dir"] is not None:
+    users_own = jax.config.values["jax_compilation_cache_dir"]
+    if users_own is not None:
+        if users_own.startswith("~"):  # JAX would make a folder of that name
+            jax.config.update("jax_compilation_cache_dir", str(user_path(users_own)))
         return
     try:
         folder = cache_folder("compiled") / f"{metadata.version('jaxlib')}-{_processor()}"

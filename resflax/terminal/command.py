@@ -58,6 +58,10 @@ def _set_up_libraries() -> None:
     # Networks compute in the `precision` that an experiment declares.
     if "JAX_ENABLE_X64" in os.environ:
         os.environ["JAX_ENABLE_X64"] = "0"
+    # Our own warnings are lines for the user, without the name of a logger.
+    logger = logging.getLogger("resflax")
+    logger.addHandler(logging.StreamHandler())
+    logger.propagate = False
     # Pictures are decoded in as many threads as are useful, so OpenCV must not start its own.
     os.environ.setdefault("OPENCV_FOR_THREADS_NUM", "1")
     # `data.pictures` has a limit of its own, above the one that Pillow warns of.

@@ -26,6 +26,7 @@ from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder, Streamed
 from resflax.errors import TrainingError, UsageError
 from resflax.files import reason_of, write_atomically
+from resflax.paths import check_output_folder
 from resflax.text import path_text
 
 VERSION = "1.0.0"
@@ -99,13 +100,8 @@ def prepare_folder(
 
 def _check_place(folder: Path, sources: list[Path]) -> None:
     """Raises `UsageError` if the set cannot be written there, or would not be found there."""
-    place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
-    if not place.is_dir():
-        raise UsageError(f"{path_text(place)} is not a folder; name another one with --data-dir")
-    if not os.access(place, os.W_OK | os.X_OK):
-        raise UsageError(
-            f"{path_text(place)}: you may not write there; name another folder with --data-dir"
-        )
+    if not (folder / _INFO).exists():
+        check_output_folder("--data-dir", folder)
     for source in sources:
         if folder.resolve().is_relative_to(source.resolve()):
             raise UsageError(

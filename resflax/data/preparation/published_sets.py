@@ -10,6 +10,7 @@ import tensorflow_datasets as tfds
 from resflax.data.preparation.checksums import check_sums, write_sums
 from resflax.data.preparation.writing import writing
 from resflax.errors import UsageError
+from resflax.paths import check_output_folder
 from resflax.text import one_line
 
 _IMAGENET = ("ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar")
@@ -54,6 +55,7 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
             "pip install 'resflax[prepare]', or prepare it on a machine that has it and copy the "
             f"folder {data_dir / name}"
         )
+    check_output_folder("--data-dir", data_dir)
     if name == "imagenet2012":
         _check_imagenet_archives(data_dir)
     try:
