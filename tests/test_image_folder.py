@@ -435,8 +435,31 @@ def test_classes_that_differ_in_case_stay_apart(folder: Path):
 # --- What is refused
 
 
-def remove(path: Path) -> None:
-    shutil.rmtree(path)
+def remove(*paths: Path) -> None:
+    for path in paths:
+        shutil.rmtree(path)
+
+
+def rename(path: Path, new: str) -> None:
+    path.rename(path.parent / new)
+
+
+def unpack_train(folder: Path) -> None:
+    """Moves the classes out of their split, and removes the other split."""
+    for name in "ab":
+        shutil.move(folder / "train" / name, folder)
+    remove(folder / "train", folder / "val")
+
+
+def empty_train(folder: Path) -> None:
+    for path in folder.glob("train/*/*.jpg"):
+        path.unlink()
+
+
+def hide_tests(folder: Path) -> None:
+    remove(folder / "val" / "b")
+    for path in folder.glob("val/a/*.jpg"):
+        rename(path, f".{path.name}")
 
 
 def link(path: Path, target: str) -> None:
@@ -445,7 +468,7 @@ def link(path: Path, target: str) -> None:
     path.symlink_to(target)
 
 
-Change = Callable[[Path], object]
+Change = Callable[[Path], None]
 
 REFUSED: list[tuple[Change, dict[str, object], str]] = [
     # what is done to a folder of two classes, fields of the declaration, part of the message
@@ -472,21 +495,16 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
         "/train/more and {}/train/more are the same folder; test pictures must not",
     ),
     (
-        lambda f: (f / "val").rename(f / "test"),
+        lambda f: rename(f / "val", "test"),
         {},
-        "there is no folder {}/val; the pictures must lie in {}/val/CLASS/; {} has the folders "
-        "test, train, or name other splits with --data.train-split and --data.test-split",
+        "there is no folder {}/val; the pictures must lie in {}/val/CLASS/, or name other splits "
+        "with --data.train-split and --data.test-split; {} has the folders test, train",
     ),
     (
-        lambda f: [
-            (f / "train/a").rename(f / "a"),
-            (f / "train").rename(f / "b"),
-            remove(f / "val/a"),
-            (f / "val").rename(f / "c"),
-        ],
+        unpack_train,
         {},
-        "{} has the folders a, b, c; if these are the classes, move them into train, and some "
-        "pictures of each into val/CLASS/, or name",
+        "{} has the folders a, b; if these are the classes, move them into train, and some "
+        "pictures of each into val/CLASS/",
     ),
     (lambda f: None, {"data_dir": "{}/train/a/1.jpg"}, "/train/a/1.jpg is a file; it must be a fo"),
     (lambda f: None, {"data_dir": "~nobody-at-all/x"}, "there is no folder ~nobody-at-all/x/train"),
@@ -495,20 +513,16 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
     (lambda f: None, {"data_dir": None}, "name the folder of the pictures with --data.data-dir"),
     (lambda f: None, {"validation": 4}, "validation is 4; it must be below the 4 training exa"),
     (
-        lambda f: [remove(f / "train" / name) for name in "ab"],
+        lambda f: remove(f / "train" / "a", f / "train" / "b"),
         {},
         "{}/train has no folders; it needs one for each class",
     ),
     (
-        lambda f: [remove(f / "val" / name) for name in "ab"] + [write(f, "val/a/.1.jpg")],
+        hide_tests,
         {},
-        "{}/val has no pictures (left out: 1 hidden or system file or folder (a/.1.jpg))",
+        "{}/val has no pictures (left out: 2 hidden or system files and folders (a/.1.jpg and",
     ),
-    (
-        lambda f: [path.unlink() for path in f.glob("train/*/*.jpg")],
-        {},
-        "{}/train has no pictures",
-    ),
+    (empty_train, {}, "{}/train has no pictures"),
 ]
 
 

@@ -3,6 +3,7 @@
 Nothing here imports JAX, so that help and mistakes are answered at once.
 """
 
+import io
 import logging
 import os
 import signal
@@ -28,6 +29,8 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     for number in (signal.SIGTERM, signal.SIGUSR1):
         signal.signal(number, _terminate)
     _set_up_libraries()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr, whatever a name is
     try:
         command(sys.argv[1:])
     except UsageError as error:

@@ -99,6 +99,10 @@ def prepare_folder(
 
 def _check_place(folder: Path, sources: list[Path]) -> None:
     """Raises `UsageError` if the set cannot be written there, or would not be found there."""
+    if path_text(folder) != str(folder):  # the library that writes the files wants UTF-8
+        raise UsageError(
+            f"{path_text(folder)} has a name that is not UTF-8; name another folder with --data-dir"
+        )
     place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not place.is_dir():
         raise UsageError(f"{path_text(place)} is not a folder; name another one with --data-dir")
