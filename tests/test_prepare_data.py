@@ -488,7 +488,7 @@ def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["{}"], "{} is a folder; name the new set with --name, such as --name pictures"),
+        (["{}"], "{} is a folder; name the new set with --name, such as --name snapshots"),
         (["{}", "--name", "My-Photos"], "--name is 'My-Photos'; the name of a set begins with a"),
         (
             ["{}", "--name", "photos"],
@@ -500,7 +500,7 @@ def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path
     ],
 )
 def test_the_command_refuses_in_one_line(tmp_path: Path, arguments, message):
-    source = tmp_path / "Pictures"
+    source = tmp_path / "Snapshots"
     (source / "train" / "cat").mkdir(parents=True)
     arguments = [argument.replace("{}", str(source)) for argument in arguments]
     with pytest.raises(UsageError) as refused:
