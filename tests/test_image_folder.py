@@ -1,6 +1,7 @@
 """Folders of pictures: what is listed in which order, what is left out and named, and refusals."""
 
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -8,17 +9,23 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from photos import encode, photo
 from PIL import Image
+from rich.console import Console
 
-from resflax import ImageFolder, UsageError
+from resflax import Experiment, ImageFolder, ResNet, UsageError
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import open_folder
 from resflax.data.pictures import decode
 from resflax.data.signatures import is_picture
+from resflax.devices.parallel import Devices
+from resflax.evaluation.split_reader import open_split
+from resflax.feeding.feeds import open_feeds
+from resflax.terminal.display import Display
 from resflax.text import path_text
 
 JPEG = encode(photo(12, 16))
@@ -164,6 +171,17 @@ def test_what_is_left_out_is_said_in_one_line_for_each_split(folder: Path):
         "(a/.x.jpg and others), 1 link that leads nowhere (a/gone.jpg)",
     )
     assert listed(folder) == CLEAN
+
+
+def test_training_and_evaluation_say_once_what_was_left_out(folder: Path):
+    write(folder, "train/a/.x.jpg")
+    data = declared(folder)
+    shown = io.StringIO()
+    with Display(Console(file=shown, width=200)) as display:
+        open_split(data, "test", display)
+        experiment = Experiment(name="x", model=ResNet(8), data=data, batch_size=2, steps=1)
+        open_feeds(experiment, Devices("pmap", jax.devices()[:1]), display)
+    assert shown.getvalue().splitlines() == [*notes(folder), *notes(folder)]
 
 
 # --- What is a picture

@@ -106,7 +106,8 @@ def _check_place(folder: Path, sources: list[Path]) -> None:
     place = next(path for path in (folder, *folder.parents) if os.path.lexists(path))
     if not place.is_dir():
         raise UsageError(f"{path_text(place)} is not a folder; name another one with --data-dir")
-    if not os.access(place, os.W_OK | os.X_OK):
+    finished = (folder / _INFO).exists()  # it is only read
+    if not finished and not os.access(place, os.W_OK | os.X_OK):
         raise UsageError(
             f"{path_text(place)}: you may not write there; name another folder with --data-dir"
         )
