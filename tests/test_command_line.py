@@ -221,6 +221,18 @@ def test_help_comes_at_once(script: Script, folder: Path, command: str):
         assert "(default: 8)" in done.stdout
 
 
+def test_any_name_can_be_printed_in_any_encoding():
+    code = r"from resflax.terminal.command import run; run(lambda arguments: print('\xe9 \udcff'))"
+    for encoding, printed in (("ascii", rb"\xe9 \udcff"), ("utf-8", "é ".encode() + rb"\udcff")):
+        process = subprocess.run(
+            [sys.executable, "-c", code],
+            env=os.environ | {"PYTHONPATH": str(ROOT), "PYTHONIOENCODING": encoding},
+            capture_output=True,
+            timeout=300,
+        )
+        assert (process.stdout.strip(), process.stderr) == (printed, b"")
+
+
 def test_an_unknown_escape_in_an_experiment_file_adds_no_line(script: Script, tmp_path: Path):
     """Newer Pythons warn of it when they compile the file."""
     path = tmp_path / "escape.py"

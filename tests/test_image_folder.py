@@ -1,6 +1,7 @@
 """Folders of pictures: what is listed in which order, what is left out and named, and refusals."""
 
 import hashlib
+import io
 import os
 import shutil
 import socket
@@ -8,17 +9,23 @@ import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
+import jax
 import pytest
 from photos import encode, photo
 from PIL import Image
+from rich.console import Console
 
-from resflax import ImageFolder, UsageError
+from resflax import Experiment, ImageFolder, ResNet, UsageError
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import open_folder
 from resflax.data.pictures import decode
 from resflax.data.signatures import is_picture
+from resflax.devices.parallel import Devices
+from resflax.evaluation.split_reader import open_split
+from resflax.feeding.feeds import open_feeds
+from resflax.terminal.display import Display
 from resflax.text import path_text
 
 JPEG = encode(photo(12, 16))
@@ -164,6 +171,17 @@ def test_what_is_left_out_is_said_in_one_line_for_each_split(folder: Path):
         "(a/.x.jpg and others), 1 link that leads nowhere (a/gone.jpg)",
     )
     assert listed(folder) == CLEAN
+
+
+def test_training_and_evaluation_say_once_what_was_left_out(folder: Path):
+    write(folder, "train/a/.x.jpg")
+    data = declared(folder)
+    shown = io.StringIO()
+    with Display(Console(file=shown, width=200)) as display:
+        open_split(data, "test", display)
+        experiment = Experiment(name="x", model=ResNet(8), data=data, batch_size=2, steps=1)
+        open_feeds(experiment, Devices("pmap", jax.devices()[:1]), display)
+    assert shown.getvalue().splitlines() == [*notes(folder), *notes(folder)]
 
 
 # --- What is a picture
@@ -435,8 +453,31 @@ def test_classes_that_differ_in_case_stay_apart(folder: Path):
 # --- What is refused
 
 
-def remove(path: Path) -> None:
-    shutil.rmtree(path)
+def remove(*paths: Path) -> None:
+    for path in paths:
+        shutil.rmtree(path)
+
+
+def rename(path: Path, new: str) -> None:
+    path.rename(path.parent / new)
+
+
+def unpack_train(folder: Path) -> None:
+    """Moves the classes out of their split, and removes the other split."""
+    for name in "ab":
+        shutil.move(folder / "train" / name, folder)
+    remove(folder / "train", folder / "val")
+
+
+def empty_train(folder: Path) -> None:
+    for path in folder.glob("train/*/*.jpg"):
+        path.unlink()
+
+
+def hide_tests(folder: Path) -> None:
+    remove(folder / "val" / "b")
+    for path in folder.glob("val/a/*.jpg"):
+        rename(path, f".{path.name}")
 
 
 def link(path: Path, target: str) -> None:
@@ -445,7 +486,7 @@ def link(path: Path, target: str) -> None:
     path.symlink_to(target)
 
 
-Change = Callable[[Path], object]
+Change = Callable[[Path], None]
 
 REFUSED: list[tuple[Change, dict[str, object], str]] = [
     # what is done to a folder of two classes, fields of the declaration, part of the message
@@ -472,21 +513,16 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
         "/train/more and {}/train/more are the same folder; test pictures must not",
     ),
     (
-        lambda f: (f / "val").rename(f / "test"),
+        lambda f: rename(f / "val", "test"),
         {},
-        "there is no folder {}/val; the pictures must lie in {}/val/CLASS/; {} has the folders "
-        "test, train, or name other splits with --data.train-split and --data.test-split",
+        "there is no folder {}/val; the pictures must lie in {}/val/CLASS/, or name other splits "
+        "with --data.train-split and --data.test-split; {} has the folders test, train",
     ),
     (
-        lambda f: [
-            (f / "train/a").rename(f / "a"),
-            (f / "train").rename(f / "b"),
-            remove(f / "val/a"),
-            (f / "val").rename(f / "c"),
-        ],
+        unpack_train,
         {},
-        "{} has the folders a, b, c; if these are the classes, move them into train, and some "
-        "pictures of each into val/CLASS/, or name",
+        "{} has the folders a, b; if these are the classes, move them into train, and some "
+        "pictures of each into val/CLASS/",
     ),
     (lambda f: None, {"data_dir": "{}/train/a/1.jpg"}, "/train/a/1.jpg is a file; it must be a fo"),
     (lambda f: None, {"data_dir": "~nobody-at-all/x"}, "there is no folder ~nobody-at-all/x/train"),
@@ -495,20 +531,16 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
     (lambda f: None, {"data_dir": None}, "name the folder of the pictures with --data.data-dir"),
     (lambda f: None, {"validation": 4}, "validation is 4; it must be below the 4 training exa"),
     (
-        lambda f: [remove(f / "train" / name) for name in "ab"],
+        lambda f: remove(f / "train" / "a", f / "train" / "b"),
         {},
         "{}/train has no folders; it needs one for each class",
     ),
     (
-        lambda f: [remove(f / "val" / name) for name in "ab"] + [write(f, "val/a/.1.jpg")],
+        hide_tests,
         {},
-        "{}/val has no pictures (left out: 1 hidden or system file or folder (a/.1.jpg))",
+        "{}/val has no pictures (left out: 2 hidden or system files and folders (a/.1.jpg and",
     ),
-    (
-        lambda f: [path.unlink() for path in f.glob("train/*/*.jpg")],
-        {},
-        "{}/train has no pictures",
-    ),
+    (empty_train, {}, "{}/train has no pictures"),
 ]
 
 

@@ -1,21 +1,35 @@
 """Preparation: sets made from folders, interruptions, sums of files, and published sets."""
 
+import errno
 import hashlib
 import importlib.util
 import io
+import json
+import os
+import resource
+import shutil
+import signal
 import tarfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from array_record.python import array_record_module
 from photos import encode, photo
+from PIL import ExifTags, Image
 
-from resflax import ImageFolder, ImageNet, Streamed, UsageError
+from resflax import ImageFolder, ImageNet, Streamed, TrainingError, UsageError
+from resflax.commands import prepare_data
+from resflax.data.class_names import class_names
 from resflax.data.encoded import open_splits
+from resflax.data.image_folder import FolderExamples
 from resflax.data.preparation import picture_folders
 from resflax.data.preparation.picture_folders import prepare_folder
 from resflax.data.preparation.published_sets import prepare_published
+from resflax.data.preparation.set_names import check_set_name
+from resflax.data.prepared_sets import open_prepared_set
 from resflax.data.progress import show_nothing
 from resflax.feeding.decoding import ShuffledPictures
 from resflax.feeding.order import ExampleOrder
@@ -78,7 +92,7 @@ def test_a_folder_and_the_set_made_from_it_give_the_same_batches(pictures, prepa
     assert source[0]["file_name"] == b"cat/00.jpeg"
 
 
-def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
+def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path, monkeypatch):
     folder, _ = prepare(pictures, tmp_path)
     rows = [line.split("  ") for line in (folder / "SHA256SUMS").read_text().splitlines()]
     sums = {name: expected for expected, name in rows}
@@ -86,6 +100,7 @@ def test_files_are_checked_by_their_sums(pictures: Path, tmp_path: Path):
     for name, expected in sums.items():
         assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == expected
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    monkeypatch.setattr(os, "access", lambda *arguments: False)  # a set may lie on a read-only disk
     _, lines = prepare(pictures, tmp_path)
     assert lines == [f"{folder} is prepared, and its 2 files agree with their sha256 sums"]
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
@@ -161,6 +176,229 @@ def test_another_folder_under_the_same_name_is_refused(pictures, tmp_path: Path)
         (tmp_path / "other" / name / "1.jpg").write_bytes(encode(photo()))
     with pytest.raises(UsageError, match="has other pictures; give the set another name"):
         prepare(tmp_path / "other", tmp_path)
+
+
+def test_an_unfinished_set_of_other_pictures_is_begun_anew(pictures, tmp_path: Path, monkeypatch):
+    source = tmp_path / "pictures"
+    shutil.copytree(pictures, source)
+    monkeypatch.setattr(picture_folders, "write_sums", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        prepare(source, tmp_path)
+    monkeypatch.undo()
+    folder = tmp_path / "animals" / "1.0.0"
+    (folder / ".source.json.tmp").write_bytes(b"half")
+    (source / "train" / "dog" / "99.jpg").write_bytes(encode(photo()))
+    _, lines = prepare(source, tmp_path)
+    assert lines == [f"{folder} was begun with other pictures; it is begun anew"]
+    splits = open_splits(Streamed("animals", str(tmp_path), test_split="val"))
+    assert (len(splits.train), len(splits.test)) == (15, 6)
+    assert [path for path in folder.iterdir() if path.name.startswith(".")] == []
+
+
+def interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def test_a_folder_of_other_files_is_not_touched(pictures, tmp_path: Path):
+    mine = tmp_path / "animals" / "1.0.0" / "thesis.txt"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("chapter 1")
+    with pytest.raises(UsageError, match="has other pictures; give the set another name"):
+        prepare(pictures, tmp_path)
+    assert [path.name for path in mine.parent.iterdir()] == ["thesis.txt"]
+
+
+def test_metadata_that_were_cut_off_are_written_again(pictures, prepared, tmp_path: Path):
+    shutil.copytree(prepared, tmp_path, dirs_exist_ok=True)
+    info = tmp_path / "animals" / "1.0.0" / "dataset_info.json"
+    whole = info.read_text()
+    info.write_text(whole[:40])
+    prepare(pictures, tmp_path)
+    assert json.loads(info.read_text()) == json.loads(whole)
+
+
+# --- Messy folders
+
+
+def test_a_messy_folder_and_the_set_made_from_it_have_the_same_pictures(tmp_path: Path):
+    source, picture = tmp_path / "from", encode(photo(20, 20))
+    for split in ("train", "val"):
+        for path in (
+            b"cat/1.jpg",
+            b"cat/.ipynb_checkpoints/1.jpg",
+            b"caf\xe9/\xff.jfif",
+            b"\xc3\xa9/2",
+        ):
+            place = os.path.join(os.fsencode(source), split.encode(), path)
+            os.makedirs(os.path.dirname(place), exist_ok=True)
+            with open(place, "wb") as file:
+                file.write(picture)
+    folder, lines = prepare(source, tmp_path, "messy")
+    assert lines == [
+        f"{source}/{split}: left out 1 hidden or system file or folder (cat/.ipynb_checkpoints)"
+        for split in ("train", "val")
+    ]
+    declared = Streamed("messy", str(tmp_path), test_split="val")
+    assert class_names(declared) == [r"caf\xe9", "cat", "é"]
+    of_folder = open_splits(ImageFolder(data_dir=str(source)))
+    of_set = open_splits(declared)
+    for name in ("train", "test"):
+        examples, set_examples = getattr(of_folder, name), getattr(of_set, name)
+        assert [examples[i] for i in range(3)] == [set_examples[i] for i in range(3)]
+    source_of_records = tfds.builder_from_directory(folder).as_data_source(
+        "train", decoders={"image": tfds.decode.SkipDecoding()}
+    )
+    file_names = [source_of_records[i]["file_name"].decode() for i in range(3)]
+    assert file_names == [r"caf\xe9/\xff.jfif", "cat/1.jpg", "é/2"]
+
+
+def test_pictures_are_copied_with_their_orientation(tmp_path: Path):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    turned = encode(photo(20, 30), exif=exif)
+    for path in ("train/a/1.jpg", "train/b/1.jpg", "val/a/1.jpg"):
+        (tmp_path / "from" / path).parent.mkdir(parents=True)
+        (tmp_path / "from" / path).write_bytes(turned)
+    prepare(tmp_path / "from", tmp_path, "turned")
+    splits = open_splits(Streamed("turned", str(tmp_path), test_split="val"))
+    assert splits.train[0] == (turned, 0)
+
+
+# --- Names and places
+
+
+@pytest.mark.parametrize(
+    ("name", "proposal"),
+    [
+        *(("Photos", "photos"), ("my-photos", "my_photos"), ("2024", "my_2024")),
+        *(("my photos", "my_photos"), ("a.b", "a_b"), ("../up", "up"), ("MyPhotos", "my_photos")),
+        *(("", "my_pictures"), ("..", "my_pictures"), ("写真", "my_pictures"), ("Café", "cafe")),
+        *(("photos\n", "photos"), ("x" * 101, "x" * 90), ("_a", "a"), ("cifar10", "my_cifar10")),
+        *(
+            ("digits", "my_digits"),
+            ("mnist:1.0.0", "mnist_1_0_0"),
+            (os.fsdecode(b"\xff"), "my_pictures"),
+        ),
+    ],
+)
+def test_a_name_that_would_not_open_is_refused_with_one_that_does(tmp_path, name, proposal):
+    with pytest.raises(UsageError, match=r"^--name is ") as refused:
+        prepare_folder(tmp_path / "nowhere", name, tmp_path / "sets", print, show_nothing)
+    message = str(refused.value)
+    assert message.endswith(f"such as --name {proposal}")
+    message.encode()
+    assert len(message.splitlines()) == 1
+    assert not (tmp_path / "sets").exists()
+    check_set_name(proposal)
+
+
+@pytest.mark.parametrize("name", ["photos", "a", "x2", "a_b__c", "x" * 100])
+def test_a_set_of_an_allowed_name_opens(prepared: Path, tmp_path: Path, name: str):
+    check_set_name(name)
+    shutil.copytree(prepared / "animals", tmp_path / name)
+    assert open_prepared_set(Streamed(name, str(tmp_path))).name == "animals"
+
+
+@pytest.mark.parametrize("split", ["../val", "a b", "val/", "val[:9]", "", "all", "é", "x" * 101])
+def test_a_test_split_that_would_not_open_is_refused(tmp_path: Path, split: str):
+    (tmp_path / "from" / split).mkdir(parents=True, exist_ok=True)
+    with pytest.raises(
+        UsageError, match=r"^--test-split is .*; it must name a folder beside train"
+    ):
+        prepare_folder(
+            tmp_path / "from", "photos", tmp_path / "sets", print, show_nothing, test_split=split
+        )
+    assert not (tmp_path / "sets").exists()
+
+
+def test_a_place_where_no_set_can_be_is_refused_before_pictures_are_listed(
+    pictures, tmp_path: Path, monkeypatch
+):
+    monkeypatch.setattr(picture_folders, "open_folder", None)
+    (tmp_path / "file").write_text("x")
+    (tmp_path / "animals" / "2.0.0").mkdir(parents=True)
+    refused = {
+        tmp_path / "file": "file is not a folder; name another one with --data-dir",
+        tmp_path / "file" / "sets": "file is not a folder; name another one with --data-dir",
+        pictures / "train" / "cat": "train; name another folder with --data-dir",
+        tmp_path: "animals already has 2.0.0; give the set another name with --name",
+        tmp_path / os.fsdecode(b"\xff"): "is not UTF-8; name another folder with --data-dir",
+    }
+    for data_dir, message in refused.items():
+        with pytest.raises(UsageError, match=f"{message}$"):
+            prepare(pictures, data_dir)
+    monkeypatch.setattr(os, "access", lambda *arguments: False)  # root may write anywhere
+    with pytest.raises(UsageError, match="you may not write there; name another folder with"):
+        prepare(pictures, tmp_path / "new")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["animals", "file"]
+
+
+def test_classes_whose_names_tfds_would_change_are_refused(tmp_path: Path):
+    for path in ("train/ cat/1.jpg", "train/cat/1.jpg", "val/cat/1.jpg"):
+        (tmp_path / path).parent.mkdir(parents=True)
+        (tmp_path / path).write_bytes(encode(photo(20, 20)))
+    with pytest.raises(UsageError, match="the class ' cat' has a blank before or after its name"):
+        prepare(tmp_path, tmp_path / "sets")
+    assert not (tmp_path / "sets").exists()
+
+
+# --- Disks
+
+
+@pytest.fixture
+def largest_file() -> Iterator[Callable[[int], None]]:
+    """Lets no file of this process grow beyond so many bytes, as on a full disk."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_after_a_full_disk_the_same_command_does_the_rest(
+    pictures, prepared, tmp_path: Path, monkeypatch, largest_file
+):
+    whole = prepared / "animals" / "1.0.0"
+    for size in (5, 300, 2000):
+        largest_file(size)
+        with pytest.raises(TrainingError, match=r"could not be written: .*File too large"):
+            prepare(pictures, tmp_path)
+        assert not list(tmp_path.rglob("*.part"))
+    largest_file(resource.RLIM_INFINITY)
+    folder, _ = prepare(pictures, tmp_path)
+    assert {path.name for path in folder.iterdir()} == {path.name for path in whole.iterdir()}
+    assert (folder / "SHA256SUMS").read_bytes() == (whole / "SHA256SUMS").read_bytes()
+
+
+def test_a_full_disk_is_said_in_one_line(pictures, tmp_path: Path, monkeypatch):
+    class Writer:
+        def __init__(self, path: str, options: str) -> None:
+            Path(path).write_bytes(b"half")
+
+        def write(self, record: bytes) -> None:
+            raise RuntimeError("write() failed: No space left on device; writing /x; at byte 0")
+
+    monkeypatch.setattr(array_record_module, "ArrayRecordWriter", Writer)
+    with pytest.raises(TrainingError) as failure:
+        prepare(pictures, tmp_path)
+    path = tmp_path / "animals" / "1.0.0" / "animals-train.array_record-00000-of-00001"
+    assert str(failure.value) == (
+        f"{path} could not be written: the disk is full; the files that are finished are kept, and "
+        "the same command continues"
+    )
+    assert [path.name for path in path.parent.iterdir()] == ["source.json"]
+
+
+def test_a_picture_that_cannot_be_read_ends_the_preparation(pictures, tmp_path, monkeypatch):
+    def fail(self: FolderExamples, index: int) -> tuple[bytes, int]:
+        raise OSError(errno.EIO, "Input/output error", self.name(index))
+
+    monkeypatch.setattr(FolderExamples, "__getitem__", fail)
+    with pytest.raises(TrainingError, match=r"cat/00.jpeg could not be read: Input/output error; "):
+        prepare(pictures, tmp_path)
+
+
+# --- Published sets
 
 
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is not None, reason="it is installed")
@@ -240,11 +478,34 @@ def test_an_unknown_set_is_refused(tmp_path: Path, tensorflow):
 
 
 def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path, script):
-    done = script("prepare_data", pictures, "--name", "animals", "--data-dir", tmp_path / "sets")
+    sets = tmp_path / "é"
+    done = script("prepare_data", pictures, "--name", "animals", "--data-dir", sets)
     assert done.returncode == 0, done.stderr
-    assert f"--data.name animals --data.data-dir {tmp_path / 'sets'}" in done.stdout
-    refused = script("prepare_data", pictures)
-    assert refused.returncode == 2
-    assert refused.stderr.startswith("error: ")
-    assert f"{pictures} is a folder; name the new set with --name" in refused.stderr
-    assert refused.stderr.count("\n") == 1
+    assert done.stdout.endswith(
+        f"is ready: --data.name animals --data.data-dir {sets} --data.test-split val\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["{}"], "{} is a folder; name the new set with --name, such as --name snapshots"),
+        (["{}", "--name", "My-Photos"], "--name is 'My-Photos'; the name of a set begins with a"),
+        (
+            ["{}", "--name", "photos"],
+            "there is no folder {}/val; the pictures must lie in {}/val/C",
+        ),
+        (["{}/none", "--name", "photos"], "there is no folder {}/none"),
+        (["~nobody-at-all/x"], "~nobody-at-all/x is neither a folder nor the name of a set"),
+        (["no set"], "no set is neither a folder nor the name of a set"),
+    ],
+)
+def test_the_command_refuses_in_one_line(tmp_path: Path, arguments, message):
+    source = tmp_path / "Snapshots"
+    (source / "train" / "cat").mkdir(parents=True)
+    arguments = [argument.replace("{}", str(source)) for argument in arguments]
+    with pytest.raises(UsageError) as refused:
+        prepare_data.main([*arguments, "--data-dir", str(tmp_path / "sets")])
+    assert str(refused.value).startswith(message.replace("{}", str(source)))
+    assert len(str(refused.value).splitlines()) == 1
+    assert not (tmp_path / "sets").exists()

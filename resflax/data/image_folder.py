@@ -134,8 +134,8 @@ def root_of(data: ImageFolder, split_options: str = SPLIT_OPTIONS) -> Path:
         if not os.path.isdir(root / split):
             place = path_text(root / split)
             raise UsageError(
-                f"there is no folder {place}; the pictures must lie in {place}/CLASS/"
-                f"{_folders_there(data, root)}, or name other splits with {split_options}"
+                f"there is no folder {place}; the pictures must lie in {place}/CLASS/, or name "
+                f"other splits with {split_options}{_folders_there(data, root)}"
             )
     return root
 

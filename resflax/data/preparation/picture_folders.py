@@ -100,6 +100,10 @@ def prepare_folder(
 
 def _check_place(folder: Path, sources: list[Path]) -> None:
     """Raises `UsageError` if the set cannot be written there, or would not be found there."""
+    if path_text(folder) != str(folder):  # the library that writes the files wants UTF-8
+        raise UsageError(
+            f"{path_text(folder)} has a name that is not UTF-8; name another folder with --data-dir"
+        )
     if not (folder / _INFO).exists():
         check_output_folder("--data-dir", folder)
     for source in sources:

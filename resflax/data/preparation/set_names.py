@@ -10,7 +10,6 @@ from tensorflow_datasets.core import naming
 from resflax.data import digits
 from resflax.declarations.checks import short
 from resflax.errors import UsageError
-from resflax.text import path_text
 
 LONGEST = 100
 """The most characters of a name; the names of files add some 50, and may have 255 in all."""
@@ -25,7 +24,7 @@ def check_set_name(name: str) -> None:
     TFDS finds a set under its name in snake case, so that `Photos` would be looked for as `photos`.
     The names of the TFDS catalogue belong to its own sets.
     """
-    shown, proposal = short(path_text(name)), f"--name {valid_name(name)}"
+    shown, proposal = short(name), f"--name {valid_name(name)}"
     if not _NAME.fullmatch(name) or len(name) > LONGEST:
         raise UsageError(
             f"--name is {shown}; the name of a set begins with a small letter and has nothing but "
@@ -42,7 +41,7 @@ def check_split_name(folder: str) -> None:
     """Raises `UsageError` unless the folder of the test pictures may give its name to a split."""
     if not _SPLIT.fullmatch(folder) or len(folder) > LONGEST or folder == "all":
         raise UsageError(
-            f"--test-split is {short(path_text(folder))}; it must name a folder beside train, by "
+            f"--test-split is {short(folder)}; it must name a folder beside train, by "
             f"nothing but letters, digits, _ and -, at most {LONGEST} characters, and not 'all'; "
             "rename the folder"
         )
@@ -55,7 +54,7 @@ def is_name_of_set(text: str) -> bool:
 
 def valid_name(name: str) -> str:
     """A valid name that resembles `name`, and that no published set has."""
-    plain = unicodedata.normalize("NFKD", path_text(Path(name).name)).encode("ascii", "ignore")
+    plain = unicodedata.normalize("NFKD", Path(name).name).encode("ascii", "ignore")
     snake = naming.camelcase_to_snakecase(plain.decode())
     words = re.sub(r"[^a-z0-9]+", "_", snake).strip("_")[: LONGEST - 10].rstrip("_")
     if not words:
