@@ -48,12 +48,12 @@ class PreparedExamples:
         self.data, self.split = data, split
         with naming_split(data, split):
             info = builder.info.splits[split]
-            self._records = Records(info.file_instructions)
-            self._records[0]  # so that a wrong file is noticed now
             self.facts = [
                 f"{split} {Path(file).name} {Path(file).stat().st_size}" for file in info.filepaths
             ]
             """Names and sizes of the files, which identify the pictures without reading them."""
+            self._records = Records(info.file_instructions)
+            self._records[0]  # so that a wrong file is noticed now
 
     def __len__(self) -> int:
         return len(self._records)

@@ -22,6 +22,9 @@ from resflax.text import one_line
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before the second, third and fourth try to read something."""
 
+SAID_EVERY = 60.0
+"""Least number of seconds between two lines that say that something is tried again."""
+
 EncodedOrFault = tuple[bytes, int] | str
 """An encoded picture with its label, or the reason why the example is bad."""
 
@@ -166,7 +169,7 @@ def _say_waiting(fault: SystemFault, say: Callable[[str], None]) -> None:
     global _said_at
     with _saying:
         now = time.monotonic()
-        if now - _said_at < 60:
+        if now - _said_at < SAID_EVERY:
             return
         _said_at = now
     text = f"{fault.what} cannot be read: {os.strerror(fault.number)}"

@@ -16,6 +16,7 @@ from resflax.data.description import describe
 from resflax.data.normalization import IMAGENET_MEAN, IMAGENET_STD, Normalization, from_colours
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
+from resflax.devices.randomness import pinned_randomness
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.files import reason_of, sha256_of, write_atomically
@@ -52,6 +53,7 @@ class Colours:
 IMAGENET_COLOURS = Colours(IMAGENET_MEAN, IMAGENET_STD)
 
 
+@pinned_randomness()
 def import_weights(
     path: Path,
     experiment: Experiment,
