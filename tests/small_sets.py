@@ -48,12 +48,17 @@ def prepare_set(
     data_dir: Path,
     splits: Mapping[str, Sequence[Example]],
     keys: tuple[str, str] = ("image", "label"),
+    shards: int | None = None,
 ) -> None:
-    """Prepares the set `pictures` with these splits and names of the two features."""
+    """Prepares the set `pictures` with these splits and names of the two features.
+
+    `shards` is the number of files of each split; None: as many as TFDS chooses.
+    """
     tfds.disable_progress_bar()
     with contextlib.redirect_stdout(None):
         builder = Pictures(splits, keys, data_dir=data_dir, file_format="array_record")
-        builder.download_and_prepare()
+        config = tfds.download.DownloadConfig(num_shards=shards)
+        builder.download_and_prepare(download_config=config)
 
 
 def prepare_30_and_8(data_dir: Path) -> Path:

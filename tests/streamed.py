@@ -38,6 +38,13 @@ def small_set(data_dir: Path) -> Path:
     return data_dir
 
 
+def sharded_set(data_dir: Path, shards: int) -> Path:
+    """Prepares a set with so many files of one picture in each split, and returns the folder."""
+    splits = {"train": mixed_examples(shards), "test": mixed_examples(shards, seed=1)}
+    prepare_set(data_dir, splits, shards=shards)
+    return data_dir
+
+
 def damaged_folder(root: Path) -> Path:
     """Fills a folder with 23 and 9 pictures, of which two and one are damaged, and returns it."""
     for split, count, bad in (("train", 23, (4, 11)), ("val", 9, (2,))):

@@ -2,13 +2,16 @@
 
 import hashlib
 
+import jax
 import numpy as np
+import pytest
 from grain.experimental import index_shuffle
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from resflax.data.cipher import shuffled
 from resflax.data.draws import Doubles, permutation
+from resflax.devices.randomness import pinned_randomness
 
 seeds = st.integers(0, 2**32 - 1)
 entropies = st.integers(0, 2**100) | st.tuples(st.integers(0, 2**64), st.integers(0, 2**40))
@@ -31,7 +34,7 @@ def test_permutations_stay_as_they_are():
     assert [permutation(n, 7).tolist() for n in (0, 1, 2, 3)] == [[], [0], [0, 1], [0, 2, 1]]
     order = permutation(50_000, 0)
     assert order[:6].tolist() == [25461, 5892, 10377, 28814, 9578, 43565]
-    assert hashlib.sha256(order.astype("<i4")).hexdigest()[:16] == "5101f22d823393d4"
+    assert hashlib.sha256(order.astype("<i4").tobytes()).hexdigest()[:16] == "5101f22d823393d4"
 
 
 @given(seed=st.integers(0, 2**128 - 1), counts=st.lists(st.integers(0, 9), max_size=5))
@@ -48,6 +51,18 @@ def test_doubles_stay_as_they_are():
         0.5905206445727093,
         0.20780894066207112,
     ]
+
+
+def test_settings_of_jax_do_not_change_what_a_run_draws():
+    @pinned_randomness()
+    def draw() -> list[float]:
+        return jax.random.uniform(jax.random.PRNGKey(3), (3,)).tolist()
+
+    drawn = draw()
+    assert drawn == pytest.approx([0.074053, 0.938144, 0.648957], abs=1e-6)
+    with jax.default_prng_impl("rbg"), jax.threefry_partitionable(False):
+        assert jax.random.uniform(jax.random.PRNGKey(3), (3,)).tolist() != drawn
+        assert draw() == drawn
 
 
 @settings(max_examples=300)

@@ -17,13 +17,15 @@ from whole_runs import assert_same, files, metrics, run
 
 from resflax import Digits, TrainingError, UsageError
 from resflax.data.description import describe
+from resflax.data.faults import SystemFault
 from resflax.data.in_memory import load_dataset
 from resflax.devices import memory
 from resflax.errors import Interrupted
 from resflax.evaluation import evaluate
 from resflax.feeding import feeds
 from resflax.feeding.order import ExampleOrder
-from resflax.runs import manifest, run_folder
+from resflax.feeding.resident import ResidentTrainingFeed
+from resflax.runs import log, manifest, run_folder
 from resflax.runs import metrics as metrics_file
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.run_folder import RunFolder
@@ -110,6 +112,32 @@ def test_steps_go_on_while_a_slow_disk_takes_a_checkpoint(
         Checkpoints(run / "checkpoints").restore_arrays(27) for run in (folder, undisturbed_here)
     )
     jax.tree.map(np.testing.assert_array_equal, ours, others)
+
+
+def test_data_that_the_system_cannot_read_stop_the_run_after_saving(
+    tiny, undisturbed_here, tmp_path, train, monkeypatch
+):
+    """In a step, and in an evaluation; `test_system_faults.py` has the faults themselves."""
+    folder, fault = tmp_path / "run", SystemFault("a.jpg", errno.EIO)
+    once(
+        monkeypatch,
+        ResidentTrainingFeed,
+        "call_input",
+        lambda feed, first, count: fault if first >= 15 else None,
+    )
+    with (
+        jax.default_prng_impl("rbg"),  # would draw other weights, but a run has its own settings
+        jax.threefry_partitionable(False),
+        pytest.raises(TrainingError, match=r"a.jpg cannot be read: .* and saved; the same command"),
+    ):
+        train(tiny, folder)
+    steps = Checkpoints(folder / "checkpoints").steps()
+    assert 15 <= steps[-1] < 20  # the last whole step
+    once(monkeypatch, log, "measure_split", lambda *arguments, **options: fault)
+    with pytest.raises(TrainingError, match="stopped at step 20 of 40 and saved"):
+        train(tiny, folder)
+    assert "continuing from step 20" in train(tiny, folder)
+    assert_same(folder, undisturbed_here)
 
 
 # Memory

@@ -3,12 +3,14 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from tensorflow_datasets.proto import tf_example_pb2
 
 from resflax.data.cipher import shuffled
+from resflax.data.faults import patiently
 from resflax.data.image_folder import classes_of, open_folder
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.data.records import Records
@@ -48,12 +50,13 @@ class PreparedExamples:
         self.data, self.split = data, split
         with naming_split(data, split):
             info = builder.info.splits[split]
-            self._records = Records(info.file_instructions)
-            self._records[0]  # so that a wrong file is noticed now
             self.facts = [
                 f"{split} {Path(file).name} {Path(file).stat().st_size}" for file in info.filepaths
             ]
             """Names and sizes of the files, which identify the pictures without reading them."""
+            self._records = Records(info.file_instructions)
+            # A file that is not what it should be is noticed now.
+            patiently(partial(self._records.__getitem__, 0), partial(self.name, 0))
 
     def __len__(self) -> int:
         return len(self._records)

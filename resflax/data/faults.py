@@ -11,16 +11,20 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import cv2
 
 from resflax.errors import TrainingError
 from resflax.text import one_line
 
+T = TypeVar("T")
+
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before the second, third and fourth try to read something."""
+
+SAID_EVERY = 60.0
+"""Least number of seconds between two lines that say that something is tried again."""
 
 EncodedOrFault = tuple[bytes, int] | str
 """An encoded picture with its label, or the reason why the example is bad."""
@@ -81,23 +85,39 @@ def read_example(
 ) -> EncodedOrFault:
     """Reads an example, or says why it is bad.
 
+    Raises `SystemFault` as `patiently` does. `say` shows a line if something is tried again.
+    """
+    try:
+        return patiently(lambda: examples[index], lambda: examples.name(index), say)
+    except SystemFault:
+        raise
+    except Exception as error:  # a damaged file may raise any error
+        return one_line(error)  # the error itself would keep its frames alive
+
+
+def patiently(
+    read: Callable[[], T], name: Callable[[], str], say: Callable[[str], None] = say_nothing
+) -> T:
+    """Returns what `read` returns; calls it again after a fault that may pass.
+
     Args:
-      examples: the examples of a split.
-      index: number of the example.
-      say: shows a line of text. If something has to be tried again, a line says so, but only one a
-        minute, because many threads may wait for the same disk.
+      read: reads something, and may raise any error.
+      name: names what is read.
+      say: shows a line of text if something is tried again, but only one a minute, because many
+        threads may wait for the same disk.
 
     Raises:
       SystemFault: if the system cannot read it, also after waiting.
+      Exception: whatever `read` raises if the system is not to blame.
     """
     tries = iter(WAITS)
     while True:
         try:
-            return examples[index]
-        except Exception as error:  # a damaged file may raise any error
-            fault = system_fault(error, examples.name(index))
+            return read()
+        except Exception as error:
+            fault = system_fault(error, name())
             if fault is None:
-                return one_line(error)  # the error itself would keep its frames alive
+                raise
         wait = next(tries, None) if fault.may_pass else None
         if wait is None:
             raise fault
@@ -129,8 +149,7 @@ def system_fault(error: BaseException, name: str) -> SystemFault | None:
             return seen
         number = _number(seen)
         if number is not None and not _is_of_file(seen, number):
-            file = seen.filename if isinstance(seen, OSError) else None
-            return SystemFault(name if file is None else os.fsdecode(file), number)
+            return SystemFault(_file(seen) or name, number)
         seen = seen.__cause__ or seen.__context__
     return None
 
@@ -154,11 +173,17 @@ def _number(error: BaseException) -> int | None:
     return None
 
 
+def _file(error: BaseException) -> str | None:
+    """The path of the file that an error names; None if it names none."""
+    file = error.filename if isinstance(error, OSError) else None
+    return None if file is None or isinstance(file, int) else os.fsdecode(file)
+
+
 def _is_of_file(error: BaseException, number: int) -> bool:
     """Whether the error concerns this one file: it is gone, but its folder is still there."""
     if number in _TO_FILE:
-        file = error.filename if isinstance(error, OSError) else None
-        return file is None or Path(os.fsdecode(file)).parent.is_dir()
+        file = _file(error)
+        return file is None or os.path.isdir(os.path.dirname(file) or ".")
     return number in _OF_FILE
 
 
@@ -166,7 +191,7 @@ def _say_waiting(fault: SystemFault, say: Callable[[str], None]) -> None:
     global _said_at
     with _saying:
         now = time.monotonic()
-        if now - _said_at < 60:
+        if now - _said_at < SAID_EVERY:
             return
         _said_at = now
     text = f"{fault.what} cannot be read: {os.strerror(fault.number)}"

@@ -1,6 +1,7 @@
 """Small data sets, read whole into memory."""
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy as np
 from resflax.data.crops import central_square
 from resflax.data.draws import permutation
 from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits, parse
-from resflax.data.faults import read_example, reason_of_damage
+from resflax.data.faults import patiently, read_example, reason_of_damage
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.data.progress import ShowProgress, show_nothing
@@ -142,9 +143,10 @@ def _read(data: TFDS, builder: Any, split: str, progress: ShowProgress) -> Split
     starts = range(0, len(records), _CHUNK)
     for start in progress(starts, f"reading {data.name} {split}"):
         for index in range(start, min(start + _CHUNK, len(records))):
-            with naming_split(data, split):
-                encoded, label = parse(records[index], data)
             where = f"{data.name}, {split}, example {index}"
+            with naming_split(data, split):
+                record = patiently(partial(records.__getitem__, index), partial(str, where))
+                encoded, label = parse(record, data)
             try:
                 image = decode(encoded, channels)
             except BadPicture as error:

@@ -15,6 +15,7 @@ from resflax.data.description import describe
 from resflax.data.in_memory import Split, first_pictures
 from resflax.data.normalization import normalize
 from resflax.devices.compilation import compile_fast
+from resflax.devices.randomness import pinned_randomness
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
@@ -76,6 +77,7 @@ def load_networks(folder: RunFolder, examples: int) -> list[InspectedNetwork]:
     return networks
 
 
+@pinned_randomness()
 def untrained(network: InspectedNetwork) -> InspectedNetwork:
     """The same network before its first step, with weights drawn from the run's seed."""
     key, _ = jax.random.split(jax.random.PRNGKey(network.experiment.seed))

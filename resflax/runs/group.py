@@ -20,6 +20,7 @@ from rich.console import Console
 
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
+from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
 from resflax.errors import Interrupted, TrainingError, UsageError
 from resflax.experiment import Experiment
@@ -37,6 +38,7 @@ from resflax.training.state import TrainState
 T = TypeVar("T")
 
 
+@pinned_randomness()
 def train_group(members: Sequence[tuple[Experiment, RunFolder, Console]]) -> int:
     """Trains every experiment in its folder as `session.train` does, all with one training step.
 

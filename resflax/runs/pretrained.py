@@ -18,6 +18,7 @@ from resflax.data.normalization import Normalization, from_colours
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import TFDS
 from resflax.declarations.models import Model
+from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
@@ -56,6 +57,7 @@ class Colours:
             raise UsageError("mean and std must be finite, and std above 0")
 
 
+@pinned_randomness()
 def import_weights(
     path: Path,
     experiment: Experiment,

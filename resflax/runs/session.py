@@ -13,6 +13,7 @@ from rich.console import Console
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
+from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment, to_json
@@ -29,6 +30,7 @@ from resflax.terminal.display import Display
 from resflax.terminal.interruption import Interruption
 
 
+@pinned_randomness()
 def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[str, Any]:
     """Trains an experiment in its folder and returns the result; continues a run that was begun.
 
