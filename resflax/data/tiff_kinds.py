@@ -85,13 +85,21 @@ def check_tiff(image: Image.Image, encoded: bytes) -> None:
     # Pillow changes the order of the bytes after libtiff has done so.
     if not unsigned and (bits == 8 or (compressed and encoded.startswith(b"MM"))):
         raise BadPicture(_refusal(tags))
-    subsampled = photometric == _YCBCR and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
-    if subsampled and not compressed:
-        raise BadPicture(_refusal(tags))
+    if photometric == _YCBCR and not compressed:  # otherwise libtiff converts to RGB
+        subsampled = tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
+        if subsampled or image.mode != "YCbCr":
+            raise BadPicture(_refusal(tags))
     if bits > 8 and samples > 1 and _declared(tags, bits) is not None:
         raise BadPicture(_refusal(tags))  # because Pillow keeps only the upper 8 bits of colours
     if image.mode in ("P", "PA") and max(tags[_COLORMAP]) < 256 and image.palette is not None:
-        image.palette.palette = tags[_COLORMAP]
+        image.palette.palette = bytes(tags[_COLORMAP])
+
+
+def unloaded_tiff(image: Image.Image, error: Exception) -> str | None:
+    """Why a TIFF that was opened cannot be decoded; None if it is not its kind, but damage."""
+    if image.format != "TIFF" or "raw mode" not in str(error):
+        return None
+    return _refusal(_tags(image))
 
 
 def tiff_bits(image: Image.Image) -> int:
