@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -72,7 +73,8 @@ def test_pictures_of_other_modes_and_sizes_are_converted(
         "turned_wide.png": Image.fromarray(np.rot90(wide)),
     }
     for name, image in files.items():
-        image.save(tmp_path / name, **({"exif": turned} if "turned" in name else {}))
+        options: dict[str, Any] = {"exif": turned} if "turned" in name else {}
+        image.save(tmp_path / name, **options)
     paths = [saved[0], *(tmp_path / name for name in files)]
     as_saved, *converted = predict(RunFolder(undisturbed), paths, None, quiet)
     assert isinstance(as_saved, Prediction)

@@ -154,7 +154,7 @@ def test_views_by_pillow_are_those_of_torchvision(height: int, width: int):
         assert all(np.array_equal(a, b) for a, b in zip(images, expected, strict=True))
     (whole,) = view_maker(Views(scales=(12,)), by_pillow).images(picture)
     size = whole.shape[1], whole.shape[0]
-    assert np.array_equal(whole, image.resize(size, Image.Resampling.BICUBIC))
+    assert np.array_equal(whole, np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
 
 
 def test_a_picture_is_cropped_at_its_centre_to_one_size():

@@ -207,4 +207,5 @@ def resize_whole(picture: np.ndarray, scale: int, by: Resizing = "opencv") -> np
         long = _LONGEST * short
         picture = center_crop(picture, min(height, long), min(width, long))
     longer = round(scale * round(_PARTS * long / short) / _PARTS)
-    return resize(picture, *((scale, longer) if height <= width else (longer, scale)), by)
+    rows, columns = (scale, longer) if height <= width else (longer, scale)
+    return resize(picture, rows, columns, by)
