@@ -135,9 +135,9 @@ def test_crops_of_turned_pictures_are_those_of_upright_ones(
             random_square(picture, data, 16, drawn_from(orientation))
             for picture in (encoded, upright)
         ]
-        assert np.array_equal(*crops)
+        assert np.array_equal(crops[0], crops[1])
         squares = [central_square(picture, data, 16) for picture in (encoded, upright)]
-        assert np.array_equal(*squares)
+        assert np.array_equal(squares[0], squares[1])
 
 
 def test_crops_of_turned_jpegs_show_the_right_part():

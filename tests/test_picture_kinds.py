@@ -98,17 +98,16 @@ KINDS = [
 DECODED = {
     (tiffs.MIN_IS_WHITE, ()): {(1, 1), (1, 2), (1, 4), (1, 8), (1, 16), (3, 32)},
     (tiffs.MIN_IS_BLACK, ()): {(1, 1), (1, 2), (1, 4), (1, 8), (1, 12), (1, 16), (1, 32), (3, 32)},
-    (tiffs.MIN_IS_BLACK, (0,)): {(1, 8)},
     (tiffs.MIN_IS_BLACK, (2,)): {(1, 8)},
     (tiffs.RGB, ()): {(1, 8), (1, 16)},
     (tiffs.RGB, (0,)): {(1, 8), (1, 16)},
     (tiffs.RGB, (2,)): {(1, 8), (1, 16)},
     (tiffs.CMYK, ()): {(1, 8), (1, 16)},
     (tiffs.CMYK, (0,)): {(1, 8)},
-    (tiffs.YCBCR, ()): {(1, 8)},
     (tiffs.CIELAB, ()): {(1, 8)},
 }
-"""The kinds that must be decoded if they are little-endian, not planar and not compressed."""
+"""The kinds that every supported Pillow decodes if they are little-endian, not planar and not
+compressed."""
 
 
 @pytest.mark.parametrize(("photometric", "count", "extra"), COLOURS)
@@ -146,7 +145,7 @@ def test_tiffs_come_out_right_or_are_refused_by_name(
         assert picture_size(encoded) == (HEIGHT, WIDTH)
         if (order, planar, compressed) == ("<", False, False):
             decoded.add(kind)
-    assert decoded == DECODED.get((photometric, extra), set())
+    assert decoded >= DECODED.get((photometric, extra), set())
 
 
 @pytest.mark.parametrize(
@@ -158,8 +157,12 @@ def test_premultiplied_colours_are_divided_by_alpha(photometric: int, bits: int)
     alpha = samples[..., -1:] = 2 ** (bits - 1) + samples[..., -1:] // 2
     samples[..., :-1] = samples[..., :-1] * alpha / (2**bits - 1)
     encoded = tiff(np.rint(samples), photometric, bits, extra=(1,))
-    expected = rgb_levels(samples[..., :-1] / alpha, photometric)
-    assert np.abs(decode(encoded) - expected).max() < 4  # division magnifies the rounding
+    pixels = decoded_or_refusal(encoded)
+    if isinstance(pixels, str):  # Pillow 11 does not read these
+        assert "gray, 2 samples of 8 bits" in pixels
+    else:
+        expected = rgb_levels(samples[..., :-1] / alpha, photometric)
+        assert np.abs(pixels - expected).max() < 4  # division magnifies the rounding
 
 
 GRAY_RAMP = np.linspace(0, 1, 48).reshape(6, 8, 1)
@@ -210,6 +213,15 @@ def test_values_of_an_unknown_range_are_refused(
 ):
     with pytest.raises(BadPicture, match=f"{said}.* (convert it|scale them) to 8 bits"):
         decode(tiff(samples, tiffs.MIN_IS_BLACK, bits, sample_format))
+
+
+def test_a_declared_range_that_is_wrong_is_refused():
+    samples = np.rint(65535 * GRAY_RAMP)
+    said = (
+        "values are from 0 to 65535, but it declares that they are from 0 to 255; convert it to 8"
+    )
+    with pytest.raises(BadPicture, match=said):
+        decode(tiff(samples, tiffs.MIN_IS_BLACK, 16, tags={281: ("H", [255])}))
 
 
 def test_a_declared_range_of_16_bit_colours_is_refused():
@@ -306,8 +318,9 @@ def test_the_first_of_several_pictures_is_decoded(file_format: str, options: dic
         Image.fromarray(photo(seed=seed)).quantize(64).convert("RGB") for seed in (0, 1)
     )
     encoded = encode(first, file_format, save_all=True, append_images=[second], **options)
-    assert Image.open(io.BytesIO(encoded)).n_frames == 2
-    assert np.array_equal(decode(encoded), first)
+    opened = Image.open(io.BytesIO(encoded))
+    opened.seek(1)  # there is a second one
+    assert np.array_equal(decode(encoded), np.asarray(first))
 
 
 def test_icc_profiles_change_nothing():

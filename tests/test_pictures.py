@@ -6,6 +6,7 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -183,11 +184,14 @@ def test_an_orientation_in_xmp_counts_if_exif_has_none():
     image = Image.fromarray(photo(6, 4))
     xmp = b'<rdf:Description xmlns:tiff="http://ns.adobe.com/tiff/1.0/" tiff:Orientation="6"/>'
     plain, text = decode(encode(image, "png")), "XML:com.adobe.xmp"
-    for file_format, options in {"jpeg": {"xmp": xmp}, "webp": {"xmp": xmp}, "png": {}}.items():
-        if file_format == "png":
-            info = PngImagePlugin.PngInfo()
-            info.add_itxt(text, xmp.decode())
-            options = {"pnginfo": info}
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt(text, xmp.decode())
+    options_of: dict[str, dict[str, Any]] = {
+        "jpeg": {"xmp": xmp},
+        "webp": {"xmp": xmp},
+        "png": {"pnginfo": info},
+    }
+    for file_format, options in options_of.items():
         assert decode(encode(image, file_format, **options)).shape == (4, 6, 3)
         exif = oriented(1)
         exif[271] = "maker"

@@ -2,6 +2,7 @@
 
 import io
 import json
+from typing import Any
 
 import numpy as np
 import pytest
@@ -58,15 +59,22 @@ def test_pictures_of_other_modes_and_sizes_are_converted(
     picture = Image.fromarray(digits[0])
     large = np.kron(digits[0], np.ones((5, 5), np.uint8))  # 40x40
     wide = np.pad(large, ((0, 0), (10, 10)), constant_values=255)
+    turned = Image.Exif()
+    turned[274] = 6  # is to be turned to the right
     files = {
         "rgb.png": picture.convert("RGB"),
         "rgba.png": picture.convert("RGBA"),
         "palette.gif": picture.convert("P"),
+        "turned.png": Image.fromarray(np.rot90(digits[0])),
+        "deep.png": Image.fromarray(digits[0].astype(np.uint16) * 257),
+        "floats.tif": Image.fromarray(digits[0].astype(np.float32) / 255),
         "large.png": Image.fromarray(large),
         "wide.bmp": Image.fromarray(wide),
+        "turned_wide.png": Image.fromarray(np.rot90(wide)),
     }
     for name, image in files.items():
-        image.save(tmp_path / name)
+        options: dict[str, Any] = {"exif": turned} if "turned" in name else {}
+        image.save(tmp_path / name, **options)
     paths = [saved[0], *(tmp_path / name for name in files)]
     as_saved, *converted = predict(RunFolder(undisturbed), paths, None, quiet)
     assert isinstance(as_saved, Prediction)
@@ -76,7 +84,7 @@ def test_pictures_of_other_modes_and_sizes_are_converted(
         assert prediction.guesses == as_saved.guesses
         assert prediction.seen == (8, 8)
         sizes.append(prediction.size)
-    assert sizes[-2:] == [(40, 40), (40, 60)]
+    assert sizes[-3:] == [(40, 40), (40, 60), (40, 60)]
 
 
 def test_each_file_that_is_not_a_picture_is_reported(undisturbed, saved, quiet, script, tmp_path):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from photos import encode
 from PIL import Image
+from rich.console import Console
 from small_sets import (
     CLASSES,
     examples,
@@ -18,10 +19,13 @@ from small_sets import (
     sorted_examples,
 )
 
-from resflax import CIFAR10, TFDS, Digits, UsageError
+from resflax import CIFAR10, TFDS, Digits, Streamed, UsageError
 from resflax.data import in_memory
 from resflax.data.description import describe
 from resflax.data.in_memory import Split, load_dataset, load_split
+from resflax.evaluation.split_reader import open_split
+from resflax.evaluation.views import PictureFormat, Views, view_maker
+from resflax.terminal.display import Display
 
 
 @pytest.fixture(scope="module")
@@ -71,6 +75,22 @@ def test_reads_jpeg_and_gray_pictures_and_other_names(tmp_path: Path):
     assert sorted_examples(dataset.train) == sorted_examples(Split(decoded, labels))
     as_rgb = np.repeat(gray[..., None], 3, axis=-1)  # the set declares three channels
     assert sorted_examples(dataset.test) == sorted_examples(Split(as_rgb, np.ones(3, int)))
+
+
+def test_pictures_are_turned_as_their_exif_says(tmp_path: Path):
+    upright, exif = pixels(8), Image.Exif()
+    exif[274] = 6
+    turned = [(encode(np.rot90(picture), "png", exif=exif), 1) for picture in upright]
+    prepare_set(tmp_path, {"train": turned, "test": turned})
+    resident = load_dataset(TFDS("pictures", data_dir=str(tmp_path))).train
+    assert sorted_examples(resident) == sorted_examples(Split(upright, np.ones(8, np.int32)))
+    data = Streamed(
+        "pictures", str(tmp_path), image_size=5, shorter_side=(5, 5), test_shorter_side=5
+    )
+    reader = open_split(data, "test", Display(Console(file=io.StringIO())))
+    maker = view_maker(Views(), PictureFormat((6, 5, 3), None, 0))  # whole pictures
+    evaluated = [example.images[0].tobytes() for example in reader.read(maker, range(8))]
+    assert sorted(evaluated) == sorted(picture.tobytes() for picture in upright)
 
 
 def test_a_set_is_read_in_chunks_with_progress(prepared: Path, monkeypatch):

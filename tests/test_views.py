@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from scoring import (
     MEAN,
     SCALE,
@@ -119,6 +120,41 @@ def test_whole_pictures_have_few_shapes_and_nearly_their_proportions(height, wid
     proportion = min(max(height, width) / min(height, width), 4)
     half_a_pixel = 0.5 / scale
     assert abs(longer / scale - proportion) <= 1 / 12 + half_a_pixel
+
+
+@pytest.mark.parametrize(("height", "width"), [(31, 47), (40, 23)])
+def test_views_by_pillow_are_those_of_torchvision(height: int, width: int):
+    by_pillow = PictureFormat((8, 8, 3), 10, 0, "pillow_bicubic")
+    (picture,) = smooth_pictures((height, width))
+    image = Image.fromarray(picture)
+
+    def resized(scale: int) -> np.ndarray:
+        size = (
+            (scale, int(scale * height / width))
+            if width < height
+            else (int(scale * width / height), scale)
+        )
+        return np.asarray(image.resize(size, Image.Resampling.BICUBIC))
+
+    def crops(pixels: np.ndarray) -> list[np.ndarray]:
+        """`FiveCrop(8)` of torchvision."""
+        *corners, _ = corners_and_centre(pixels, 8)
+        top, left = (round((length - 8) / 2.0) for length in pixels.shape[:2])
+        return [*corners, pixels[top : top + 8, left : left + 8]]
+
+    for views, expected in {
+        Views(): crops(resized(10))[4:],
+        Views(crops=10): crops(resized(10)),
+        Views(crops=10, scales=(9, 13)): crops(resized(9)) + crops(resized(13)),
+    }.items():
+        maker = view_maker(views, by_pillow)
+        assert maker.shorter_side is None
+        images = maker.images(picture)
+        assert len(images) == len(expected)
+        assert all(np.array_equal(a, b) for a, b in zip(images, expected, strict=True))
+    (whole,) = view_maker(Views(scales=(12,)), by_pillow).images(picture)
+    size = whole.shape[1], whole.shape[0]
+    assert np.array_equal(whole, np.asarray(image.resize(size, Image.Resampling.BICUBIC)))
 
 
 def test_a_picture_is_cropped_at_its_centre_to_one_size():

@@ -6,7 +6,7 @@ in it says so. Such pictures would come out nearly black, so they are refused.
 """
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageFile
 
 from resflax.data.bad_picture import BadPicture
 from resflax.data.tiff_kinds import ValueRange, tiff_bits, tiff_range
@@ -35,6 +35,8 @@ def deep_gray_levels(image: Image.Image) -> np.ndarray | None:
         )
     values = np.asarray(image)
     if image.mode == "F":
+        if not np.isfinite(values).all():
+            raise BadPicture("some of its values are not finite; convert it to 8 bits")
         levels = _levels_of_floats(values, span)
     else:
         if span.bits == 32 and span.low >= 0:
@@ -66,9 +68,10 @@ def bits_of_values(image: Image.Image, encoded: bytes) -> int:
         case "SGI":
             return 8 * encoded[3]
         case "PPM":
-            arguments = image.tile[0].args if image.tile else ()
-            greatest = arguments[-1] if isinstance(arguments, tuple) else 255
-            return 16 if isinstance(greatest, int) and greatest == 65535 else 8
+            # The decoder's arguments end with the value that is white, if it is not 255.
+            tiles = image.tile if isinstance(image, ImageFile.ImageFile) else []
+            deep = any(isinstance(args, tuple) and args[-1] == 65535 for *_, args in tiles)
+            return 16 if deep else 8
         case "JPEG2000":
             start = encoded.find(b"\xff\x4f\xff\x51")  # SOC and SIZ; 38 bytes later: Ssiz
             return (encoded[start + 42] & 127) + 1 if start >= 0 else 8
@@ -76,17 +79,16 @@ def bits_of_values(image: Image.Image, encoded: bytes) -> int:
 
 
 def _levels_of_floats(values: np.ndarray, span: ValueRange) -> np.ndarray:
-    low, high = float(values.min()), float(values.max())
-    if not np.isfinite(values).all():
-        raise BadPicture("some of its values are not finite; convert it to 8 bits")
-    if not span.declared:
-        if low < 0 or high > 1:
-            raise BadPicture(
-                f"its values are floats from {low:g} to {high:g}, and it does not say which of "
-                "them are black and white; scale them to 0 to 1, or convert it to 8 bits"
-            )
-        if high < 1 / 16:
-            raise BadPicture(_too_low("floats, of which 1 is white,"))
+    if span.declared:
+        return _scaled(values, span)
+    low, high = values.min(), values.max()
+    if low < 0 or high > 1:
+        raise BadPicture(
+            f"its values are floats from {low:g} to {high:g}, and it does not say which of them "
+            "are black and white; scale them to 0 to 1, or convert it to 8 bits"
+        )
+    if high < 1 / 16:
+        raise BadPicture(_too_low("floats, of which 1 is white,"))
     return _scaled(values, span)
 
 
@@ -100,8 +102,14 @@ def _levels_of_integers(values: np.ndarray, span: ValueRange) -> np.ndarray:
 
 
 def _scaled(values: np.ndarray, span: ValueRange) -> np.ndarray:
+    low, high = values.min(), values.max()
+    if low < span.low or high > span.high:
+        raise BadPicture(
+            f"its values are from {low:g} to {high:g}, but it declares that they are from "
+            f"{span.low:g} to {span.high:g}; convert it to 8 bits"
+        )
     shares = (values.astype(np.float64) - span.low) / (span.high - span.low)
-    return np.rint(shares.clip(0, 1) * 255).astype(np.uint8)
+    return np.rint(shares * 255).astype(np.uint8)
 
 
 def _too_low(values: str) -> str:

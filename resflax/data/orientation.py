@@ -27,7 +27,7 @@ def orientation_in(exif: bytes, xmp: bytes = b"") -> int:
     orientation = _in_exif(exif.removeprefix(_EXIF))
     if orientation is None and (match := _IN_XMP.search(xmp)) is not None:
         orientation = int(match[1])
-    return orientation if orientation in range(1, 9) else UPRIGHT
+    return orientation if orientation is not None and 1 <= orientation <= 8 else UPRIGHT
 
 
 def jpeg_orientation(encoded: bytes) -> int:

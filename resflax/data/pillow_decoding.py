@@ -23,7 +23,7 @@ from resflax.data.orientation import (
     turn,
     turn_size,
 )
-from resflax.data.tiff_kinds import check_tiff, unopened_tiff
+from resflax.data.tiff_kinds import check_tiff, unloaded_tiff, unopened_tiff
 from resflax.text import one_line
 
 T = TypeVar("T")
@@ -58,7 +58,8 @@ def decode_by_pillow(encoded: bytes, channels: int) -> np.ndarray:
         except (BadPicture, *_PILLOW_LIMITS):
             raise
         except Exception as error:  # of many types, for damaged files
-            raise BadPicture(f"damaged: {one_line(error, 100)}") from None
+            kind = unloaded_tiff(image, error)
+            raise BadPicture(kind or f"damaged: {one_line(error, 100)}") from None
         return turn(pixels, _orientation(image, encoded))
 
     return _read(encoded, read)

@@ -16,18 +16,16 @@ from resflax.data.bad_picture import BadPicture
 Tags = Mapping[int, Any]
 """The values of a TIFF's tags by their numbers."""
 
+# Tags.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _MAX_VALUE = 258, 259, 262, 277, 281
-_PLANES, _COLORMAP, _EXTRA, _FORMAT, _S_MIN, _S_MAX, _SUBSAMPLING = (
-    284,
-    320,
-    338,
-    339,
-    340,
-    341,
-    530,
-)
+_PLANES, _COLORMAP, _EXTRA, _FORMAT = 284, 320, 338, 339
+_S_MIN, _S_MAX, _SUBSAMPLING = 340, 341, 530
+
+# Their values.
 
 _MIN_IS_WHITE, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
+_UNSIGNED, _FLOAT = 1, 3  # SampleFormat
+_UNCOMPRESSED, _SEPARATE_PLANES, _ALPHA = 1, 2, 2
 _PHOTOMETRICS = {
     0: "gray with 0 for white",
     1: "gray",
@@ -43,7 +41,6 @@ _PHOTOMETRICS = {
     32845: "LogLuv",
     34892: "linear raw",
 }
-_UNSIGNED, _FLOAT, _ALPHA = 1, 3, 2
 _FORMATS = {1: "unsigned integers", 2: "signed integers", 3: "floats", 5: "complex integers"}
 
 
@@ -71,7 +68,7 @@ def check_tiff(image: Image.Image, encoded: bytes) -> None:
     tags = _tags(image)
     bits, samples, photometric = _bits(tags), tags.get(_SAMPLES, 1), tags.get(_PHOTOMETRIC, 0)
     extra = tuple(tags.get(_EXTRA, ()))
-    if tags.get(_PLANES, 1) == 2:
+    if tags.get(_PLANES) == _SEPARATE_PLANES:
         kinds = (
             (_GRAY, 1, ()),
             (_PALETTE, 1, ()),
@@ -81,17 +78,28 @@ def check_tiff(image: Image.Image, encoded: bytes) -> None:
         )
         if bits != 8 or (photometric, samples, extra) not in kinds:
             raise BadPicture(_refusal(tags))
-    unsigned, compressed = _kind(tags) == _UNSIGNED, tags.get(_COMPRESSION, 1) != 1
+    unsigned, compressed = (
+        _kind(tags) == _UNSIGNED,
+        tags.get(_COMPRESSION, _UNCOMPRESSED) != _UNCOMPRESSED,
+    )
     # Pillow changes the order of the bytes after libtiff has done so.
     if not unsigned and (bits == 8 or (compressed and encoded.startswith(b"MM"))):
         raise BadPicture(_refusal(tags))
-    subsampled = photometric == _YCBCR and tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
-    if subsampled and not compressed:
-        raise BadPicture(_refusal(tags))
+    if photometric == _YCBCR and not compressed:  # otherwise libtiff converts to RGB
+        subsampled = tuple(tags.get(_SUBSAMPLING, (2, 2))) != (1, 1)
+        if subsampled or image.mode != "YCbCr":
+            raise BadPicture(_refusal(tags))
     if bits > 8 and samples > 1 and _declared(tags, bits) is not None:
         raise BadPicture(_refusal(tags))  # because Pillow keeps only the upper 8 bits of colours
     if image.mode in ("P", "PA") and max(tags[_COLORMAP]) < 256 and image.palette is not None:
-        image.palette.palette = tags[_COLORMAP]
+        image.palette.palette = bytes(tags[_COLORMAP])
+
+
+def unloaded_tiff(image: Image.Image, error: Exception) -> str | None:
+    """Why a TIFF that was opened cannot be decoded; None if it is not its kind, but damage."""
+    if image.format != "TIFF" or "raw mode" not in str(error):
+        return None
+    return _refusal(_tags(image))
 
 
 def tiff_bits(image: Image.Image) -> int:
@@ -177,7 +185,7 @@ def _refusal(tags: Tags) -> str:
         _PHOTOMETRICS.get(photometric, f"PhotometricInterpretation {photometric}"),
         f"{samples} sample{'s' * (samples > 1)} of {_bits(tags)} bits",
         _FORMATS.get(kind, f"SampleFormat {kind}"),
-        *(["separate planes"] if tags.get(_PLANES, 1) == 2 else []),
-        "uncompressed" if tags.get(_COMPRESSION, 1) == 1 else "compressed",
+        *(["separate planes"] if tags.get(_PLANES) == _SEPARATE_PLANES else []),
+        "uncompressed" if tags.get(_COMPRESSION, _UNCOMPRESSED) == _UNCOMPRESSED else "compressed",
     ]
     return f"a kind of TIFF that is not supported ({', '.join(words)}); convert it to 8-bit RGB"
