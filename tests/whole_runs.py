@@ -36,9 +36,12 @@ runpy.run_path({script!r}, run_name="__main__")
 
 
 def start(
-    *arguments: object, script: str = "train", devices: int = 1, patch: str = ""
+    *arguments: object, script: str = "train", devices: int = 1, patch: str = "", **options: Any
 ) -> "subprocess.Popen[str]":
-    """Starts a script, after running the statements `patch` in its process."""
+    """Starts a script, after running the statements `patch` in its process.
+
+    Further options are those of `Popen`.
+    """
     path = str(ROOT / "scripts" / f"{script}.py")
     code = _PATCHED.format(root=str(ROOT), patch=patch, script=path)
     return subprocess.Popen(
@@ -49,9 +52,8 @@ def start(
             "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
             "JAX_PLATFORMS": "cpu",
         },
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
         text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
     )
 
 

@@ -3,6 +3,7 @@
 Nothing here imports JAX, so that help and mistakes are answered at once.
 """
 
+import errno
 import logging
 import os
 import signal
@@ -13,6 +14,9 @@ from types import FrameType
 from typing import NoReturn
 
 from resflax.errors import Interrupted, TrainingError, UsageError
+from resflax.files import reason_of
+from resflax.terminal.interruption import SIGNALS, signals_to_answer
+from resflax.terminal.output import guard_output, lost_output
 from resflax.terminal.program import as_called
 
 _LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
@@ -22,14 +26,22 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command with this process's arguments and exits with its code.
 
     The codes are 0 if the command is done; 1 for a failure while running; 2 for bad usage,
-    experiment or data; 130, 143 and 138 if Ctrl-C, SIGTERM or SIGUSR1 ended it; and 141 if the
-    reader of its output went away. Failures print one line on stderr, `error: ...`.
+    experiment or data; 128 + the number of a signal that ended it (`interruption.SIGNALS`); and 141
+    if the reader of its output went away, unless the command's result is in files. Failures print
+    one line on stderr, `error: ...`.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminate)
+    guard_output()
+    for number in signals_to_answer():
+        if number != signal.SIGINT:  # Python raises KeyboardInterrupt for it
+            signal.signal(number, _terminate)
     _set_up_libraries()
     try:
-        command(sys.argv[1:])
+        try:
+            command(sys.argv[1:])
+        except SystemExit as end:  # `--help` exits by itself
+            if end.code:
+                raise
+        lost = lost_output()
     except UsageError as error:
         _exit(2, f"error: {error}")
     except TrainingError as error:
@@ -38,10 +50,11 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
         _exit(128 + interruption.signal, str(interruption))
     except KeyboardInterrupt:
         _exit(128 + signal.SIGINT, "")
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if lost is None:
+        _exit(0, "")
+    if lost.errno == errno.EPIPE:  # the reader of our output has seen enough
         _exit(128 + signal.SIGPIPE, "")
-    _exit(0, "")
+    _exit(1, f"error: the output could not be written: {reason_of(lost)}")
 
 
 def _set_up_libraries() -> None:
@@ -55,13 +68,16 @@ def _set_up_libraries() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    for other in SIGNALS:
+        if other != signal.SIGINT:
+            signal.signal(other, signal.SIG_IGN)  # nothing may interrupt the cleaning up
     raise Interrupted(number)
 
 
 def _exit(code: int, text: str) -> NoReturn:
     # The exit code is decided. Python drops its signal handlers while it shuts down, so from here
     # on a signal would kill the process and change the code.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if text:
         print(message_line(as_called(text)), file=sys.stderr)
