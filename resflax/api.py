@@ -7,11 +7,12 @@ importing this file does not import JAX. Errors are `UsageError` and `TrainingEr
 import dataclasses
 import os
 import signal
+import sys
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, cast, get_args
+from typing import IO, TYPE_CHECKING, Any, Literal, cast, get_args
 
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import Experiment
@@ -236,7 +237,11 @@ def _result(path: Path, plain: Mapping[str, Any]) -> Result:
 def _console() -> "Console":
     from rich.console import Console
 
-    return Console()
+    from resflax.terminal.output import ForgivingText
+
+    if sys.stdout is None:  # it was closed when the program started
+        return Console()
+    return Console(file=cast(IO[str], ForgivingText(sys.stdout)))
 
 
 def _path(path: PathLike, name: str) -> Path:

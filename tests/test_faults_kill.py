@@ -28,7 +28,7 @@ checkpoints.ocp.CheckpointManager.save = slowly(checkpoints.ocp.CheckpointManage
 resident.evaluation_batches = slowly(resident.evaluation_batches, 0.2)
 loop.params_sha256 = slowly(loop.params_sha256, 0.5)
 """
-SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGUSR1)
+SIGNALS = (signal.SIGKILL, signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 def kill_at_random(rng, experiment, folder):

@@ -1,19 +1,24 @@
 """SLURM without a cluster: the script that is submitted, and what a job does on its node."""
 
 import os
+import pickle
 import signal
 import stat
+import subprocess
 import sys
 import threading
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
+from whole_runs import ROOT, assert_same
 
 from resflax import Experiment, Grid, ResNet
 from resflax.errors import UsageError
 from resflax.locks import take_lock
+from resflax.sweep import slurm
 from resflax.sweep.slurm import SlurmExecutor, SlurmOptions, SlurmTask
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import expand_grid
@@ -35,6 +40,7 @@ def cluster(tmp_path, monkeypatch):
         "sacct": 'echo "JobID|State|NodeList"\n'
         + "\n".join(f'echo "77_{i}|PENDING|None"' for i in range(9)),
         "scancel": "exit 0",
+        "scontrol": f'echo "$@" >> {tmp_path}/requeued',
     }
     for name, text in programs.items():
         file = commands / name
@@ -143,3 +149,167 @@ time.sleep(60)
     assert saved.read_text() == "saved"
     assert codes == [128 + signal.SIGTERM]
     assert take_lock(tmp_path / "lock") is not None  # free for the requeued job
+
+
+def test_a_worker_that_does_not_end_is_killed_in_time(tmp_path, monkeypatch):
+    monkeypatch.setattr(slurm, "SAVING_SECONDS", 0.3)
+    program = """
+import signal, time
+signal.signal(signal.SIGTERM, signal.SIG_IGN)
+print("running", flush=True)
+time.sleep(60)
+"""
+    log = tmp_path / "log"
+    task = SlurmTask([sys.executable, "-c", program], log, tmp_path / "lock")
+    codes: list[int] = []
+    thread = threading.Thread(target=lambda: codes.append(task()))
+    thread.start()
+    wait_for(lambda: log.exists() and log.read_text() == "running\n")
+    assert isinstance(task.checkpoint(), submitit.helpers.DelayedSubmission)
+    thread.join()
+    assert codes == [-signal.SIGKILL]
+
+
+# --- Jobs as SLURM runs them: submitit's own program, with its own signal handlers
+
+# It counts until it is told to save, and continues where it was.
+COUNTING = """
+import pathlib, signal, sys, time
+state = pathlib.Path(sys.argv[1])
+count = int(state.read_text()) if state.exists() else 0
+def save(*_):
+    state.write_text(str(count))
+    time.sleep(0.2)  # the lock is held until the end
+    sys.exit(143)
+signal.signal(signal.SIGTERM, save)
+print("from", count, flush=True)
+while count < 300:
+    time.sleep(0.01)
+    count += 1
+"""
+
+
+def wait_for(condition, process=None) -> None:
+    deadline = time.monotonic() + 120
+    while not condition():
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None
+        time.sleep(0.01)
+
+
+class Node:
+    """A node of the cluster, which runs job 77."""
+
+    def __init__(self, cluster: Path, folder: SweepFolder) -> None:
+        self.cluster, self.folder = cluster, folder.path / "slurm"
+        self.processes: list[subprocess.Popen[bytes]] = []
+
+    def start(self, **variables: str) -> "subprocess.Popen[bytes]":
+        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
+        job = {
+            "SUBMITIT_EXECUTOR": "slurm",
+            "SLURM_JOB_ID": "77",
+            "SLURM_PROCID": "0",
+            "PYTHONPATH": path,
+        }
+        folder = str(self.folder / "%j")
+        process = subprocess.Popen(
+            [sys.executable, "-m", "submitit.core._submit", folder],
+            env=os.environ | job | variables,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        self.processes.append(process)
+        return process
+
+    def requeued(self) -> list[str]:
+        file = self.cluster / "requeued"
+        return file.read_text().splitlines() if file.exists() else []
+
+    def result(self) -> Any:
+        (file,) = self.folder.rglob("*_result.pkl")
+        return pickle.loads(file.read_bytes())
+
+
+@pytest.fixture
+def node(cluster, folder):
+    node = Node(cluster, folder)
+    yield node
+    for process in node.processes:
+        process.kill()
+        process.wait()
+
+
+def submit(folder, trial, options=SlurmOptions()):  # noqa: B008
+    (job,) = SlurmExecutor(folder, 1, 1, options, "base").start([(trial,)])
+    return job
+
+
+def test_the_warning_before_the_time_limit_saves_and_requeues(node, folder, tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    monkeypatch.setattr(
+        slurm, "worker_command", lambda *_: [sys.executable, "-c", COUNTING, str(state)]
+    )
+    (trial,) = expand_grid(BASE, Grid({"seed": [0]}))
+    job, log = submit(folder, trial), folder.log(trial)
+
+    process = node.start()
+    wait_for(lambda: log.exists() and log.read_text() == "from 0\n", process)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(timeout=30) == 255  # as submitit ends a job that was requeued
+    assert node.requeued() == ["requeue 77"]
+    saved = int(state.read_text())
+    assert 0 <= saved < 300
+    assert job.poll() is None
+    lock = take_lock(folder.lock_file(trial))
+    assert lock is not None
+    os.close(lock)
+
+    process = node.start()
+    wait_for(lambda: log.read_text() == f"from 0\nfrom {saved}\n", process)
+    process.send_signal(signal.SIGTERM)  # the job is cancelled
+    assert process.wait(timeout=60) == 0
+    assert node.result() == ("success", 143)
+    assert int(state.read_text()) >= saved
+    assert node.requeued() == ["requeue 77"]
+
+
+def test_a_job_that_was_requeued_too_often_saves_too(node, folder, tmp_path, monkeypatch):
+    state = tmp_path / "state"
+    monkeypatch.setattr(
+        slurm, "worker_command", lambda *_: [sys.executable, "-c", COUNTING, str(state)]
+    )
+    (trial,) = expand_grid(BASE, Grid({"seed": [0]}))
+    submit(folder, trial, SlurmOptions(minutes=1, requeues=0))
+    process = node.start()
+    wait_for(
+        lambda: folder.log(trial).exists() and folder.log(trial).read_text() == "from 0\n", process
+    )
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(timeout=60) == 1
+    assert state.exists()
+    assert node.requeued() == []
+    kind, why = node.result()
+    assert kind == "error"
+    assert "timed-out too many times" in why
+
+
+@pytest.mark.slow
+def test_a_trial_that_was_requeued_ends_the_same_to_the_bit(node, folder, tiny, undisturbed):
+    (trial,) = expand_grid(tiny, Grid({"seed": [0]}))
+    folder.add([trial])
+    submit(folder, trial)
+    variables = {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    process, run = node.start(**variables), folder.run(trial)
+    wait_for(lambda: run.metrics.exists() and run.metrics.read_text().count("\n") >= 2, process)
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(timeout=30) == 255
+    assert node.requeued() == ["requeue 77"]
+    assert not run.result.exists()
+    step = max(int(path.name) for path in run.checkpoints.iterdir())
+    assert f"stopped at step {step} of 40 and saved" in folder.log(trial).read_text()
+
+    assert node.start(**variables).wait(timeout=120) == 0
+    assert node.result() == ("success", 0)
+    assert f"continuing from step {step} of 40" in folder.log(trial).read_text()
+    assert_same(run.path, undisturbed)

@@ -99,8 +99,8 @@ def test_evaluation_of_the_folder_gives_the_result(undisturbed):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130), (signal.SIGUSR1, 138)],
-    ids=["SIGTERM", "SIGINT", "SIGUSR1"],
+    [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    ids=["SIGTERM", "SIGINT"],
 )
 def test_a_signal_saves_first(experiment, undisturbed, tmp_path, number, code):
     folder = tmp_path / "run"

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -25,17 +27,42 @@ experiment = Experiment(
 )
 """
 
+_PATCHED = """
+import sys, runpy
+sys.path.insert(0, {root!r})
+{patch}
+sys.argv = [{script!r}, *sys.argv[1:]]
+runpy.run_path({script!r}, run_name="__main__")
+"""
+
 
 def start(
     *arguments: object, script: str = "train", devices: int = 1, patch: str = ""
 ) -> ForkedCommand:
     """Starts a script, after running the statements `patch` in its process."""
-    environment = os.environ | {
+    path = ROOT / "scripts" / f"{script}.py"
+    return ForkedCommand(path, [*map(str, arguments)], _environment(devices), Path.cwd(), patch)
+
+
+def start_interpreter(
+    *arguments: object, script: str = "train", patch: str = "", **options: Any
+) -> "subprocess.Popen[str]":
+    """The same in a new interpreter, with options of `Popen`; output goes to pipes by default."""
+    path = str(ROOT / "scripts" / f"{script}.py")
+    code = _PATCHED.format(root=str(ROOT), patch=patch, script=path)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *map(str, arguments)],
+        env=_environment(devices=1),
+        text=True,
+        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+    )
+
+
+def _environment(devices: int) -> dict[str, str]:
+    return os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
         "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
     }
-    path = ROOT / "scripts" / f"{script}.py"
-    return ForkedCommand(path, [*map(str, arguments)], environment, Path.cwd(), patch)
 
 
 def run(*arguments: object, code: int = 0, **options: Any) -> tuple[str, str]:

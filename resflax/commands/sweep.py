@@ -53,6 +53,7 @@ from resflax.terminal.options import (
     parse_with_experiment,
     refuse_varied,
 )
+from resflax.terminal.output import accept_lost_output
 from resflax.terminal.program import as_called
 
 
@@ -110,4 +111,5 @@ def main(arguments: Sequence[str]) -> None:
     console.print(summary_line(standings), highlight=False)
     report = as_called(f"resflax report {shlex.quote(str(path))}")
     console.print(report, soft_wrap=True, highlight=False)
+    accept_lost_output()
     raise_failures(standings)

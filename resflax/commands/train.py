@@ -36,6 +36,7 @@ from resflax.paths import user_path
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
 from resflax.terminal.options import ExperimentFile, Flag, Overridden, parse_with_experiment
+from resflax.terminal.output import accept_lost_output
 
 
 @dataclass(frozen=True)
@@ -91,3 +92,4 @@ def main(arguments: Sequence[str]) -> None:
     result = train(experiment, RunFolder(path), Console(quiet=not hosts.first()))
     if hosts.first():
         print(describe_result(path, result))
+    accept_lost_output()

@@ -4,12 +4,16 @@ submitit submits them as an array with a time limit. A job that reaches the limi
 its trial continues.
 """
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 from resflax.declarations.checks import check_types, refuse
@@ -20,6 +24,11 @@ from resflax.sweep.executors import Job, last_line, worker_command
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
 from resflax.text import one_line
+
+_WARNING_SECONDS = 120
+"""How long before its time limit a job is told to save."""
+SAVING_SECONDS = 90.0
+"""How long a worker may take to save and end. Then there is time left to requeue the job."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +73,10 @@ class SlurmOptions:
 class SlurmTask:
     """The task of a job on its node, which is to run the worker of one trial.
 
-    submitit pickles the task and calls it on the node. Before the time limit it calls `checkpoint`.
+    submitit pickles the task and calls it on the node. Shortly before the time limit SLURM sends
+    SIGUSR2, and submitit's signal handler calls `checkpoint`. It interrupts `__call__` in the
+    middle, which then never goes on: submitit requeues the job and exits. SIGTERM comes when the
+    job is cancelled. SLURM may send either to this process alone, so the worker is told from here.
 
     Args:
       arguments: the worker's command line.
@@ -81,22 +93,56 @@ class SlurmTask:
         lock = take_lock(self.lock_file)
         if lock is None:
             return 0
-        with open(self.log, "ab") as log:
-            self.process = subprocess.Popen(
-                self.arguments, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock,)
-            )
-        os.close(lock)
-        return self.process.wait()
+        before = None
+        with contextlib.suppress(ValueError):  # not the main thread
+            before = signal.signal(signal.SIGTERM, self._pass_on)
+        try:
+            with open(self.log, "ab") as log:
+                self.process = subprocess.Popen(
+                    self.arguments, stdout=log, stderr=subprocess.STDOUT, pass_fds=(lock,)
+                )
+            os.close(lock)
+            return self.process.wait()
+        finally:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
+
+    def _pass_on(self, number: int, frame: FrameType | None) -> None:
+        if self.process is not None:
+            self.process.send_signal(number)
 
     def checkpoint(self) -> Any:
-        """Lets the worker save and end, and returns the submission that submitit requeues."""
+        """Lets the worker save and end, and returns the submission that submitit requeues.
+
+        A worker that does not end in time is killed, because only a job that is requeued before its
+        time limit continues.
+        """
         import submitit
 
         if self.process is not None:
-            self.process.terminate()
-            self.process.wait()
+            for number, seconds in ((signal.SIGTERM, SAVING_SECONDS), (signal.SIGKILL, 10.0)):
+                self.process.send_signal(number)
+                if _ends_within(self.process.pid, seconds):
+                    break
         continuation = SlurmTask(self.arguments, self.log, self.lock_file)
         return submitit.helpers.DelayedSubmission(continuation)
+
+
+def _ends_within(process_id: int, seconds: float) -> bool:
+    """Waits for a child process to end, for so long at most; returns whether it has ended.
+
+    The child is not reaped. `Popen.wait` must not be called in a signal handler: the code that was
+    interrupted may be in the same call, and it holds a lock.
+    """
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        try:
+            if os.waitid(os.P_PID, process_id, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+                return True
+        except ChildProcessError:  # it was reaped before
+            return True
+        time.sleep(0.05)
+    return False
 
 
 class SlurmJob:
@@ -166,7 +212,7 @@ class SlurmExecutor:
             "ntasks_per_node": 1,
             "cpus_per_task": options.cpus,
             "array_parallelism": parallelism,
-            "signal_delay_s": 120,
+            "signal_delay_s": _WARNING_SECONDS,
         }
         for field in ("partition", "account", "constraint"):
             if getattr(options, field) is not None:

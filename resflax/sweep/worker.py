@@ -15,6 +15,7 @@ from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
 from resflax.terminal.command import run
 from resflax.terminal.experiment_files import load_experiment
+from resflax.terminal.output import accept_lost_output, log_file
 
 
 def main(arguments: Sequence[str]) -> None:
@@ -31,9 +32,12 @@ def main(arguments: Sequence[str]) -> None:
     trials = [Trial(Point({}), experiment) for experiment in declared]
     members = []
     for trial in trials:
-        log = folder.log(trial).open("a", buffering=1, encoding="utf-8")
-        members.append((trial.experiment, folder.run(trial), Console(file=log)))
-    sys.exit(1 if train_group(members) else 0)
+        members.append(
+            (trial.experiment, folder.run(trial), Console(file=log_file(folder.log(trial))))
+        )
+    failed = train_group(members)
+    accept_lost_output()
+    sys.exit(1 if failed else 0)
 
 
 if __name__ == "__main__":

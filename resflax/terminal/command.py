@@ -4,6 +4,7 @@ Nothing here imports JAX, so that help and mistakes are answered at once.
 """
 
 import contextlib
+import errno
 import logging
 import os
 import resource
@@ -15,6 +16,9 @@ from types import FrameType
 from typing import NoReturn
 
 from resflax.errors import Interrupted, TrainingError, UsageError
+from resflax.files import reason_of
+from resflax.terminal.interruption import SIGNALS, signals_to_answer
+from resflax.terminal.output import guard_output, lost_output
 from resflax.terminal.program import as_called
 from resflax.terminal.surroundings import let_streams_print_everything, readable_surroundings
 
@@ -26,16 +30,24 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """Runs a command with this process's arguments and exits with its code.
 
     The codes are 0 if the command is done; 1 for a failure while running; 2 for bad usage,
-    experiment or data; 130, 143 and 138 if Ctrl-C, SIGTERM or SIGUSR1 ended it; and 141 if the
-    reader of its output went away. Failures print one line on stderr, `error: ...`.
+    experiment or data; 128 + the number of a signal that ended it (`interruption.SIGNALS`); and 141
+    if the reader of its output went away, unless the command's result is in files. Failures print
+    one line on stderr, `error: ...`.
     """
-    for number in (signal.SIGTERM, signal.SIGUSR1):
-        signal.signal(number, _terminate)
+    guard_output()
     let_streams_print_everything()
+    for number in signals_to_answer():
+        if number != signal.SIGINT:  # Python raises KeyboardInterrupt for it
+            signal.signal(number, _terminate)
     _set_up_libraries()
     try:
-        with readable_surroundings():
-            command(sys.argv[1:])
+        try:
+            with readable_surroundings():
+                command(sys.argv[1:])
+        except SystemExit as end:  # `--help` exits by itself
+            if end.code:
+                raise
+        lost = lost_output()
     except UsageError as error:
         _exit(2, f"error: {error}")
     except TrainingError as error:
@@ -44,10 +56,11 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
         _exit(128 + interruption.signal, str(interruption))
     except KeyboardInterrupt:
         _exit(128 + signal.SIGINT, "")
-    except BrokenPipeError:  # the reader of our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    if lost is None:
+        _exit(0, "")
+    if lost.errno == errno.EPIPE:  # the reader of our output has seen enough
         _exit(128 + signal.SIGPIPE, "")
-    _exit(0, "")
+    _exit(1, f"error: the output could not be written: {reason_of(lost)}")
 
 
 def _set_up_libraries() -> None:
@@ -82,13 +95,16 @@ def _allow_many_files() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    for other in SIGNALS:
+        if other != signal.SIGINT:
+            signal.signal(other, signal.SIG_IGN)  # nothing may interrupt the cleaning up
     raise Interrupted(number)
 
 
 def _exit(code: int, text: str) -> NoReturn:
     # The exit code is decided. Python drops its signal handlers while it shuts down, so from here
     # on a signal would kill the process and change the code.
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1):
+    for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     if text:
         print(message_line(as_called(text)), file=sys.stderr)

@@ -5,7 +5,27 @@ from collections.abc import Callable
 from types import FrameType, TracebackType
 from typing import Any
 
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)  # Ctrl-C, termination, SLURM's requeue
+SIGNALS = (
+    signal.SIGHUP,  # the terminal was closed
+    signal.SIGINT,  # Ctrl-C
+    signal.SIGUSR1,  # sent by SLURM before the end of a job, if the job asks for it
+    signal.SIGUSR2,  # the same; submitit's jobs ask for this one
+    signal.SIGTERM,
+    signal.SIGXCPU,  # the soft limit of processor time was reached
+)
+
+
+def signals_to_answer() -> list[signal.Signals]:
+    """The signals of `SIGNALS`, without those that the process was told to ignore.
+
+    nohup lets a process ignore SIGHUP. Ctrl-C is always answered, because shells that run a script
+    let every command in the background ignore it, though nobody asked for that.
+    """
+    return [
+        number
+        for number in SIGNALS
+        if number == signal.SIGINT or signal.getsignal(number) is not signal.SIG_IGN
+    ]
 
 
 class Interruption:
@@ -29,7 +49,7 @@ class Interruption:
         return self.signal is not None
 
     def __enter__(self) -> "Interruption":
-        for number in SIGNALS:
+        for number in signals_to_answer():
             try:
                 self._before[number] = signal.signal(number, self._note)
             except ValueError:
