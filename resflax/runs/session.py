@@ -15,13 +15,14 @@ from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment, to_json
-from resflax.runs import environment
+from resflax.runs import environment, metrics
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.initialization import first_state
 from resflax.runs.lock import locked, locked_anew
 from resflax.runs.loop import TrainingLoop
 from resflax.runs.plan import Plan, make_plan
+from resflax.runs.resuming import newest_complete
 from resflax.runs.run_folder import RunFolder, Status
 from resflax.runs.trained import say_copies
 from resflax.terminal.display import Display
@@ -72,7 +73,7 @@ class Session:
         self._held = held
         self._make_folder_stay: Callable[[], None] = lambda: None
         self._newest: int | None = None
-        """Step of the newest good checkpoint."""
+        """Step of the checkpoint from which the run continues."""
 
     def open(self) -> bool:
         """Locks and inspects the folder; returns False if it holds this run and it is finished.
@@ -85,7 +86,7 @@ class Session:
         return self._status is not Status.FINISHED
 
     def _look(self) -> tuple[str, int | None]:
-        """The name of the folder's status, and the newest good checkpoint."""
+        """The name of the folder's status, and the checkpoint from which to continue."""
         status = self.folder.status(self.experiment)
         path, say = self.folder.path, self.display.say
         if status is Status.UNFINISHED:
@@ -96,7 +97,8 @@ class Session:
         status = self.folder.status(self.experiment)
         newest = None
         if status is not Status.FINISHED:
-            newest = Checkpoints(self.folder.checkpoints).newest_good(say)
+            lines = metrics.read_lines(self.folder.metrics)
+            newest = newest_complete(Checkpoints(self.folder.checkpoints), lines, say)
         return status.name, newest
 
     def begin(

@@ -29,7 +29,8 @@ class SweepFolder:
 
     sweep.lock      is locked (flock) while a process changes one of these files
     sweep.json      the experiment, and the label and fields of every trial by its hash
-    search.journal  Optuna's study, if the sweep is a search; search.lock: locked while it is written
+    search.journal  Optuna's study, if the sweep is a search
+    search.lock     is locked (flock) while a process writes the study
     trials/HASH     run folders
     declared/       HASH.json: the trials' experiments, which the workers read; code/: the code of
                     the user's own classes
