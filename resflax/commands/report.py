@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -46,6 +47,10 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError("name at least one run or sweep folder")
     unreadable: list[str] = []
     runs = collect_runs([Path(folder) for folder in options.folders], unreadable.append)
+
+    def note(text: str) -> None:
+        print(message_line(text), file=sys.stderr)
+
     groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
@@ -54,12 +59,12 @@ def main(arguments: Sequence[str]) -> None:
             for finished_run in group.finished[:1]:
                 title = f"{group.label}, seed {finished_run.experiment.seed}"
                 print(f"inspecting {title}", file=sys.stderr)
+                draw = partial(draw_diagnostics, finished_run.path, title, note)
                 try:
-                    trust = options.trust_code
-                    sections.append(draw_diagnostics(finished_run.path, title, trust_code=trust))
+                    sections.append(draw(trust_code=options.trust_code))
                 except (UsageError, TrainingError) as error:
-                    print(message_line(f"not inspected: {error}"), file=sys.stderr)
+                    note(f"not inspected: {error}")
     for path in write_report(output, runs, groups, sections, unreadable):
         print(path)
     for line in unreadable:
-        print(message_line(f"left out: {line}"), file=sys.stderr)
+        note(f"left out: {line}")
