@@ -32,7 +32,9 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     """
     with draft_of(path) as draft:
         with open(draft, "xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(
+                content.encode(errors="surrogateescape") if isinstance(content, str) else content
+            )
             file.flush()
             os.fsync(file.fileno())
         os.replace(draft, path)

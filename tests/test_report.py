@@ -393,9 +393,7 @@ def hostile(tmp_path_factory):
     for place, name in enumerate(HOSTILE):
         for seed in (0, 1):
             trial = with_fields(BASE, {"batch_size": place + 1, "seed": seed})
-            make_run(
-                folder / "trials" / trial.content_hash, trial, 0.4 + (place + 3) % 7 / 100
-            )
+            make_run(folder / "trials" / trial.content_hash, trial, 0.4 + (place + 3) % 7 / 100)
             trials[trial.content_hash] = {"name": name}
     (folder / "sweep.json").write_text(json.dumps({"experiment": {}, "trials": trials}))
     runs = collect_runs([folder])

@@ -35,6 +35,7 @@ from pathlib import Path
 
 from rich.console import Console
 
+from resflax.parts.user_files import read_user_files
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.sweep.assembly import make_executor, make_queue
 from resflax.sweep.command_options import ExecutorName, check_options, with_group_size
@@ -97,7 +98,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)
         return
-    queue = make_queue(folder, experiment, sweep, options.vectorize)
+    files = read_user_files(Path(options.file))
+    queue = make_queue(folder, experiment, sweep, options.vectorize, files)
     executor = make_executor(
         options.executor, folder, queue, options.jobs, options.slurm, experiment.name
     )
