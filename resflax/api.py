@@ -88,7 +88,8 @@ class Result:
 def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
     """Trains an experiment and returns its result; continues a run that was begun.
 
-    If the run is finished, its result is returned at once. Ctrl-C (in a notebook: interrupt the
+    The folder keeps copies of the program that calls this function and of the modules beside it. If
+    the run is finished, its result is returned at once. Ctrl-C (in a notebook: interrupt the
     kernel) saves the run and then raises KeyboardInterrupt; the same call continues the run, which
     ends as if nothing had happened, to the bit. SIGTERM and SIGUSR1 save it too, and then act as
     they do outside of this function. Threads other than the main one do not notice signals.
@@ -109,6 +110,7 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
             f"train needs an Experiment, and was given a {type(experiment).__name__}; an "
             "experiment is declared as Experiment(name=..., model=..., ...)"
         )
+    from resflax.parts.user_files import read_program
     from resflax.runs import session
     from resflax.runs.initial_weights import with_initial_weights
     from resflax.runs.run_folder import RunFolder, default_run_path
@@ -117,7 +119,7 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
         experiment = with_initial_weights(experiment)
     path = default_run_path(experiment) if run_dir is None else _path(run_dir, "run_dir")
     try:
-        result = session.train(experiment, RunFolder(path), _console())
+        result = session.train(experiment, RunFolder(path), _console(), read_program())
     except Interrupted as interruption:
         number, text = interruption.signal, str(interruption)
     else:

@@ -20,6 +20,7 @@ from resflax.data.description import describe
 from resflax.data.faults import SystemFault
 from resflax.data.in_memory import load_dataset
 from resflax.devices import memory
+from resflax.diagnostics.inspected import load_networks
 from resflax.errors import Interrupted
 from resflax.evaluation import evaluate
 from resflax.feeding import feeds
@@ -237,3 +238,20 @@ def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch
     quiet = Display(Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):
         evaluate.evaluate([RunFolder(undisturbed)], "test", None, quiet)
+
+
+def test_diagnostics_read_only_checkpoints_that_are_as_they_were_saved(undisturbed_here, tmp_path):
+    folder = shutil.copytree(undisturbed_here, tmp_path / "run")
+    arrays = max((folder / "checkpoints/36").rglob("*"), key=lambda path: path.stat().st_size)
+    content = bytearray(arrays.read_bytes())
+    content[len(content) // 2] ^= 1
+    arrays.write_bytes(content)
+    (folder / "checkpoints" / "27" / manifest.NAME).unlink()
+    said: list[str] = []
+    networks = load_networks(RunFolder(folder), 2, said.append)
+    assert [network.step for network in networks] == [40]
+    assert said == [
+        f"passing over checkpoint 36: its file {arrays.relative_to(folder / 'checkpoints/36')} is "
+        "damaged",
+        "passing over checkpoint 27: its save was not finished",
+    ]

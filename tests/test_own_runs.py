@@ -99,9 +99,11 @@ def test_another_line_of_the_file_leaves_the_run_what_it_is(folder, capsys):
     assert "nothing to do" in out
     (folder / "run" / "result.json").unlink()
     shutil.rmtree(folder / "run" / "checkpoints" / "12")
-    run(file, "--run-dir", folder / "run")
+    out, _ = run(file, "--run-dir", folder / "run")
+    assert "scaled.py changed since the run's last session; code/ keeps both" in out
     kept = [path for path in (folder / "run" / "code").rglob("*") if path.is_file()]
-    assert [path.read_text() for path in kept] == [FILE]  # the copy that the run began with
+    assert sorted(path.read_text() for path in kept) == sorted([FILE, file.read_text()])
+    assert (folder / "run" / "code" / "scaled.py").read_text() == FILE  # which the run began with
     assert evaluated(capsys, folder / "run")[0] == trained_error(folder)
 
 

@@ -4,9 +4,11 @@ import csv
 import io
 import itertools
 import json
+import math
 import re
 import subprocess
 import sys
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
 from html.parser import HTMLParser
@@ -371,6 +373,103 @@ def test_csv_has_plain_numbers_and_columns_for_standard_deviations(sweep):
     assert zero_pad["parameters"] == "269434.0"
     assert float(zero_pad["paper"]) == 8.75
     assert "| shortcut zero_pad | 3 of 4 | 12.00 ± 2.00 % | 8.75 % † |" in to_markdown(table)
+
+
+HOSTILE = [
+    "=HYPERLINK(\"http://x\",\"y\")", "+1+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\r=1",
+    "\uff1d1", "<script>alert(1)</script>", "<img src=x onerror=alert(1)>", "[a](javascript:b)",
+    "![a](b)", "`code`", "*em* _em_ __strong__", "_hidden", "a_b_c", "a|b", "\\|", "end\\",
+    "~~no~~",
+    "# no", "C# #", "&lt;&#65;", "two\nlines", "$\\frac$ and $x$", 'id="x" url(#y) #010203', "-0.5",
+    "1. no", "> no", "<http://auto>", "\\", "a, b", "'", "ü ∞ 中",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory):
+    """A report of variants with hostile names, through the files of a sweep."""
+    tmp_path = tmp_path_factory.mktemp("hostile")
+    folder, trials = tmp_path / "sweep", {}
+    for place, name in enumerate(HOSTILE):
+        for seed in (0, 1):
+            trial = with_fields(BASE, {"batch_size": place + 1, "seed": seed})
+            make_run(folder / "trials" / trial.content_hash, trial, 0.4 + (place + 3) % 7 / 100)
+            trials[trial.content_hash] = {"name": name}
+    (folder / "sweep.json").write_text(json.dumps({"experiment": {}, "trials": trials}))
+    runs = collect_runs([folder])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # of matplotlib, about space and glyphs
+        write_report(tmp_path / "r.html", runs, form_seed_groups(runs), unreadable=HOSTILE)
+    return tmp_path
+
+
+def test_no_name_is_a_formula_for_a_spreadsheet_and_numbers_stay_numbers(hostile):
+    for file in ("r.csv", "r-runs.csv", "r-comparisons.csv"):
+        with open(hostile / file, newline="", encoding="utf-8") as text:
+            header, *rows = csv.reader(text)
+        assert {len(row) for row in rows} == {len(header)}
+        for cell in itertools.chain(*rows):
+            if cell.startswith(("=", "+", "-", "@", "\t", "\r", "\uff1d")):
+                assert math.isfinite(float(cell))
+        names = {row[0].removeprefix("'") if row[0] != "'" else "'" for row in rows}
+        assert names <= set(HOSTILE)
+    with open(hostile / "r-comparisons.csv", newline="", encoding="utf-8") as text:
+        differences = [float(row["difference"]) for row in csv.DictReader(text)]
+    assert min(differences) < 0 < max(differences)
+
+
+def text_of(path):
+    return path.read_bytes().decode()  # with its carriage returns
+
+
+class CellParser(HTMLParser):
+    """Collects the texts of a page's elements of one kind, and the names of all elements."""
+
+    def __init__(self, kind):
+        super().__init__(convert_charrefs=True)
+        self.kind, self.inside, self.texts, self.tags = kind, False, [], set()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+        if tag == self.kind:
+            self.inside = True
+            self.texts.append("")
+
+    def handle_endtag(self, tag):
+        self.inside &= tag != self.kind
+
+    def handle_data(self, data):
+        if self.inside:
+            self.texts[-1] += data
+
+
+def test_rendered_markdown_shows_every_name_as_it_is(hostile):
+    markdown_it = pytest.importorskip("markdown_it")
+    render = markdown_it.MarkdownIt("commonmark").enable(["table", "strikethrough"]).render
+    page = CellParser("td")
+    page.feed(render(text_of(hostile / "r.md")))
+    assert page.tags == {"h1", "h2", "p", "table", "thead", "tbody", "tr", "th", "td"}
+    shown = set(page.texts)
+    assert {name.strip() for name in HOSTILE} <= {text.strip() for text in shown}
+    paragraphs = CellParser("p")
+    paragraphs.feed(render(text_of(hostile / "r.md")))
+    assert [text.removeprefix("Left out: ")[:-1] for text in paragraphs.texts] == HOSTILE
+
+
+def test_the_page_shows_every_name_as_it_is(hostile):
+    html = text_of(hostile / "r.html")
+    page, cells = PageParser(), CellParser("td")
+    page.feed(html)
+    assert page.open == []
+    assert len(page.ids) == len(set(page.ids))
+    cells.feed(html)
+    assert set(HOSTILE) <= set(cells.texts)
+    assert not {"img", "em"} & cells.tags
+    assert html.count("<script>") == 1
+    drawn = CellParser("text")
+    drawn.feed(html)
+    flat = {name for name in HOSTILE if not set("\n\r\t") & set(name)}
+    assert flat <= {text.lstrip("\u200b") for text in drawn.texts}
 
 
 def test_the_command_prints_its_files_and_refuses_another_ending(script, sweep):

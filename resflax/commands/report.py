@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from tyro.conf import Positional, arg
@@ -47,6 +48,10 @@ def main(arguments: Sequence[str]) -> None:
     check_output_file("--output", output, in_new_folder=True)
     unreadable: list[str] = []
     runs = collect_runs([user_path(folder) for folder in options.folders], unreadable.append)
+
+    def note(text: str) -> None:
+        print(message_line(text), file=sys.stderr)
+
     groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
@@ -55,14 +60,14 @@ def main(arguments: Sequence[str]) -> None:
             for finished_run in group.finished[:1]:
                 title = f"{group.label}, seed {finished_run.experiment.seed}"
                 print(f"inspecting {title}", file=sys.stderr)
+                draw = partial(draw_diagnostics, finished_run.path, title, note)
                 try:
-                    trust = options.trust_code
-                    sections.append(draw_diagnostics(finished_run.path, title, trust_code=trust))
+                    sections.append(draw(trust_code=options.trust_code))
                 except (UsageError, TrainingError) as error:
-                    print(message_line(f"not inspected: {error}"), file=sys.stderr)
+                    note(f"not inspected: {error}")
     with writing_output(output):
         files = write_report(output, runs, groups, sections, unreadable)
     for path in files:
         print(path)
     for line in unreadable:
-        print(message_line(f"left out: {line}"), file=sys.stderr)
+        note(f"left out: {line}")

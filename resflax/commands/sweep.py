@@ -34,6 +34,7 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
+from resflax.parts.user_files import read_user_files
 from resflax.paths import user_path
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.sweep.assembly import make_executor, make_queue
@@ -99,7 +100,8 @@ def main(arguments: Sequence[str]) -> None:
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)
         return
-    queue = make_queue(folder, experiment, sweep, options.vectorize)
+    files = read_user_files(Path(options.file))
+    queue = make_queue(folder, experiment, sweep, options.vectorize, files)
     executor = make_executor(
         options.executor, folder, queue, options.jobs, options.slurm, experiment.name
     )

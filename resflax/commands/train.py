@@ -32,6 +32,7 @@ import tyro
 from rich.console import Console
 
 from resflax.errors import UsageError
+from resflax.parts.user_files import read_user_files
 from resflax.paths import user_path
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.run_folder import RunFolder, default_run_path, describe_result
@@ -72,6 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             path, trust_code="--trust-code" in arguments
         ).read_experiment(),
     )
+    files = None if options.from_run else read_user_files(Path(options.file))
     from resflax.devices import hosts
     from resflax.runs.session import train  # imports JAX: only now
 
@@ -89,7 +91,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"{path} is the run to be repeated: name another folder with --run-dir")
     if options.hosts is not None:
         hosts.join(options.hosts)
-    result = train(experiment, RunFolder(path), Console(quiet=not hosts.first()))
+    console = Console(quiet=not hosts.first())
+    result = train(experiment, RunFolder(path), console, files)
     if hosts.first():
         print(describe_result(path, result))
     accept_lost_output()

@@ -47,12 +47,15 @@ class InspectedNetwork:
         return self.pictures.labels
 
 
-def load_networks(folder: RunFolder, examples: int) -> list[InspectedNetwork]:
+def load_networks(
+    folder: RunFolder, examples: int, say: Callable[[str], None]
+) -> list[InspectedNetwork]:
     """The run's network at each of its good checkpoints, oldest first.
 
     Args:
       folder: the run's folder.
       examples: number of pictures; they are the first ones of the test split.
+      say: is called with a line for every unfinished or damaged checkpoint that is skipped.
 
     Raises:
       UsageError: if the folder is not a run's or has no checkpoint, or if the data cannot be read.
@@ -60,16 +63,14 @@ def load_networks(folder: RunFolder, examples: int) -> list[InspectedNetwork]:
     """
     experiment = folder.read_experiment()
     checkpoints = Checkpoints(folder.checkpoints)
-    if checkpoints.newest_good(lambda text: None) is None:
+    steps = sorted(checkpoints.good(say))
+    if not steps:
         raise UsageError(f"{folder.path} has no checkpoint to look into")
     pictures = first_pictures(experiment.data, "test", examples)
     module = build(experiment.model, describe(experiment.data).num_classes)
     networks = []
-    for step in checkpoints.steps():
-        try:
-            trained = read_trained(experiment, checkpoints, step)
-        except (ValueError, OSError, KeyError):
-            continue  # a damaged checkpoint; the newest good one was found above
+    for step in steps:
+        trained = read_trained(experiment, checkpoints, step)
         images = normalize(jnp.asarray(pictures.images), trained.normalization)
         networks.append(
             InspectedNetwork(experiment, module, trained.variables, step, pictures, images)

@@ -82,6 +82,12 @@ def read_source(file: Path, name: str, root: Path | None = None) -> Source:
     return Source(name, root, tuple(reader.source_file(path) for path in (file, *others)))
 
 
+def is_installed(path: Path) -> bool:
+    """Whether a resolved path lies among installed packages or in Python's own library."""
+    packages = {"site-packages", "dist-packages"} & set(path.parts)
+    return bool(packages) or any(path.is_relative_to(folder) for folder in _INSTALLED)
+
+
 def field_texts(source: Source) -> dict[str, str]:
     """The texts that stand below the fields of a class, by the fields' names."""
     texts = {}
@@ -134,7 +140,7 @@ class _Reader:
         """For each statement of a file, the names that it defines or whose objects it changes."""
         self._package: str | None = None
         """If the root holds installed packages, the only one whose files are the user's own."""
-        if any(root.resolve().is_relative_to(folder) for folder in _INSTALLED):
+        if is_installed(root.resolve()):
             self._package = self.main.split("/")[0].removesuffix(".py")
 
     def source_file(self, path: Path) -> SourceFile:

@@ -8,6 +8,7 @@ from resflax.report.collect import RunRecord, SeedGroup
 from resflax.report.figures import plot_error_against_size, plot_error_curves
 from resflax.report.page import Picture, Section, render_page
 from resflax.report.tables import (
+    as_markdown,
     make_comparisons_table,
     make_results_table,
     make_runs_table,
@@ -73,8 +74,9 @@ def write_report(
     stem = output.with_suffix("")
     tables = (results, comparisons, runs_table)
     markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
-    left_out = "".join(f"Left out: {line}.\n\n" for line in unreadable)
-    texts = {output: html, stem.with_suffix(".md"): f"# {title}\n\n{left_out}{markdown}"}
+    left_out = "".join(f"Left out: {as_markdown(line)}.\n\n" for line in unreadable)
+    heading = f"# {as_markdown(title)}"
+    texts = {output: html, stem.with_suffix(".md"): f"{heading}\n\n{left_out}{markdown}"}
     texts[stem.with_suffix(".csv")] = to_csv(results)
     for name, table in (("runs", runs_table), ("comparisons", comparisons)):
         if table.rows:

@@ -1,6 +1,6 @@
 """Draws the diagnostics of one run as pictures of the report."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -29,12 +29,15 @@ EXAMPLES = 500
 """Number of pictures of the test split that the network is applied to."""
 
 
-def draw_diagnostics(path: Path, title: str, *, trust_code: bool = False) -> Section:
+def draw_diagnostics(
+    path: Path, title: str, say: Callable[[str], None], *, trust_code: bool = False
+) -> Section:
     """Draws all diagnostics that apply to a run's network.
 
     Args:
       path: the run folder.
       title: the name of the run in the section's heading.
+      say: is called with a line for every unfinished or damaged checkpoint that is skipped.
       trust_code: whether kept code of a user's own classes may be run: see `RunFolder`.
 
     Raises:
@@ -43,7 +46,7 @@ def draw_diagnostics(path: Path, title: str, *, trust_code: bool = False) -> Sec
       TrainingError: if all checkpoints are damaged.
     """
     folder = RunFolder(path, trust_code=trust_code)
-    networks, lines = load_networks(folder, EXAMPLES), read_lines(folder.metrics)
+    networks, lines = load_networks(folder, EXAMPLES, say), read_lines(folder.metrics)
     with plot_style():
         return Section(f"Diagnostics: {title}", tuple(_draw_all(networks, lines)))
 

@@ -41,6 +41,7 @@ def plot_style() -> Iterator[None]:
     """
     settings: dict[str, Any] = {
         "svg.fonttype": "none",
+        "text.parse_math": False,  # names may have dollar signs
         "svg.hashsalt": f"figure{next(_serial)}",
         "font.family": "sans-serif",
         "font.size": 10,
@@ -72,12 +73,15 @@ def to_svg(figure: Figure, description: str) -> str:
     figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
     text = file.getvalue()
     text = text[text.index("<svg") :]
-    text = text.replace(_INK, "currentColor")
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     prefix = f"f{next(_serial)}-"
-    text = re.sub(r'\bid="', f'id="{prefix}', text)
-    text = re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', text)
-    text = text.replace("url(#", f"url(#{prefix}")
+
+    def adapt(tag: re.Match[str]) -> str:
+        adapted = tag[0].replace(_INK, "currentColor").replace("url(#", f"url(#{prefix}")
+        adapted = re.sub(r'\bid="', f'id="{prefix}', adapted)
+        return re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', adapted)
+
+    text = re.sub(r"<[^>]*>", adapt, text)  # texts between the tags stay as they are
     head, _, body = text.partition(">")
     head = re.sub(r' (width|height)="[^"]*"', "", head)
     width = figure.get_figwidth() * 72
@@ -111,7 +115,12 @@ def split_into_panels(groups: Sequence[SeedGroup]) -> dict[str, list[SeedGroup]]
 def line_label(group: SeedGroup, panel: str) -> str:
     """The group's label without the part that is the panel's title."""
     parts = [part for part in group.label.split(", ") if part != panel]
-    return ", ".join(parts) or group.label
+    return _in_legend(", ".join(parts) or group.label)
+
+
+def _in_legend(label: str) -> str:
+    """The label as matplotlib's legend shows it, which leaves out those that begin with `_`."""
+    return f"\u200b{label}" if label.startswith("_") else label  # a space without width
 
 
 def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
@@ -216,7 +225,14 @@ def _draw_size_line(
     sizes, means, stds, point_groups = zip(*points, strict=True)
     line = "-" if len(set(sizes)) == len(sizes) else ""
     axis.errorbar(
-        sizes, means, stds, color=color, marker="o", linestyle=line, capsize=3, label=panel or None
+        sizes,
+        means,
+        stds,
+        color=color,
+        marker="o",
+        linestyle=line,
+        capsize=3,
+        label=_in_legend(panel) or None,
     )
     if len(points) <= 12:
         for size, mean, group in zip(sizes, means, point_groups, strict=True):

@@ -4,6 +4,7 @@ import csv
 import io
 import itertools
 import math
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -206,34 +207,63 @@ def to_csv(table: ReportTable) -> str:
     """The table as CSV.
 
     Numbers have no units, errors are in per cent, and standard deviations have columns of their
-    own, each after the column of its mean.
+    own, each after the column of its mean. A text that a spreadsheet would take for a formula has
+    an apostrophe before it (OWASP, "CSV Injection").
     """
     columns = range(len(table.headers))
     has_std = [any(row[i].std is not None for row in table.rows) for i in columns]
     file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(_csv_row([(name, f"{name} std") for name in table.headers], has_std))
-    for row in table.rows:
-        writer.writerow(_csv_row([(cell.value, cell.std) for cell in row], has_std))
+    plain = csv.writer(file, lineterminator="\n")
+    quoted = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+    plain.writerow(_csv_row([(name, f"{name} std") for name in table.headers], has_std))
+    for cells in table.rows:
+        row = _csv_row([(cell.value, cell.std) for cell in cells], has_std)
+        # The csv module does not quote a carriage return by itself, and would read it as a new row.
+        (quoted if any("\r" in str(entry) for entry in row) else plain).writerow(row)
     return file.getvalue()
 
 
 def _csv_row(pairs: Sequence[tuple[object, object]], has_std: Sequence[bool]) -> list[object]:
     """The first entry of each pair, and the second if its column has standard deviations."""
     return [
-        entry
+        _no_formula(entry)
         for pair, with_std in zip(pairs, has_std, strict=True)
         for entry in pair[: 2 if with_std else 1]
     ]
 
 
+_FORMULA = re.compile("[=+\\-@\t\r\n\uff1d\uff0b\uff0d\uff20]")
+"""What formulas begin with. The last four are = + - @ as wide characters."""
+_NUMBER = re.compile(r"[+-]?\d+(\.\d+)?([eE][+-]?\d+)?")
+
+
+def _no_formula(entry: object) -> object:
+    """The entry, with an apostrophe before a text that a spreadsheet would run."""
+    if isinstance(entry, str) and _FORMULA.match(entry) and not _NUMBER.fullmatch(entry):
+        return f"'{entry}"
+    return entry
+
+
 def to_markdown(table: ReportTable) -> str:
     """The table as Markdown, under its title as a heading."""
-    separator = ["---"] * len(table.headers)
-    lines = [f"## {table.title}", "", _markdown_row(table.headers), _markdown_row(separator)]
-    lines += [_markdown_row([cell.text for cell in row]) for row in table.rows]
+    separator = " | ".join(["---"] * len(table.headers))
+    lines = [f"## {as_markdown(table.title)}", "", _markdown_row(table.headers)]
+    lines += [
+        f"| {separator} |",
+        *(_markdown_row([cell.text for cell in row]) for row in table.rows),
+    ]
     return "\n".join(lines) + "\n"
 
 
 def _markdown_row(texts: Sequence[str]) -> str:
-    return "| " + " | ".join(text.replace("|", "\\|") for text in texts) + " |"
+    return "| " + " | ".join(map(as_markdown, texts)) + " |"
+
+
+_MARKUP = re.compile(r"[\\`*<>\[\]|~&#$]|(?<![^\W_])_|_(?![^\W_])")
+"""Characters that may be markup. An underscore within a word is none."""
+
+
+def as_markdown(text: str) -> str:
+    """Markdown (with GitHub's tables) that is shown as the text itself, and has no markup."""
+    escaped = _MARKUP.sub(r"\\\g<0>", text)
+    return re.sub(r"[\x00-\x1f\x7f]", lambda control: f"&#{ord(control[0])};", escaped)

@@ -1,7 +1,7 @@
 """Checkpoints, which Orbax writes. They are used only if their manifest proves them undamaged."""
 
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -39,33 +39,38 @@ class Checkpoints:
             return []
         return sorted(int(p.name) for p in self.folder.iterdir() if p.name.isdecimal())
 
-    def newest_good(self, say: Callable[[str], None], *, every: int = 1) -> int | None:
-        """The newest step whose files are as they were saved; None if no save was ever finished.
+    def good(self, say: Callable[[str], None], *, every: int = 1) -> Iterator[int]:
+        """The steps whose files are as they were saved, from the newest to the oldest.
+
+        Each is checked when it is asked for. There are none if no save was ever finished.
 
         Args:
-          say: is called with a line for every newer checkpoint that is skipped, with the reason.
+          say: is called with a line for every checkpoint that is skipped, with the reason.
           every: only steps that are multiples of this number are considered.
 
         Raises:
           TrainingError: if there are checkpoints, but all of them are damaged.
         """
-        damaged = []
+        damaged, good = False, False
         for step in (step for step in reversed(self.steps()) if step % every == 0):
             folder = self.folder / str(step)
             if not manifest.exists(folder):
                 say(f"passing over checkpoint {step}: its save was not finished")
-                continue
-            fault = manifest.fault(folder)
-            if fault is None:
-                return step
-            damaged.append(step)
-            say(f"passing over checkpoint {step}: {fault}")
-        if damaged:
+            elif (fault := manifest.fault(folder)) is not None:
+                damaged = True
+                say(f"passing over checkpoint {step}: {fault}")
+            else:
+                good = True
+                yield step
+        if damaged and not good:
             raise TrainingError(
                 f"all checkpoints in {self.folder} are damaged; to start over, remove the run's "
                 "folder or name another with --run-dir"
             )
-        return None
+
+    def newest_good(self, say: Callable[[str], None], *, every: int = 1) -> int | None:
+        """The newest step of `good`, which raises the same; None if no save was ever finished."""
+        return next(self.good(say, every=every), None)
 
     def fault(self, step: int) -> str | None:
         """Why the checkpoint of a step cannot be used; None if it is as it was saved."""
@@ -114,6 +119,13 @@ class Checkpoints:
                 ),
             )
         return saved["state"], saved["notes"]
+
+    def notes(self, step: int) -> dict[str, Any]:
+        """Returns the notes that were saved at `step`."""
+        with quiet_reading(), self._manager() as manager:
+            saved = manager.restore(step, args=ocp.args.Composite(notes=ocp.args.JsonRestore()))
+        notes: dict[str, Any] = saved["notes"]
+        return notes
 
     def restore_arrays(self, step: int) -> dict[str, Any]:
         """Returns the state saved at `step` as nested dicts and lists of arrays on a local device.

@@ -13,7 +13,7 @@ from flax.traverse_util import flatten_dict
 from resflax.devices import hosts
 from resflax.experiment import Experiment
 from resflax.models.stacking import unstack
-from resflax.runs import metrics
+from resflax.runs import metrics, resuming
 from resflax.runs.clock import Clock
 from resflax.runs.plan import Plan
 from resflax.terminal.display import Display
@@ -47,6 +47,14 @@ class LogLines:
         hosts.on_first(lambda: metrics.append(self._path, line))
         self._lines.append(line)
 
+    def sync(self) -> None:
+        """Waits until the file is on the disk. Raises `TrainingError` if that fails."""
+        hosts.on_first(lambda: metrics.sync(self._path))
+
+    def relied_on(self, step: int) -> dict[str, int]:
+        """What a checkpoint of `step` notes about the log: see `runs.resuming`."""
+        return resuming.relied_on(self._lines, step)
+
     def has(self, step: int, split: str) -> bool:
         """Whether there is a line for the step and the split."""
         return any(line["step"] == step and line["split"] == split for line in self._lines)
@@ -76,24 +84,31 @@ class RunLog:
     ) -> None:
         self.experiment, self.plan, self.lines = experiment, plan, lines
         self.clock, self.display = clock, display
+        self.logged = 0
+        """The sums in the state are over the steps after this one."""
 
     def training(self, state: TrainState, step: int) -> TrainState:
-        """Writes the means since the last training line; returns the state with its sums reset."""
-        if self.lines.has(step, "train"):
+        """Writes the means since the last training line; returns the state with its sums reset.
+
+        If the sums were reset already, the line was written once. If it is lost, it is not made up.
+        """
+        steps = step - self.logged
+        if steps == 0:
             return state
         totals = jax.device_get(state.totals)
-        steps = (step - 1) % self.experiment.log_every + 1
-        bad = len(self.plan.training_feed.bad)
-        self._line(
-            step,
-            "train",
-            loss=float(totals.loss) / steps,
-            error=int(totals.wrong) / (steps * self.experiment.batch_size),
-            gradient_norm=_finite(float(totals.gradient_norm) / steps),
-            kernel_gradient_norms=_means(totals.kernel_gradient_norms, steps),
-            **({"bad_pictures": bad} if bad else {}),
-        )
-        self.clock.reset()
+        if not self.lines.has(step, "train"):
+            bad = len(self.plan.training_feed.bad)
+            self._line(
+                step,
+                "train",
+                loss=float(totals.loss) / steps,
+                error=int(totals.wrong) / (steps * self.experiment.batch_size),
+                gradient_norm=_finite(float(totals.gradient_norm) / steps),
+                kernel_gradient_norms=_means(totals.kernel_gradient_norms, steps),
+                **({"bad_pictures": bad} if bad else {}),
+            )
+            self.clock.reset()
+        self.logged = step
         zero = jax.tree.map(np.zeros_like, totals)
         return state.replace(totals=self.plan.devices.replicate(zero))
 

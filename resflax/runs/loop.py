@@ -16,6 +16,7 @@ from resflax.data.faults import SystemFault
 from resflax.devices import hosts
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import Experiment
+from resflax.runs import resuming
 from resflax.runs.background import BackgroundWriter
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.clock import Clock
@@ -106,6 +107,7 @@ class TrainingLoop:
 
     def _restore(self, step: int) -> TrainState:
         state, notes = self.checkpoints.restore(step, self.plan.abstract_state)
+        self.log.logged = resuming.logged(notes, state, step, self.experiment.log_every)
         self.clock.before = max(self.clock.before, notes["seconds"])
         self.skipped = notes.get("skipped", 0)
         self.rollbacks = notes.get("rollbacks", [])
@@ -217,6 +219,7 @@ class TrainingLoop:
         self.checkpoints.drop_after(to)
         self.lines.rewind(to)
         saved = hosts.on_first(lambda: to in self.checkpoints.steps())
+        self.log.logged = 0
         state = self._restore(to) if saved else self.first()
         self.saved, self.skipped, self.rollbacks = to if saved else None, skipped, rollbacks
         self.clock.reset()
@@ -309,12 +312,14 @@ class TrainingLoop:
             "skipped": self.skipped,
             "rollbacks": self.rollbacks,
             "bad": dict(self.plan.training_feed.bad),
+            "log": self.lines.relied_on(step),
         }
         # On CPUs these arrays are views of buffers that the next step overwrites.
         copied = jax.tree.map(np.array, jax.device_get(state))
         every, bests = self.experiment.checkpoint_every, self._best_steps()
 
         def write() -> None:
+            self.lines.sync()
             weights = {"params_sha256": params_sha256(copied.evaluated()["params"])}
             self.checkpoints.save(step, copied, notes | weights, every=every, bests=bests)
 
@@ -343,5 +348,6 @@ class TrainingLoop:
         }
         if self.experiment.on_nonfinite == "rollback":
             result["rollbacks"] = self.rollbacks
+        self.lines.sync()
         hosts.on_first(lambda: self.folder.finish(result))
         return result

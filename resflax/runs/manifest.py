@@ -1,13 +1,13 @@
 """The sha256 manifest of a checkpoint, which shows whether the checkpoint is whole.
 
-Orbax does not notice a flipped bit. The manifest is written when a save is finished, so a folder
-without one comes from a save that was cut off.
+Orbax does not notice a flipped bit. The manifest is written when a save is finished and its files
+are on the disk, so a folder without one comes from a save that was cut off.
 """
 
 import json
 from pathlib import Path
 
-from resflax.files import sha256_of, write_atomically, writing
+from resflax.files import sha256_of, sync_file, sync_folder, write_atomically, writing
 
 NAME = "sha256.json"
 
@@ -18,8 +18,14 @@ def exists(folder: Path) -> bool:
 
 
 def write(folder: Path) -> None:
-    """Writes the manifest of the files in a folder. Raises `TrainingError` if that fails."""
+    """Writes the manifest of the files in a folder, once all of them are on the disk.
+
+    Raises `TrainingError` if that fails.
+    """
     with writing(folder):
+        for path in folder.rglob("*"):
+            (sync_folder if path.is_dir() else sync_file)(path)
+        sync_folder(folder.parent)
         hashes = json.dumps(_hashes(folder), indent=1, sort_keys=True)
         write_atomically(folder / NAME, hashes)
 

@@ -5,11 +5,12 @@ Nothing here imports JAX.
 
 import json
 import math
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from resflax.files import write_atomically, writing
+from resflax.files import sync_folder, write_atomically, writing
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
@@ -58,6 +59,14 @@ def append(path: Path, line: dict[str, Any]) -> None:
     """
     with writing(path), open(path, "a", encoding="utf-8") as file:
         file.write(_dump(line))
+
+
+def sync(path: Path) -> None:
+    """Waits until the lines are on the disk. Raises `TrainingError` if that fails."""
+    with writing(path):
+        with open(path, "ab") as file:
+            os.fsync(file.fileno())
+        sync_folder(path.parent)
 
 
 def _dump(line: dict[str, Any]) -> str:

@@ -12,6 +12,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences, from_json, to_json, with_code_from
 from resflax.files import reason_of, write_atomically, writing
 from resflax.parts.keeping import keep
+from resflax.parts.user_files import UserFiles, described, keep_user_files
 from resflax.paths import output_fault
 from resflax.runs import lock
 from resflax.text import duration
@@ -114,7 +115,7 @@ class RunFolder:
 
     def _noted_weights(self) -> str | None:
         """The sha256 of the weights that a run of format 1 started with."""
-        noted = next(iter(self._sessions()), {}).get("initialized_from")
+        noted = next(iter(self.sessions()), {}).get("initialized_from")
         return noted.get("params_sha256") if isinstance(noted, dict) else None
 
     def read_result(self) -> dict[str, Any] | None:
@@ -137,7 +138,12 @@ class RunFolder:
             self.path.mkdir(parents=True, exist_ok=True)
 
     def begin(
-        self, experiment: Experiment, environment: dict[str, Any], source_changes: str = ""
+        self,
+        experiment: Experiment,
+        environment: dict[str, Any],
+        source_changes: str = "",
+        files: UserFiles | None = None,
+        experiment_changes: str = "",
     ) -> None:
         """Writes experiment.json if it does not exist, and adds this session to environment.json.
 
@@ -148,28 +154,36 @@ class RunFolder:
           environment: the description of this session from `runs.environment`.
           source_changes: a patch, if the source differs from its commit. It is written to a file of
             its own, which the environment names as `source_diff`.
+          files: the experiment file and its modules. They are copied to `code/`, and the
+            environment has their hashes as `experiment_files`.
+          experiment_changes: a patch, if the repository of these files differs from its commit. It
+            is written as `source_changes` is, under the name `experiment_diff`.
 
         Raises `UsageError` if the files cannot be written.
         """
         self.create()
-        sessions = self._sessions()
+        sessions = self.sessions()
         with self._writing():
             for own in experiment.own_classes.values():
                 keep(own.source, self.code)
             if not self.experiment.exists():
                 _write_json(self.experiment, to_json(experiment))
-            if source_changes:
-                name = f"source-{len(sessions) + 1}.diff" if sessions else "source.diff"
-                write_atomically(self.path / name, source_changes)
-                environment = environment | {"source_diff": name}
+            if files is not None:
+                kept = keep_user_files(files, self.code).relative_to(self.path)
+                environment = environment | {"experiment_files": described(files, kept)}
+            for kind, patch in (("source", source_changes), ("experiment", experiment_changes)):
+                if patch:
+                    name = f"{kind}-{len(sessions) + 1}.diff" if sessions else f"{kind}.diff"
+                    write_atomically(self.path / name, patch)
+                    environment = environment | {f"{kind}_diff": name}
             first, *continued = [*sessions, environment]
             _write_json(self.environment, first | ({"continued": continued} if continued else {}))
 
     def last_environment(self) -> dict[str, Any]:
         """The environment of the run's newest session; empty if it is not known."""
-        return next(reversed(self._sessions()), {})
+        return next(reversed(self.sessions()), {})
 
-    def _sessions(self) -> list[dict[str, Any]]:
+    def sessions(self) -> list[dict[str, Any]]:
         """The environments of all sessions; empty if the first session was cut off at its start."""
         try:
             first = json.loads(self.environment.read_text(encoding="utf-8"))

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from resflax.declarations.data import Streamed
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.memory import exhaustion
@@ -17,22 +18,37 @@ from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
 from resflax.errors import TrainingError, UsageError
 from resflax.experiment import Experiment, to_json
-from resflax.runs import environment
+from resflax.parts.user_files import UserFiles, changes
+from resflax.runs import environment, metrics
 from resflax.runs.checkpoints import Checkpoints
+from resflax.runs.git import changes_sha256, experiment_state
 from resflax.runs.initial_weights import with_initial_weights
 from resflax.runs.initialization import first_state
 from resflax.runs.lock import locked, locked_anew
 from resflax.runs.loop import TrainingLoop
 from resflax.runs.plan import Plan, make_plan
+from resflax.runs.resuming import newest_complete
 from resflax.runs.run_folder import RunFolder, Status
 from resflax.runs.trained import say_copies
+from resflax.runs.versions import version_changes
 from resflax.terminal.display import Display
 from resflax.terminal.interruption import Interruption
 
 
 @pinned_randomness()
-def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[str, Any]:
+def train(
+    experiment: Experiment,
+    folder: RunFolder,
+    console: Console,
+    files: UserFiles | None = None,
+) -> dict[str, Any]:
     """Trains an experiment in its folder and returns the result; continues a run that was begun.
+
+    Args:
+      experiment: the experiment.
+      folder: the run's folder.
+      console: where progress is printed.
+      files: the experiment file and its modules, which the folder keeps.
 
     Raises:
       UsageError: before anything is written, if the experiment, its data or the folder cannot be
@@ -43,7 +59,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
     """
     check_settings()
     with Display(console) as display, contextlib.ExitStack() as held:
-        session = Session(experiment, folder, display, held)
+        session = Session(experiment, folder, display, held, files)
         if not session.open():
             return session.finished()
         keep_compiled()
@@ -66,8 +82,10 @@ class Session:
         folder: RunFolder,
         display: Display,
         held: contextlib.ExitStack,
+        files: UserFiles | None = None,
     ) -> None:
         """Writes nothing yet. `held` will hold the folder's lock until `held` is closed."""
+        self.files = files
         weights = hosts.on_first(lambda: with_initial_weights(experiment, folder).initial_weights)
         if weights is not None:
             experiment = dataclasses.replace(experiment, initial_weights=weights)
@@ -76,7 +94,7 @@ class Session:
         self._held = held
         self._make_folder_stay: Callable[[], None] = lambda: None
         self._newest: int | None = None
-        """Step of the newest good checkpoint."""
+        """Step of the checkpoint from which the run continues."""
 
     def open(self) -> bool:
         """Locks and inspects the folder; returns False if it holds this run and it is finished.
@@ -89,7 +107,7 @@ class Session:
         return self._status is not Status.FINISHED
 
     def _look(self) -> tuple[str, int | None]:
-        """The name of the folder's status, and the newest good checkpoint."""
+        """The name of the folder's status, and the checkpoint from which to continue."""
         status = self.folder.status(self.experiment)
         path, say = self.folder.path, self.display.say
         if status is Status.UNFINISHED:
@@ -100,7 +118,8 @@ class Session:
         status = self.folder.status(self.experiment)
         newest = None
         if status is not Status.FINISHED:
-            newest = Checkpoints(self.folder.checkpoints).newest_good(say)
+            lines = metrics.read_lines(self.folder.metrics)
+            newest = newest_complete(Checkpoints(self.folder.checkpoints), lines, say)
         return status.name, newest
 
     def begin(
@@ -118,17 +137,26 @@ class Session:
         """
         with exhaustion(UsageError):
             first, origin = first_state(self.experiment, plan, self._newest, self.display)
-        if self._status is Status.UNFINISHED:
-            hosts.on_first(partial(_compare, self.experiment, plan, self.folder, self.display))
-        self._make_folder_stay()
         here = (
             environment.describe_environment()
             | {"data_sha256": plan.data_sha256}
             | origin
             | dict(notes)
         )
-        changes = environment.source_changes()
-        hosts.on_first(lambda: self.folder.begin(self.experiment, here, changes))
+        source_changes, experiment_changes = environment.source_changes(), ""
+        if (sha256 := changes_sha256(source_changes)) is not None:
+            here["source_changes_sha256"] = sha256
+        if self.files is not None:
+            here["experiment_git"], experiment_changes = experiment_state(self.files.main)
+        if self._status is Status.UNFINISHED:
+            hosts.on_first(partial(_compare, self.experiment, plan, self.folder, self.display))
+            hosts.on_first(partial(_compare_software, here, self))
+        self._make_folder_stay()
+        hosts.on_first(
+            lambda: self.folder.begin(
+                self.experiment, here, source_changes, self.files, experiment_changes
+            )
+        )
         hosts.on_all(self.folder.read_experiment)  # the other hosts must see the folder too
         return TrainingLoop(
             self.experiment, plan, first, self._newest, self.folder, self.display, interruption
@@ -163,3 +191,15 @@ def _compare(experiment: Experiment, plan: Plan, folder: RunFolder, display: Dis
             size = experiment.batch_size
             effect = f"batch norm now sees {size // now} examples at a time, not {size // before}"
         display.say(f"last on {before} devices, continued on {now}: {effect}")
+
+
+def _compare_software(here: dict[str, Any], session: Session) -> None:
+    """Prints how versions and the experiment's files have changed since earlier sessions."""
+    sessions, say = session.folder.sessions(), session.display.say
+    streamed = isinstance(session.experiment.data, Streamed)
+    changed = version_changes(sessions, here, streamed=streamed)
+    if changed is not None:
+        say(changed)
+    noted = [x["experiment_files"]["files"] for x in sessions if "experiment_files" in x]
+    if noted and session.files is not None and (files := changes(noted[-1], session.files)):
+        say(f"{', '.join(files)} changed since the run's last session; code/ keeps both")

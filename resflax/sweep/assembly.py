@@ -2,6 +2,7 @@
 
 from resflax.declarations.sweeps import Grid, Sweep
 from resflax.experiment import Experiment
+from resflax.parts.user_files import UserFiles
 from resflax.sweep.command_options import ExecutorName
 from resflax.sweep.executors import Executor
 from resflax.sweep.local import LocalExecutor, visible_gpus
@@ -12,7 +13,13 @@ from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import expand_grid
 
 
-def make_queue(folder: SweepFolder, experiment: Experiment, sweep: Sweep, group_size: int) -> Queue:
+def make_queue(
+    folder: SweepFolder,
+    experiment: Experiment,
+    sweep: Sweep,
+    group_size: int,
+    files: UserFiles | None = None,
+) -> Queue:
     """Makes the queue of a sweep's trials, and creates the sweep's folder.
 
     Args:
@@ -20,6 +27,7 @@ def make_queue(folder: SweepFolder, experiment: Experiment, sweep: Sweep, group_
       experiment: the experiment that the trials vary.
       sweep: a grid or a search.
       group_size: the largest number of trials of a grid that train together; 0 sets no limit.
+      files: the experiment file and its modules, which the folder keeps.
 
     Raises:
       UsageError: if the experiment refuses a field or value of the sweep, or if the folder cannot
@@ -27,11 +35,11 @@ def make_queue(folder: SweepFolder, experiment: Experiment, sweep: Sweep, group_
     """
     if isinstance(sweep, Grid):
         trials = expand_grid(experiment, sweep)
-        folder.begin(experiment)
+        folder.begin(experiment, files)
         folder.add(list(trials))
         return GridQueue(trials, group_size)
     SearchQueue.check(experiment, sweep)
-    folder.begin(experiment)
+    folder.begin(experiment, files)
     return SearchQueue(experiment, sweep, folder)
 
 

@@ -12,7 +12,9 @@ from resflax.experiment import Experiment, differences, from_json, to_json
 from resflax.files import reason_of, write_atomically
 from resflax.locks import in_turn
 from resflax.parts.keeping import keep
+from resflax.parts.user_files import UserFiles, changes, described, keep_user_files
 from resflax.paths import output_fault
+from resflax.runs.git import experiment_state
 from resflax.runs.run_folder import RunFolder, found_by_hash
 from resflax.sweep.trials import Trial
 
@@ -29,12 +31,13 @@ class SweepFolder:
     """The files of one sweep. Several launchers may use them at the same time.
 
     sweep.lock      is locked (flock) while a process changes one of these files
-    sweep.json      the experiment, and the label and fields of every trial by its hash
+    sweep.json      the experiment, the label and fields of every trial by its hash, and the hashes
+                    of the experiment file and the modules beside it
     search.journal  Optuna's study, if the sweep is a search
-    search.lock     is locked while the journal is written
+    search.lock     is locked (flock) while a process writes the study
     trials/HASH     run folders
     declared/       HASH.json: the trials' experiments, which the workers read; code/: the code of
-                    the user's own classes
+                    the user's own classes, the experiment file and the modules beside it
     logs/           HASH.log: what the workers printed
     ended/          HASH.json: why a trial ended without a result
     claims/         HASH: a file that is locked (flock) as long as a process runs the trial
@@ -89,8 +92,13 @@ class SweepFolder:
             f"cannot write to {self.path}: {reason_of(error)}; name another folder with --sweep-dir"
         )
 
-    def begin(self, experiment: Experiment) -> None:
+    def begin(self, experiment: Experiment, files: UserFiles | None = None) -> None:
         """Creates the folder and its sweep.json, unless they exist.
+
+        Args:
+          experiment: the experiment that the trials vary.
+          files: the experiment file and its modules. They are copied to `declared/code/`. If they
+            have changed since the sweep was begun, that is said.
 
         Raises `UsageError` if it cannot be created, or if it holds a sweep of another experiment.
         """
@@ -102,18 +110,31 @@ class SweepFolder:
                 (self.path / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise self._not_writable(error) from None
+        state, patch = (None, "") if files is None else experiment_state(files.main)
         with self.in_turn(self._say):
-            declared = self.read()
-            if declared is None:
-                self._write({"experiment": to_json(experiment), "trials": {}})
-                return
-        there = from_json(declared["experiment"])
-        different = differences(there, experiment)
-        if different:
-            raise UsageError(
-                f"{self.path} holds a sweep of another experiment, {there.name} (there != here): "
-                f"{'; '.join(different)}; name another folder with --sweep-dir"
-            )
+            declared = self.read() or {"experiment": to_json(experiment), "trials": {}}
+            there = from_json(declared["experiment"])
+            different = differences(there, experiment)
+            if different:
+                raise UsageError(
+                    f"{self.path} holds a sweep of another experiment, {there.name} "
+                    f"(there != here): {'; '.join(different)}; name another folder with --sweep-dir"
+                )
+            noted = declared.setdefault("experiment_files", [])
+            changed = changes(noted[-1]["files"] if noted else {}, files) if files else []
+            if noted and changed:
+                names = ", ".join(changed)
+                self._say(f"{names} changed since the sweep was begun; declared/code/ keeps both")
+            if files is not None and changed:
+                kept = keep_user_files(files, self.path / "declared" / "code")
+                note = described(files, kept.relative_to(self.path)) | {"git": state}
+                if patch:
+                    number = f"-{len(noted) + 1}" if noted else ""
+                    note["diff"] = f"experiment{number}.diff"
+                    write_atomically(self.path / note["diff"], patch)
+                noted.append(note)
+            if changed or not self.declaration.exists():
+                self._write(declared)
 
     def add(self, trials: list[Trial]) -> None:
         """Adds trials to those that the folder already lists.
