@@ -64,7 +64,9 @@ def read_content(path: Path) -> Content:
         first_sentence = re.split(r"[.\n]", str(error).strip(), maxsplit=1)[0]
         reason = f"{type(error).__name__}: {one_line(first_sentence)}"
         library = "safetensors" if kind == "safetensors" else "PyTorch"
-        raise UsageError(f"{path} is damaged, or {library} did not write it ({reason})") from None
+        raise UsageError(
+            f"{path} is cut off or damaged, or {library} did not write it ({reason})"
+        ) from None
 
 
 def encode_safetensors(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> bytes:
