@@ -567,7 +567,7 @@ def test_missing_files_and_folders_are_refused(tmp_path):
     (folder / "pytorch_model.bin").write_text("")
     assert "one of the files in it: 'model.safetensors', 'pytorch_model.bin'" in refusal(folder)
     (folder / "model-00001-of-00002.safetensors").write_text("")
-    assert "weights in 1 parts" in refusal(folder)
+    assert "weights in parts" in refusal(folder)
     os.mkfifo(tmp_path / "pipe")
     assert "not a regular file" in refusal(tmp_path / "pipe")
 

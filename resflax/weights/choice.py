@@ -39,10 +39,8 @@ class _Network(NamedTuple):
     """What the tensors' names begin with; it is empty or ends in a full stop."""
     tensors: Mapping[str, Any]
     """The whole state dict."""
-    found: int
-    """How many of the network's names are there."""
     complete: bool
-    """Whether all of them are there, but perhaps those of the classifier."""
+    """Whether all of the network's names are there, but perhaps those of the classifier."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -137,14 +135,13 @@ def _networks(
     keys: tuple[str, ...], tensors: Mapping[str, Any], names: Names
 ) -> Iterator[_Network]:
     """The places in a state dict where the network's first layer is."""
-    present = {newest_name(name) for name in tensors}
+    present = dict.fromkeys(map(newest_name, tensors))  # in the file's order
     first = f"{names.stem}.weight"
-    for name in sorted(present, key=len):
+    for name in present:
         prefix = name.removesuffix(first)
         if name.endswith(first) and (not prefix or prefix.endswith(".")):
-            found = sum(prefix + needed in present for needed in names.tensors)
             complete = all(prefix + needed in present for needed in names.without_head)
-            yield _Network(keys, prefix, tensors, found, complete)
+            yield _Network(keys, prefix, tensors, complete)
 
 
 def _distinct(networks: Iterable[_Network]) -> list[_Network]:
@@ -171,9 +168,13 @@ def _incomplete(candidates: list[_Network], names: Names, root: Any) -> _Network
 
     Raises `UsageError` if no place has a fair part of them.
     """
-    best = max(candidates, key=lambda network: network.found, default=None)
-    if best is not None and 4 * best.found >= len(names.tensors):
-        return best
+    found = [
+        len(names.tensors & {newest_name(name) for name in candidate.own(())})
+        for candidate in candidates
+    ]
+    most = max(found, default=0)
+    if 4 * most >= len(names.tensors):
+        return candidates[found.index(most)]
     raise UsageError(_nothing_found(root, names))
 
 
@@ -255,10 +256,10 @@ def _lines(
         and not any(o.keys == network.keys and name.startswith(o.prefix) for o in others)
     ]
     if outside:
-        yield f"{len(outside)} tensors beside them are left out: {_listed(map(short, outside))}"
+        yield f"tensors beside them are left out: {_listed(map(short, outside))}"
     beside = list(_beside(root, network, others))
     if beside:
-        yield f"beside the weights it holds {_listed(beside)}, which is not read"
+        yield f"beside the weights it holds {_listed(beside)}; only the weights are read"
     converted = sorted({dtype.name for dtype in dtypes} - {"float32"})
     if converted:
         yield f"values of {' and '.join(converted)} become float32"

@@ -159,8 +159,8 @@ def _folder(path: Path) -> str:
     shards = [name for name in names if re.search(r"-\d+-of-\d+\.", name)]
     if shards:
         return (
-            f"{path} is a folder of weights in {len(shards)} parts, such as {short(shards[0])}, "
-            "which are not read; save them as one file"
+            f"{path} is a folder of weights in parts, such as {short(shards[0])}, which are not "
+            "read; save them as one file"
         )
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if len(weights) == 1:
