@@ -101,7 +101,8 @@ def checkpoint(net, tmp_path_factory):
 def imported(checkpoint, experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported") / "run"
     colours = ("--mean", 0.3, "--std", 0.4)
-    output = run("import_weights", checkpoint, "--model", experiment, "--run-dir", folder, *colours)
+    options = ("--model", experiment, "--run-dir", folder, "--entry", "state_dict", *colours)
+    output = run("import_weights", checkpoint, *options)
     assert "75,002 parameters" in output
     assert "the weights are those of state_dict.module" in output
     assert "args (argparse.Namespace); only the weights are read" in output

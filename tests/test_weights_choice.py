@@ -3,12 +3,15 @@
 The network of most tests has three tensors and a classifier.
 """
 
+import pickle
+
 import numpy as np
 import pytest
 
 from resflax import UsageError
 from resflax.weights.choice import find_weights
 from resflax.weights.convert import Names
+from resflax.weights.tensor_files import read_content
 
 NAMES = Names(
     "conv1",
@@ -145,9 +148,11 @@ def test_an_entry_is_any_part_of_the_place():
     for entry in ("model_ema", "model_ema.state_dict"):
         assert_found(root, 2, entry)
     assert_found(root, 1, "state_dict")
-    message = refusal(root, "weights")
-    assert "--entry weights leads to no such network" in message
-    assert "model.state_dict.net, model_ema.state_dict" in message
+    for wrong in ("weights", "layer1"):
+        message = refusal(root, wrong)
+        assert f"--entry {wrong} leads to no network with these names" in message
+        assert "those it holds are model.state_dict.net, model_ema.state_dict" in message
+    assert "leave the option out" in refusal(state(), "weights")
 
 
 def test_the_same_tensors_under_two_names_are_one_network():
@@ -171,10 +176,28 @@ def test_other_networks_are_named_by_what_they_have():
     del missing["module.layer1.0.conv1.weight"]
     assert "layer1.0.conv1.weight" not in find_weights(missing, NAMES).arrays  # from_torch names it
     keras = {"conv1/kernel:0": np.ones(1), "conv1/bias:0": np.ones(1)}
-    assert "it has 'conv1/kernel:0', 'conv1/bias:0', and the network needs" in refusal(keras)
+    assert "it has 'conv1/kernel:0', 'conv1/bias:0', and the network needs conv1.weight" in refusal(
+        keras
+    )
     assert "Keras" in refusal(keras)
     transformers = {"resnet.embedder.embedder.convolution.weight": np.ones(1)}
     assert "transformers has such names" in refusal(transformers)
+
+
+def test_an_entry_with_another_network_is_named_by_what_it_lacks():
+    """`from_torch` then refuses it; the whole network beside it is not taken instead."""
+    part = {name: array for name, array in state(1).items() if name != "bn1.weight"}
+    found = find_weights({"small": part, "model": state(2)}, NAMES, "small")
+    assert found.arrays.keys() == NAMES.tensors - {"bn1.weight"}
+    assert find_weights({"small": part, "model": state(2)}, NAMES).place == "model"
+
+
+def test_names_cannot_break_a_line(tmp_path):
+    path = tmp_path / "w.pkl"
+    path.write_bytes(pickle.dumps({"a\nb\x1b[1m": state(), b"c\n": 3, (1, (2, 3)): 4}))
+    found = find_weights(read_content(path).root, NAMES)
+    assert found.place == "a?b?[1m"
+    assert all(line.isprintable() for line in found.lines)
 
 
 def test_weights_that_become_float32_are_named():

@@ -16,6 +16,7 @@ import struct
 import sys
 import tarfile
 import zipfile
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,7 +114,7 @@ def rich_state():
     return tensors | {"bfloat16": bfloat16}, arrays | {"bfloat16": bfloat16.float().numpy()}
 
 
-WRITTEN = [
+WRITTEN: list[dict[str, Any]] = [
     {},
     {"_use_new_zipfile_serialization": False},
     *({"pickle_protocol": protocol} for protocol in (3, 4, 5)),
@@ -360,7 +361,7 @@ def zipped(**entries):
 
 def npz():
     file = io.BytesIO()
-    np.savez(file, **ARRAYS)
+    np.savez(file, a=ARRAYS["conv1.weight"])
     return file.getvalue()
 
 
@@ -385,6 +386,7 @@ NOT_WEIGHTS = {
     "another zip archive": (zipped(**{"readme.txt": b"x"}), r"without data\.pkl"),
     "an empty archive": (zipped(), r"without data\.pkl"),
     "TorchScript": (zipped(**{"data.pkl": b"x", "constants.pkl": b"x"}), "TorchScript"),
+    "a program of torch.export": (zipped(archive_format=b"pt2", **{"a.pt": b""}), "torch.export"),
     "a list of parts": (b'{"metadata": {}, "weight_map": {}}', "JSON"),
     "anything": (b"hello world", "unknown kind"),
     "a large archive": (
