@@ -3,13 +3,15 @@
 A classifier for other classes is drawn anew, and weights that do not fit are refused.
 """
 
+import argparse
 import dataclasses
 import hashlib
 import json
 import os
+import pickle
 import subprocess
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import jax
@@ -23,12 +25,13 @@ from resflax.data.normalization import Normalization
 from resflax.models import build
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.initialization import start_from
-from resflax.runs.pretrained import Colours, export_weights, import_weights
+from resflax.runs.pretrained import Colours, expected_colours, export_weights, import_weights
 from resflax.runs.run_folder import RunFolder
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
 from resflax.weights import from_torch, to_torch
+from resflax.weights.layer_names import family_of
 from resflax.weights.tensor_files import encode_safetensors, read_content
 
 ROOT = Path(__file__).parent.parent
@@ -89,7 +92,8 @@ def checkpoint(net, tmp_path_factory):
 
     path = tmp_path_factory.mktemp("torch") / "checkpoint.th"
     state = {f"module.{name}": tensor for name, tensor in net.state_dict().items()}
-    torch.save({"state_dict": state, "best_prec1": 12.5}, path)
+    options = argparse.Namespace(arch="resnet8")
+    torch.save({"state_dict": state, "best_prec1": np.float64(12.5), "args": options}, path)
     return path
 
 
@@ -97,8 +101,12 @@ def checkpoint(net, tmp_path_factory):
 def imported(checkpoint, experiment, tmp_path_factory):
     folder = tmp_path_factory.mktemp("imported") / "run"
     colours = ("--mean", 0.3, "--std", 0.4)
-    output = run("import_weights", checkpoint, "--model", experiment, "--run-dir", folder, *colours)
+    options = ("--model", experiment, "--run-dir", folder, "--entry", "state_dict", *colours)
+    output = run("import_weights", checkpoint, *options)
     assert "75,002 parameters" in output
+    assert "the weights are those of state_dict.module" in output
+    assert "args (argparse.Namespace); only the weights are read" in output
+    assert "mean 0.3 and std 0.4 are as given" in output
     return folder
 
 
@@ -136,7 +144,11 @@ def test_imported_weights_are_exported_unchanged(imported, net, tmp_path):
 def test_the_folder_records_where_the_weights_are_from(imported, checkpoint):
     environment = json.loads((imported / "environment.json").read_text())
     sha256 = hashlib.sha256(checkpoint.read_bytes()).hexdigest()
-    assert environment["imported"] == {"file": "checkpoint.th", "sha256": sha256}
+    assert environment["imported"] == {
+        "file": "checkpoint.th",
+        "sha256": sha256,
+        "place": "state_dict.module",
+    }
     assert json.loads((imported / "experiment.json").read_text())["name"] == "imported-tiny"
     assert not (imported / "result.json").exists()
 
@@ -172,6 +184,7 @@ def test_mistakes_are_one_line_and_write_nothing(checkpoint, experiment, importe
     assert not folder.exists()
 
 
+@cache
 def gray_weights(config, classes, seed=0):
     """A state dict of random weights for gray pictures."""
     module = build(config, classes)
@@ -232,6 +245,80 @@ def test_normalisation_survives_export_and_import_to_the_bit(tmp_path):
     import_weights(tmp_path / "out.safetensors", TINY, second, say=print)
     states = [Checkpoints(folder.checkpoints).restore_arrays(0) for folder in (first, second)]
     jax.tree.map(np.testing.assert_array_equal, states[0], states[1])
+
+
+def test_an_encoder_without_classifier_gets_a_new_one(tmp_path):
+    """As MoCo leaves it: two encoders, with another layer where the classifier was."""
+    path, folder = tmp_path / "moco.pth.tar", RunFolder(tmp_path / "run")
+    weights = gray_weights(TINY.model, 7)
+    encoder = {name: array for name, array in weights.items() if not name.startswith("linear.")}
+    encoder["linear.0.weight"] = np.ones((64, 64), np.float32)
+    state = {
+        f"module.encoder_{which}.{name}": array + add
+        for which, add in (("q", 0), ("k", 1))
+        for name, array in encoder.items()
+    }
+    path.write_bytes(pickle.dumps({"epoch": 200, "arch": "resnet8", "state_dict": state}))
+    make = partial(import_weights, path, TINY, folder, colours=Colours((0.5,), (0.25,)))
+    with pytest.raises(
+        UsageError, match=r"moco\.pth\.tar: .*--entry encoder_q or --entry encoder_k"
+    ):
+        make(say=print)
+    with pytest.raises(
+        UsageError, match=r"no classifier \(linear\.weight and \.bias\).*--classes N"
+    ):
+        make(say=print, entry="encoder_q")
+    assert not folder.path.exists()
+
+    lines: list[str] = []
+    make(say=lines.append, entry="encoder_q", classes=10)
+    assert "the weights are those of state_dict.module.encoder_q" in lines
+    assert "it has no classifier: a new one is drawn for 10" in lines
+    params = Checkpoints(folder.checkpoints).restore_arrays(0)["params"]
+    expected = from_torch(TINY.model, weights)["params"]
+    assert params.pop("head")["kernel"].shape == (64, 10)
+    expected.pop("head")
+    jax.tree.map(np.testing.assert_array_equal, params, expected)
+
+
+IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+HALVES = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+PREACTIVATION = ResNet(50, "imagenet", order="full_pre", pool_first=True)
+
+
+@pytest.mark.parametrize(
+    ("model", "colours", "library", "interpolation"),
+    [
+        (ResNet(50, "imagenet"), IMAGENET, "torchvision", "bilinear"),
+        (DenseNet(121, 32, "imagenet"), IMAGENET, "torchvision", "bilinear"),
+        (PREACTIVATION, HALVES, "timm", "bicubic"),
+        (ResNet(20), IMAGENET, "pytorch_resnet_cifar10", None),
+    ],
+)
+def test_every_family_has_its_own_colours(tmp_path, model, colours, library, interpolation):
+    """The figures of torchvision's ImageClassification and of timm's default_cfgs."""
+    expected, source = expected_colours(tmp_path / "w.pth", {}, model)
+    assert (expected.mean, expected.std) == colours
+    assert library in source
+    assert "--mean and --std change them" in source
+    assert family_of(model.resolved()).pictures.interpolation == interpolation
+
+
+def test_notes_and_timms_configuration_go_before_the_familys_colours(tmp_path):
+    path, config = tmp_path / "model.safetensors", tmp_path / "config.json"
+    timm = {"architecture": "resnet34", "pretrained_cfg": {"mean": [0.5] * 3, "std": [0.5] * 3}}
+    config.write_text(json.dumps(timm))
+    model = ResNet(34, "imagenet")
+    colours, source = expected_colours(path, {}, model)
+    assert (colours.mean, colours.std) == HALVES
+    assert f"those of {config}" in source
+    colours, source = expected_colours(path, {"mean": "[0.1]", "std": "[0.2]"}, model)
+    assert colours == Colours((0.1,), (0.2,))
+    assert "the file notes" in source
+    for other in ("{}", "[]", "no JSON", '{"pretrained_cfg": {"mean": [[]], "std": 1}}'):
+        config.write_text(other)
+        colours, _ = expected_colours(path, {}, model)
+        assert (colours.mean, colours.std) == IMAGENET
 
 
 def test_imagenets_colours_are_expected_if_none_are_named(tmp_path):

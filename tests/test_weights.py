@@ -8,6 +8,7 @@ from types import MethodType
 from typing import Any
 
 import jax
+import ml_dtypes
 import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
@@ -18,6 +19,7 @@ from resflax import DenseNet, ResNet, UsageError
 from resflax.declarations.models import Model
 from resflax.models import build
 from resflax.weights import from_torch, to_torch
+from resflax.weights.convert import head_features, names_of
 
 torch = pytest.importorskip("torch")
 from tests import torch_reference as reference  # noqa: E402
@@ -210,6 +212,36 @@ def test_prefix_of_data_parallel_and_missing_counters_do_not_matter(cifar_state)
     assert_same(arrays_of_wrapped, flatten_dict(from_torch(ResNet(8), cifar_state), sep="/"))
 
 
+@pytest.mark.parametrize("dtype", [np.float16, ml_dtypes.bfloat16, np.float64], ids=str)
+def test_other_floats_become_float32(cifar_state, dtype):
+    """Counters, which are not used, may have any type."""
+    converted = {name: array.astype(dtype) for name, array in cifar_state.items()}
+    converted["bn1.num_batches_tracked"] = np.zeros((), np.uint8)
+    expected = {name: array.astype(np.float32) for name, array in converted.items()}
+    imported = flatten_dict(from_torch(ResNet(8), converted), sep="/")
+    assert_same(imported, flatten_dict(from_torch(ResNet(8), expected), sep="/"))
+
+
+def test_the_classifier_may_be_left_out(cifar_state):
+    """It may be missing, or another one may be in its place."""
+    expected = from_torch(ResNet(8), cifar_state)
+    del expected["params"]["head"]
+    expected = flatten_dict(expected, sep="/")
+    headless = {k: array for k, array in cifar_state.items() if not k.startswith("linear.")}
+    for state in (cifar_state, headless, headless | {"linear.0.weight": np.zeros(3)}):
+        assert_same(flatten_dict(from_torch(ResNet(8), state, with_head=False), sep="/"), expected)
+    with pytest.raises(UsageError, match=r"linear\.weight is missing"):
+        from_torch(ResNet(8), headless)
+    assert head_features(ResNet(8), 3) == 64
+
+
+def test_names_are_those_of_the_other_library(cifar_state):
+    names = names_of(ResNet(8))
+    assert (names.stem, names.head) == ("conv1", "linear")
+    assert names.tensors == {n for n in cifar_state if not n.endswith("num_batches_tracked")}
+    assert names.tensors - names.without_head == {"linear.weight", "linear.bias"}
+
+
 def test_older_names_of_densenet_tensors_are_read():
     config, state = DenseNet(16, 6), arrays(randomized(cifar_dense()))
     older = {
@@ -243,7 +275,12 @@ WRONG = {
     "rank of the head": (changed(HEAD, np.zeros((), np.float32)), HEAD),
     "no classes": (changed(HEAD, np.zeros((0, 64), np.float32)), HEAD),
     "no channels": (changed("conv1.weight", np.zeros((16, 0, 3, 3), np.float32)), "conv1.weight"),
-    "float64": (changed(CONV, np.zeros((32, 16, 3, 3))), f"{CONV} is float64"),
+    "int64": (changed(CONV, np.zeros((32, 16, 3, 3), np.int64)), f"{CONV} is int64"),
+    "complex": (changed("bn1.bias", np.zeros(16, np.complex64)), "bn1.bias is complex64"),
+    "too large": (
+        changed("bn1.bias", np.full(16, 1e39)),
+        "bn1.bias has values beyond the range of float32",
+    ),
     "infinite": (changed("linear.bias", np.full(CLASSES, np.inf, np.float32)), "linear.bias"),
     "not a number": (changed("bn1.bias", np.full(16, np.nan, np.float32)), "bn1.bias"),
     "variance": (changed("bn1.running_var", -np.ones(16, np.float32)), "bn1.running_var"),

@@ -100,7 +100,7 @@ def main(arguments: Sequence[str]) -> None:
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)
         return
-    files = read_user_files(Path(options.file))
+    files = read_user_files(user_path(options.file))
     queue = make_queue(folder, experiment, sweep, options.vectorize, files)
     executor = make_executor(
         options.executor, folder, queue, options.jobs, options.slurm, experiment.name

@@ -73,7 +73,7 @@ def main(arguments: Sequence[str]) -> None:
             path, trust_code="--trust-code" in arguments
         ).read_experiment(),
     )
-    files = None if options.from_run else read_user_files(Path(options.file))
+    files = None if options.from_run else read_user_files(user_path(options.file))
     from resflax.devices import hosts
     from resflax.runs.session import train  # imports JAX: only now
 

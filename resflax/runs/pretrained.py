@@ -112,7 +112,9 @@ def import_weights(
     channels = params["stem_conv"]["kernel"].shape[2]
     _check_data(experiment, wanted, channels)
 
-    expected, source = (colours, "as given") if colours else _expected(path, content.notes, model)
+    expected, source = (
+        (colours, "as given") if colours else expected_colours(path, content.notes, model)
+    )
     normalization = _normalization(expected, channels)
     head_key, key = jax.random.split(jax.random.PRNGKey(experiment.seed))
     for line in weights.lines:
@@ -167,7 +169,7 @@ def _classes_of(arrays: Mapping[str, np.ndarray], head: str) -> int | None:
     return weight.shape[0]
 
 
-def _expected(path: Path, notes: Mapping[str, str], model: Model) -> tuple[Colours, str]:
+def expected_colours(path: Path, notes: Mapping[str, str], model: Model) -> tuple[Colours, str]:
     """The colours that the network of a file expects, and whose they are.
 
     They are those that `export_weights` noted in the file, those of timm's config.json beside it,

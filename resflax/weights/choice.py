@@ -39,10 +39,8 @@ class _Network(NamedTuple):
     """What the tensors' names begin with; it is empty or ends in a full stop."""
     tensors: Mapping[str, Any]
     """The whole state dict."""
-    found: int
-    """How many of the network's names are there."""
     complete: bool
-    """Whether all of them are there, but perhaps those of the classifier."""
+    """Whether all of the network's names are there, but perhaps those of the classifier."""
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -89,13 +87,17 @@ def find_weights(root: Any, names: Names, entry: str | None = None) -> Weights:
     """
     candidates = [network for place in _state_dicts(root) for network in _networks(*place, names)]
     complete = _distinct(network for network in candidates if network.complete)
-    if entry is not None:
-        named = _named(entry, candidates)
-        if not named:
-            places = _listed(network.place or "no entry" for network in complete) or "none"
-            raise UsageError(f"--entry {entry} leads to no such network; those it holds: {places}")
-        candidates, complete = named, _named(entry, complete)
-    network = _decided(complete or [_incomplete(candidates, names, root)])
+    choices = complete if entry is None else _named(entry, complete)
+    if choices:
+        network = _decided(choices)
+    else:
+        parts = candidates if entry is None else _named(entry, candidates)
+        nearest = _nearest(parts, names)
+        if nearest is None:
+            raise UsageError(
+                _nothing_found(root, names) if entry is None else _nothing_at(entry, complete)
+            )
+        network = nearest
     others = [other for other in candidates if other.complete and other is not network]
     own = network.own(others)
     needed = sorted(name for name in own if newest_name(name) in names.tensors)
@@ -105,7 +107,7 @@ def find_weights(root: Any, names: Names, entry: str | None = None) -> Weights:
         if not isinstance(own[name], np.ndarray):
             raise UsageError(f"{name} is not a tensor but a {class_name(own[name])}")
     arrays = {name: array for name, array in own.items() if isinstance(array, np.ndarray)}
-    lines = _lines(root, network, complete, others, [arrays[name].dtype for name in needed])
+    lines = _lines(root, network, choices, others, [arrays[name].dtype for name in needed])
     return Weights(arrays, network.place, tuple(lines))
 
 
@@ -137,14 +139,13 @@ def _networks(
     keys: tuple[str, ...], tensors: Mapping[str, Any], names: Names
 ) -> Iterator[_Network]:
     """The places in a state dict where the network's first layer is."""
-    present = {newest_name(name) for name in tensors}
+    present = dict.fromkeys(map(newest_name, tensors))  # in the file's order
     first = f"{names.stem}.weight"
-    for name in sorted(present, key=len):
+    for name in present:
         prefix = name.removesuffix(first)
         if name.endswith(first) and (not prefix or prefix.endswith(".")):
-            found = sum(prefix + needed in present for needed in names.tensors)
             complete = all(prefix + needed in present for needed in names.without_head)
-            yield _Network(keys, prefix, tensors, found, complete)
+            yield _Network(keys, prefix, tensors, complete)
 
 
 def _distinct(networks: Iterable[_Network]) -> list[_Network]:
@@ -166,15 +167,23 @@ def _named(entry: str, networks: list[_Network]) -> list[_Network]:
     return exact or [network for network in networks if f".{entry}." in f".{network.place}."]
 
 
-def _incomplete(candidates: list[_Network], names: Names, root: Any) -> _Network:
+def _nearest(candidates: list[_Network], names: Names) -> _Network | None:
     """The place with most of the network's names, so that what it lacks can be named.
 
-    Raises `UsageError` if no place has a fair part of them.
+    None if no place has a fair part of them.
     """
-    best = max(candidates, key=lambda network: network.found, default=None)
-    if best is not None and 4 * best.found >= len(names.tensors):
-        return best
-    raise UsageError(_nothing_found(root, names))
+    found = [
+        len(names.tensors & {newest_name(name) for name in candidate.own(())})
+        for candidate in candidates
+    ]
+    most = max(found, default=0)
+    return candidates[found.index(most)] if 4 * most >= len(names.tensors) else None
+
+
+def _nothing_at(entry: str, complete: list[_Network]) -> str:
+    places = [network.place for network in complete if network.place]
+    there_are = f"those it holds are {_listed(places)}" if places else "leave the option out"
+    return f"--entry {entry} leads to no network with these names; {there_are}"
 
 
 def _nothing_found(root: Any, names: Names) -> str:
@@ -188,19 +197,23 @@ def _nothing_found(root: Any, names: Names) -> str:
     if not state_dicts:
         return f"it holds no tensors by name, but a {class_name(root)}; it must hold a state dict"
     _, tensors = max(state_dicts, key=lambda place: len(place[1]))
-    examples = ", ".join(short(name) for name in list(tensors)[:2])
+    needed = (f"{names.stem}.weight", *sorted(names.tensors - tensors.keys()))
+    missing = needed[0] if needed[0] not in tensors else needed[1]
     return (
-        f"it has no tensors with the names of this network: it has {examples}, and the network "
-        f"needs {names.stem}.weight{_hint(' '.join(tensors))}"
+        f"it does not have this network's tensors: it has {_listed(map(short, tensors), 2)}, and "
+        f"the network needs {missing}{_hint(tensors)}"
     )
 
 
-def _hint(names: str) -> str:
-    """Who has such names, if it is known."""
+def _hint(tensors: Mapping[str, Any]) -> str:
+    """Where such tensors come from, if it is known."""
+    names = " ".join(tensors)
     if re.search(r"kernel|gamma|moving_mean|/", names):
         return " (Keras, TensorFlow and Flax have such names; PyTorch's are read)"
     if re.search(r"embedder|resnet\.encoder|\.layer\.\d+\.convolution", names):
         return " (transformers has such names; torchvision's and timm's are read)"
+    if any(isinstance(tensor, NoValues) for tensor in tensors.values()):
+        return " (it is quantized or sparse; save the network as it was before that)"
     return ""
 
 
@@ -255,10 +268,10 @@ def _lines(
         and not any(o.keys == network.keys and name.startswith(o.prefix) for o in others)
     ]
     if outside:
-        yield f"{len(outside)} tensors beside them are left out: {_listed(map(short, outside))}"
+        yield f"tensors beside them are left out: {_listed(map(short, outside))}"
     beside = list(_beside(root, network, others))
     if beside:
-        yield f"beside the weights it holds {_listed(beside)}, which is not read"
+        yield f"beside the weights it holds {_listed(beside)}; only the weights are read"
     converted = sorted({dtype.name for dtype in dtypes} - {"float32"})
     if converted:
         yield f"values of {' and '.join(converted)} become float32"

@@ -88,14 +88,14 @@ def _kind_of_zip(path: Path) -> Kind:
     if sum(PICKLE_IN_ARCHIVE.fullmatch(name) is not None for name in names) == 1:
         return "archive"
     weights = [name for name in names if name.endswith(_WEIGHTS)]
-    if weights:
+    if any(name.endswith("/archive_format") for name in names):
+        what = "a program of torch.export; save the state dict of the module it came from"
+    elif weights:
         what = f"a zip archive that holds {_listed(weights)}; unpack it first"
     elif any(name.endswith(".npy") for name in names):
         what = "a file of NumPy (.npz); PyTorch's weights are read"
     elif any(name.endswith(".h5") for name in names):
         what = "a Keras archive; PyTorch's weights are read"
-    elif any(name.endswith("archive_format") for name in names):
-        what = "a program of torch.export; save the state dict of its module"
     else:
         what = "a zip archive without data.pkl, so that PyTorch did not write it"
     raise UsageError(f"{path} is {what}")
@@ -159,8 +159,8 @@ def _folder(path: Path) -> str:
     shards = [name for name in names if re.search(r"-\d+-of-\d+\.", name)]
     if shards:
         return (
-            f"{path} is a folder of weights in {len(shards)} parts, such as {short(shards[0])}, "
-            "which are not read; save them as one file"
+            f"{path} is a folder of weights in parts, such as {short(shards[0])}, which are not "
+            "read; save them as one file"
         )
     weights = [name for name in names if name.endswith(_WEIGHTS)]
     if len(weights) == 1:

@@ -217,12 +217,13 @@ def _text(value: Any) -> str:
 
 def class_name(value: Any) -> str:
     """The name of the class of something that `read_pickle` returned, for people to read."""
-    if isinstance(value, Unmade):
+    while isinstance(value, Unmade):
         value = value.maker
-        while isinstance(value, Unmade):
-            value = value.maker
-        return class_name(value)
     if isinstance(value, Name):
-        text = value.text if len(value.text) <= 60 else f"{value.text[:57]}..."
-        return "".join(c if c.isprintable() else "?" for c in text)
+        return printable(value.text if len(value.text) <= 60 else f"{value.text[:57]}...")
     return type(value).__name__
+
+
+def printable(text: str) -> str:
+    """The text on one line, without characters that would steer a terminal."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)

@@ -14,6 +14,7 @@ import safetensors.numpy
 from resflax.errors import UsageError
 from resflax.text import one_line
 from resflax.weights.file_kinds import kind_of
+from resflax.weights.pickles import printable
 from resflax.weights.torch_files import NoValues, read_archive, read_legacy, read_other_pickle
 
 _DTYPES = {
@@ -64,7 +65,9 @@ def read_content(path: Path) -> Content:
         first_sentence = re.split(r"[.\n]", str(error).strip(), maxsplit=1)[0]
         reason = f"{type(error).__name__}: {one_line(first_sentence)}"
         library = "safetensors" if kind == "safetensors" else "PyTorch"
-        raise UsageError(f"{path} is damaged, or {library} did not write it ({reason})") from None
+        raise UsageError(
+            f"{path} is cut off or damaged, or {library} did not write it ({reason})"
+        ) from None
 
 
 def encode_safetensors(arrays: Mapping[str, np.ndarray], notes: Mapping[str, str]) -> bytes:
@@ -80,7 +83,8 @@ def _read_safetensors(path: Path) -> Content:
     start = 8 + int.from_bytes(data[:8].tobytes(), "little")
     header = json.loads(data[8:start].tobytes())
     header.pop("__metadata__", None)
-    return Content({name: _tensor(data[start:], entry) for name, entry in header.items()}, notes)
+    tensors = {printable(name): _tensor(data[start:], entry) for name, entry in header.items()}
+    return Content(tensors, notes)
 
 
 def _tensor(data: np.ndarray, entry: Mapping[str, Any]) -> np.ndarray | NoValues:

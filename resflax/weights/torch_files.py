@@ -18,7 +18,7 @@ import numpy as np
 
 from resflax.declarations.checks import short
 from resflax.errors import UsageError
-from resflax.weights.pickles import Name, Unmade, read_pickle
+from resflax.weights.pickles import Name, Unmade, class_name, printable, read_pickle
 
 MAGIC = 0x1950A86A20F9469CFC6C
 """The first pickle in a file that PyTorch wrote before 1.6."""
@@ -178,7 +178,9 @@ def _stored(data: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
     content = data[start : start + entry.file_size]
     if len(content) != entry.file_size:
         raise UsageError(CUT_OFF)
-    if entry.CRC and zlib.crc32(content) != entry.CRC:  # PyTorch can leave it out, and writes 0
+    if (
+        entry.CRC and zlib.crc32(content.data) != entry.CRC
+    ):  # PyTorch can leave it out, and writes 0
         raise UsageError(f"it is damaged: the checksum of {short(entry.filename)} differs")
     return content
 
@@ -245,9 +247,8 @@ class _Reader:
             return self.view(*arguments[:4])
         if name == "torch._utils._rebuild_tensor_v3":
             dtype = arguments[6].text.removeprefix("torch.")
-            return self.view(*arguments[:4], _BY_NAME.get(dtype), dtype)
-        if re.fullmatch(r"torch(\.cuda)?\.[A-Z]\w*Tensor", name) and value.state is not None:
-            return self.view(*value.state)  # before 0.1.10
+            storage, offset, shape, strides = arguments[:4]
+            return self.view(storage, offset, shape, strides, _BY_NAME.get(dtype), dtype)
         if re.fullmatch(r"numpy\.(_?core\.)?(multiarray\._reconstruct|numeric\._frombuffer)", name):
             return _numpy_array(value)
         return None
@@ -299,4 +300,7 @@ def _numpy_array(value: Unmade) -> np.ndarray | NoValues:
 
 def _text(key: Any) -> str:
     """The key of a dict as a text; Python 2 and other libraries have names in bytes."""
-    return key.decode("utf-8", "replace") if isinstance(key, bytes) else str(key)
+    if isinstance(key, bytes):
+        key = key.decode("utf-8", "replace")
+    simple = key is None or isinstance(key, str | int | float)
+    return printable(str(key)) if simple else class_name(key)
