@@ -51,10 +51,15 @@ class PreparedExamples:
         return len(self._source)
 
     def __getitem__(self, index: int) -> tuple[bytes, int]:
+        picture, labels = self.with_all_labels(index)
+        return picture, labels[0]
+
+    def with_all_labels(self, index: int) -> tuple[bytes, tuple[int, ...]]:
+        """An encoded picture and its labels: several or none if the feature is a sequence."""
         # TFDS's own parser copies each picture three more times.
         features = tf_example_pb2.Example.FromString(self._source[index]).features.feature
         picture, label = features[self.data.image_key], features[self.data.label_key]
-        return picture.bytes_list.value[0], label.int64_list.value[0]
+        return picture.bytes_list.value[0], tuple(label.int64_list.value)
 
     def name(self, index: int) -> str:
         """The name of an example in messages."""

@@ -11,12 +11,15 @@ ENDINGS = (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".webp", ".ppm", ".tif", ".t
 """Endings of the names of picture files, in lower or upper case."""
 
 
-def root_of(data: ImageFolder) -> Path:
-    """The folder that holds the folders of the splits. Raises `UsageError` if one is missing."""
+def root_of(data: ImageFolder, *splits: str) -> Path:
+    """The folder that holds the folders of the splits.
+
+    Raises `UsageError` if one of `splits` is missing; of the two declared splits if none is named.
+    """
     if data.data_dir is None:
         refuse(data, "data_dir", "name the folder of the pictures with --data.data-dir")
     root = Path(data.data_dir).expanduser()
-    for split in (data.train_split, data.test_split):
+    for split in splits or (data.train_split, data.test_split):
         if not (root / split).is_dir():
             raise UsageError(
                 f"there is no folder {root / split}; the pictures must lie in "
@@ -28,10 +31,17 @@ def root_of(data: ImageFolder) -> Path:
 
 def classes_of(data: ImageFolder) -> list[str]:
     """The names of the classes in alphabetical order. Raises `UsageError` if there are none."""
-    train = root_of(data) / data.train_split
-    names = sorted(path.name for path in train.iterdir() if _is_class(path))
+    return folders_of_classes(root_of(data) / data.train_split)
+
+
+def folders_of_classes(folder: Path) -> list[str]:
+    """The names of a split's folders of classes in alphabetical order.
+
+    Raises `UsageError` if there are none.
+    """
+    names = sorted(path.name for path in folder.iterdir() if _is_class(path))
     if not names:
-        raise UsageError(f"{train} has no folders; it needs one for each class")
+        raise UsageError(f"{folder} has no folders; it needs one for each class")
     return names
 
 
@@ -47,7 +57,7 @@ class FolderExamples:
 
         Raises `UsageError` if a class is not among `classes`, or if there are no pictures.
         """
-        self.root = root_of(data) / split
+        self.root = root_of(data, split) / split
         unknown = {path.name for path in self.root.iterdir() if _is_class(path)} - {*classes}
         if unknown:
             raise UsageError(
