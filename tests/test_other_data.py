@@ -3,6 +3,7 @@
 import io
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -168,13 +169,13 @@ def test_any_of_several_labels_is_right(undisturbed, own, digits, tmp_path, caps
 
 
 def test_an_ensemble_is_measured_on_other_data(undisturbed, own, permuted, tmp_path):
-    fields = {"data": OtherData(name="pictures", data_dir=str(permuted))}
+    other = OtherData(name="pictures", data_dir=str(permuted))
     copy = shutil.copytree(undisturbed, tmp_path / "copy")
     text = (copy / "experiment.json").read_text()
     # A run with other held-out examples cannot be measured with the first on their own data.
     (copy / "experiment.json").write_text(text.replace('"validation": 100', '"validation": 99'))
     folders = [RunFolder(undisturbed), RunFolder(copy)]
-    evaluation = evaluate(folders, "test", None, quiet(), **fields)
+    evaluation = evaluate(folders, "test", None, quiet(), data=other)
     probabilities, labels = own
     chosen = np.isin(labels, ORDER)
     wrong = probabilities[chosen].argmax(1) != labels[chosen]
@@ -187,17 +188,17 @@ def test_an_ensemble_is_measured_on_other_data(undisturbed, own, permuted, tmp_p
 
 def test_fields_are_replaced_in_the_data_of_the_run():
     own = CIFAR10(data_dir="sets", validation=5000)
-    other = OtherData(name="cifar10_1/v6").replaced_in(own)
-    assert other == CIFAR10(name="cifar10_1/v6", data_dir="sets")
+    replaced = OtherData(name="cifar10_1/v6").replaced_in(own)
+    assert replaced == CIFAR10(name="cifar10_1/v6", data_dir="sets")
     assert OtherData(type="ImageFolder", data_dir="x").replaced_in(own) == ImageFolder(data_dir="x")
     assert OtherData(type="ImageNet").replaced_in(ImageFolder(data_dir="x")) == ImageNet()
     # Only prepared sets have names.
     assert OtherData(name="x").replaced_in(ImageFolder(data_dir="y")) == Streamed("x")
-    with pytest.raises(UsageError, match="--data.type TFDS needs the name of a set: --data.name"):
+    with pytest.raises(UsageError, match=r"--data.type TFDS needs the name of a set: --data.name"):
         OtherData(type="TFDS").replaced_in(own)
     assert is_own(own, OtherData(name="cifar10").replaced_in(own))
-    for fields in ({"data_dir": "y"}, {"test_split": "x"}, {"label_key": "x"}):
-        assert not is_own(own, OtherData(**fields).replaced_in(own))
+    for other in (OtherData(data_dir="y"), OtherData(test_split="x"), OtherData(label_key="x")):
+        assert not is_own(own, other.replaced_in(own))
     assert not is_own(own, ImageFolder(name="cifar10", data_dir="sets", test_split="test"))
 
 
@@ -268,10 +269,11 @@ def test_a_class_that_is_not_known_is_refused(undisturbed, tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / "val" / name / "a.png")
     with pytest.raises(UsageError, match="val has the class zebra, which the network does not kn"):
         resflax.evaluate(undisturbed, data=ImageFolder(data_dir=str(tmp_path)))
+    anything: Any = "some"
     with pytest.raises(UsageError, match="data is of type str; it must be a declaration of data"):
-        resflax.evaluate(undisturbed, data="cifar10")
+        resflax.evaluate(undisturbed, data=anything)
     with pytest.raises(UsageError, match="classes is 'some'; it must be one of all, present"):
-        resflax.evaluate(undisturbed, classes="some")
+        resflax.evaluate(undisturbed, classes=anything)
 
 
 def test_the_own_data_of_the_run_need_not_be_there(undisturbed, permuted, digits, tmp_path):
@@ -293,5 +295,5 @@ def test_the_own_data_of_the_run_need_not_be_there(undisturbed, permuted, digits
 def test_networks_of_pictures_of_any_size_see_other_data_as_their_own():
     data = ImageNet(image_size=64, test_shorter_side=73, shorter_side=(70, 80))
     run = _Run("run", 1000, (None, None, 3), None, data)
-    opened = None  # what the other set declares does not matter
+    opened: Any = None  # what the other set declares does not matter
     assert _format(run, opened) == ((64, 64, 3), 73, 0)
