@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Literal, cast, get_args
 
+from resflax.declarations.data import Data
 from resflax.errors import Interrupted, UsageError
 from resflax.experiment import Experiment
 from resflax.paths import PathLike, user_path
@@ -164,6 +165,8 @@ def evaluate(
     *,
     best: bool = False,
     trust_code: bool = False,
+    data: Data | None = None,
+    classes: Literal["all", "present"] = "all",
 ) -> "Evaluation":
     """Measures the network of a run, or the ensemble of several runs, over a whole split.
 
@@ -175,22 +178,35 @@ def evaluate(
       scales: average over pictures resized to these lengths of the shorter side: over whole
         pictures or, with 10 crops, over ten crops of each.
       flip: average over mirrored pictures as well.
-      data_dir: the folder where the data is now. None: the folder that the experiment declares.
+      data_dir: the folder where the runs' own data is now. None: the folder that the experiment
+        declares.
       best: as for `load`.
       trust_code: as for `load`.
+      data: other data to measure, such as `CIFAR10(name="cifar10_1/v6")`. Only the fields that name
+        the examples count, because the network sees pictures as the test pictures of its training.
+        None: the runs' own data.
+      classes: the classes among which the network guesses: all of its classes, or only those that
+        the measured pictures have, as ImageNet-A and ImageNet-R are measured.
 
     Returns:
-      The `split`, the `views`, the number of steps of each of the `runs`, and the `measures`:
-      `top1_error`, `top5_error`, `loss`, `calibration_error`, `per_class_accuracy`, `examples`.
+      The `split`, the `views`, the `data`, the number of steps of each of the `runs`, and the
+      `measures`: `top1_error`, `top5_error`, `loss`, `calibration_error`, `per_class_accuracy`,
+      `examples`.
 
     Raises:
       UsageError: if a folder is not a run's or has no checkpoint; if the data cannot be read or
-        does not allow these views; if a run is named twice or the runs have different data.
+        does not allow these views; if a run is named twice or the runs have different data or
+        classes; if the pictures or classes of other data do not fit the network.
       TrainingError: if all checkpoints of a run are damaged.
     """
     paths = _paths(runs, "runs")
-    if split not in get_args(SplitName):
-        raise UsageError(f"split is {split!r}; it must be one of {', '.join(get_args(SplitName))}")
+    _check_choice(split, SplitName, "split")
+    _check_choice(classes, Literal["all", "present"], "classes")
+    if data is not None and not isinstance(data, Data):
+        raise UsageError(
+            f"data is of type {type(data).__name__}; it must be a declaration of data, such as "
+            'CIFAR10(name="cifar10_1/v6")'
+        )
     from resflax.evaluation.evaluate import evaluate as measure
     from resflax.evaluation.views import Views
     from resflax.runs.run_folder import RunFolder
@@ -200,7 +216,9 @@ def evaluate(
     folder = None if data_dir is None else str(_path(data_dir, "data_dir"))
     with Display(_console()) as display:
         run_folders = [RunFolder(path, trust_code=trust_code) for path in paths]
-        return measure(run_folders, split, folder, display, views, best=best)
+        return measure(
+            run_folders, split, folder, display, views, best=best, data=data, classes=classes
+        )
 
 
 def results(folders: PathLike | Iterable[PathLike]) -> "pd.DataFrame":
@@ -244,6 +262,12 @@ def _console() -> "Console":
     if sys.stdout is None:  # it was closed when the program started
         return Console()
     return Console(file=cast(IO[str], ForgivingText(sys.stdout)))
+
+
+def _check_choice(value: object, choices: Any, name: str) -> None:
+    """Raises `UsageError` unless the value is one of those of a `Literal`."""
+    if value not in get_args(choices):
+        raise UsageError(f"{name} is {value!r}; it must be one of {', '.join(get_args(choices))}")
 
 
 def _path(path: PathLike, name: str) -> Path:

@@ -23,15 +23,17 @@ class Pictures(tfds.core.GeneratorBasedBuilder):
     VERSION = tfds.core.Version("1.0.0")
 
     def __init__(
-        self, splits: Mapping[str, Sequence[Example]], keys: tuple[str, str], **options: Any
+        self,
+        splits: Mapping[str, Sequence[tuple[bytes, Any]]],
+        keys: tuple[str, str],
+        features: tuple[Any, Any],
+        **options: Any,
     ):
-        self.examples_of_splits, self.keys = splits, keys
+        self.examples_of_splits, self.keys, self.features = splits, keys, features
         super().__init__(**options)
 
     def _info(self):
-        image = tfds.features.Image(shape=(None, None, 3))
-        label = tfds.features.ClassLabel(num_classes=CLASSES)
-        features = dict(zip(self.keys, (image, label), strict=True))
+        features = dict(zip(self.keys, self.features, strict=True))
         return tfds.core.DatasetInfo(builder=self, features=tfds.features.FeaturesDict(features))
 
     def _split_generators(self, dl_manager: Any):
@@ -40,23 +42,34 @@ class Pictures(tfds.core.GeneratorBasedBuilder):
             for name, examples in self.examples_of_splits.items()
         }
 
-    def _generate_examples(self, examples: Sequence[Example]):
+    def _generate_examples(self, examples: Sequence[tuple[bytes, Any]]):
         yield from enumerate(dict(zip(self.keys, example, strict=True)) for example in examples)
 
 
 def prepare_set(
     data_dir: Path,
-    splits: Mapping[str, Sequence[Example]],
+    splits: Mapping[str, Sequence[tuple[bytes, Any]]],
     keys: tuple[str, str] = ("image", "label"),
+    *,
+    shape: tuple[int | None, int | None, int] = (None, None, 3),
+    label: Any = None,
     shards: int | None = None,
 ) -> None:
-    """Prepares the set `pictures` with these splits and names of the two features.
+    """Prepares the set `pictures`.
 
-    `shards` is the number of files of each split; None: as many as TFDS chooses.
+    Args:
+      data_dir: the folder of all sets.
+      splits: encoded pictures and their labels, by split.
+      keys: names of the two features.
+      shape: (H, W, C) as the set declares it.
+      label: TFDS's feature of the labels; None: a label of one of CLASSES classes without names.
+      shards: the number of files of each split; None: as many as TFDS chooses.
     """
     tfds.disable_progress_bar()
+    label = label or tfds.features.ClassLabel(num_classes=CLASSES)
+    features = (tfds.features.Image(shape=shape), label)
     with contextlib.redirect_stdout(None):
-        builder = Pictures(splits, keys, data_dir=data_dir, file_format="array_record")
+        builder = Pictures(splits, keys, features, data_dir=data_dir, file_format="array_record")
         config = tfds.download.DownloadConfig(num_shards=shards)
         builder.download_and_prepare(download_config=config)
 

@@ -10,15 +10,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 from PIL import Image
 from rich.console import Console
 from scoring import MEAN, MODEL, SCALE, corners_and_centre, normalized, one_by_one, smooth_pictures
+from small_sets import prepare_set
 from whole_runs import run
 
 from resflax import Digits, Experiment, ImageFolder, UsageError
 from resflax.data.in_memory import load_split
 from resflax.data.normalization import Normalization
 from resflax.evaluation.evaluate import evaluate
+from resflax.evaluation.other_data import OtherData
 from resflax.evaluation.predict import Prediction, predict
 from resflax.evaluation.views import Views
 from resflax.models import build
@@ -123,6 +126,22 @@ def test_a_set_on_disk_is_read_picture_by_picture(streamed, tmp_path):
     good = [path for path in paths if path != paths[4]]
     for path, row in zip(good, arrays["probabilities"], strict=True):
         np.testing.assert_allclose(row, one_by_one(variables, ten_views(path)), atol=1e-5)
+
+
+def test_the_same_pictures_prepared_with_other_class_numbers(streamed, quiet, tmp_path):
+    folder, _, paths = streamed
+    own = evaluate([folder], "test", None, quiet)
+    names = CLASS_NAMES[::-1]
+    examples = [(path.read_bytes(), names.index(path.parent.name)) for path in paths]
+    label = tfds.features.ClassLabel(names=[name.upper() for name in names])
+    prepare_set(tmp_path, {"test": examples}, label=label)
+    data = OtherData(type="Streamed", name="pictures", data_dir=str(tmp_path))
+    evaluation = evaluate([folder], "test", None, quiet, data=data)
+    assert (own.data.own, evaluation.data.own) == (True, False)
+    assert evaluation.data.matched_by == "name"
+    assert evaluation.bad_pictures == own.bad_pictures == 1
+    assert evaluation.measures.per_class_accuracy == own.measures.per_class_accuracy
+    assert evaluation.measures.loss == pytest.approx(own.measures.loss, rel=1e-5)
 
 
 def test_averaged_weights_are_what_is_evaluated(picture_folder, streamed, quiet, tmp_path):

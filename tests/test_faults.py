@@ -22,7 +22,7 @@ from resflax.data.in_memory import load_dataset
 from resflax.devices import memory
 from resflax.diagnostics.inspected import load_networks
 from resflax.errors import Interrupted
-from resflax.evaluation import evaluate
+from resflax.evaluation import evaluate, subject
 from resflax.feeding import feeds
 from resflax.feeding.order import ExampleOrder
 from resflax.feeding.resident import ResidentTrainingFeed
@@ -234,7 +234,7 @@ def test_other_data_than_the_run_began_with_are_refused(tiny, tmp_path, train, m
 
 def test_a_run_is_not_measured_on_data_of_other_classes(undisturbed, monkeypatch):
     facts = dataclasses.replace(describe(Digits()), num_classes=7)
-    monkeypatch.setattr(evaluate, "describe", lambda data: facts)
+    monkeypatch.setattr(subject, "describe", lambda data: facts)
     quiet = Display(Console(file=io.StringIO()))
     with pytest.raises(UsageError, match="does not fit the data: pictures of 8x8x1 in 7 classes"):
         evaluate.evaluate([RunFolder(undisturbed)], "test", None, quiet)

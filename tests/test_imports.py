@@ -48,6 +48,7 @@ WITHOUT_JAX = [
     "resflax.data.image_folder",
     "resflax.declarations.*",
     "resflax.errors",
+    "resflax.evaluation.other_data",
     "resflax.evaluation.views",
     "resflax.experiment",
     "resflax.files",

@@ -3,13 +3,15 @@
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Annotated, Literal
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Annotated, Literal, get_args
 
 from rich.console import Console
 from tyro.conf import Positional, arg
 
+from resflax.declarations.data import Data
 from resflax.errors import UsageError
+from resflax.evaluation.other_data import OtherData
 from resflax.paths import user_path
 from resflax.terminal.options import Flag, parse
 
@@ -28,7 +30,14 @@ class Options:
     """Split to measure on. `validation` means the examples held out of the training split."""
 
     data_dir: str | None = None
-    """Folder where the data is now. None: the folder that the experiment declares."""
+    """Folder where the run's own data is now. None: the folder that the experiment declares."""
+
+    data: OtherData = field(default_factory=OtherData)
+    """Other data to measure on."""
+
+    classes: Literal["all", "present"] = "all"
+    """Classes among which the network guesses: all of its classes, or only those that the measured
+    pictures have, as ImageNet-A and ImageNet-R are measured."""
 
     best: Flag = False
     """Measure the checkpoint with the lowest validation error, which a run with `keep_best` keeps,
@@ -63,11 +72,13 @@ class Options:
 
 def main(arguments: Sequence[str]) -> None:
     """Measures the runs and prints the result."""
+    _refuse_fields_of_training(arguments)
     options = parse(Options, arguments)
     if not options.runs:
         raise UsageError("name at least one run folder: resflax evaluate RUN [RUN ...]")
     if "--scales" in arguments and not options.scales:
         raise UsageError("--scales has no number; give shorter sides, such as --scales 224 256")
+    other = options.data if options.data != OtherData() else None
     from resflax.devices import hosts
     from resflax.evaluation.evaluate import evaluate  # imports JAX: only now
     from resflax.evaluation.views import Views
@@ -86,21 +97,54 @@ def main(arguments: Sequence[str]) -> None:
             views,
             user_path(options.predictions) if options.predictions is not None else None,
             best=options.best,
+            data=other,
+            classes=options.classes,
         )
     if hosts.first():
         plain = evaluation.to_json()
         print(json.dumps(plain, allow_nan=False) if options.json else _in_words(evaluation))
 
 
+def _refuse_fields_of_training(arguments: Sequence[str]) -> None:
+    """Raises `UsageError` for a field of data that other data cannot have in an evaluation."""
+    of_any = {declared.name for kind in get_args(Data) for declared in fields(kind)}
+    given = {a.split("=")[0].removeprefix("--data.").replace("-", "_"): a for a in arguments}
+    for name in sorted(of_any - {declared.name for declared in fields(OtherData)}):
+        if given.get(name, "").startswith("--data."):
+            raise UsageError(
+                f"--data.{name.replace('_', '-')} cannot be changed in an evaluation: the network "
+                "sees pictures as the test pictures of its training"
+            )
+
+
 def _in_words(evaluation: "Evaluation") -> str:
-    measures, steps, bad = evaluation.measures, [*evaluation.runs.values()], evaluation.bad_pictures
+    measures, steps, data = evaluation.measures, [*evaluation.runs.values()], evaluation.data
     runs = f"{len(steps)} runs averaged" if len(steps) > 1 else f"after {steps[0]:,} steps"
-    without = f" without {bad} that cannot be read" if bad else ""
+    left_out = {
+        "that cannot be read": evaluation.bad_pictures,
+        "that have no label": evaluation.unlabelled_pictures,
+    }
+    without = " and ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
+    matched = "" if data.matched_by is None else f", classes by {data.matched_by}"
+    labels = ", any label of a picture is right" if data.several_labels else ""
+    among = ""
+    if evaluation.classes == "present":
+        among = f", guesses among the {evaluation.classes_present:,} classes that are present"
+    split = f"{evaluation.split} split"
+    if data.facts.version is not None and data.facts.split not in ("train", evaluation.split):
+        split += f" ({data.facts.split})"
     text = (
-        f"{evaluation.split} split, {measures.examples:,} examples{without}, {runs}: "
+        f"{data.in_words()}, {split}, {measures.examples:,} examples"
+        f"{' without ' if without else ''}{without}{matched}{labels}{among}, {runs}: "
         f"top-1 error {measures.top1_error:.2%}, top-5 error {measures.top5_error:.2%}, "
         f"loss {measures.loss:.4f}, calibration error {measures.calibration_error:.2%}"
     )
+    classes = len(measures.per_class_accuracy)
+    if not data.own and evaluation.classes == "all" and evaluation.classes_present < classes:
+        text += (
+            f"\nonly {evaluation.classes_present:,} of the network's {classes:,} classes are "
+            "present; --classes present lets it guess among these alone"
+        )
     known = [
         (accuracy, number)
         for number, accuracy in enumerate(measures.per_class_accuracy)

@@ -64,6 +64,10 @@ class PreparedExamples:
     def __getitem__(self, index: int) -> tuple[bytes, int]:
         return parse(self._records[index], self.data)
 
+    def with_all_labels(self, index: int) -> tuple[bytes, tuple[int, ...]]:
+        """An encoded picture and its labels: several or none if the feature is a sequence."""
+        return parse_all_labels(self._records[index], self.data)
+
     def name(self, index: int) -> str:
         """The name of an example in messages."""
         return f"{self.data.name}, {self.split}, example {index}"
@@ -71,10 +75,19 @@ class PreparedExamples:
 
 def parse(record: bytes, data: Prepared) -> tuple[bytes, int]:
     """The encoded picture and the label in a record. Raises any exception if it is damaged."""
+    picture, labels = parse_all_labels(record, data)
+    return picture, labels[0]
+
+
+def parse_all_labels(record: bytes, data: Prepared) -> tuple[bytes, tuple[int, ...]]:
+    """The encoded picture in a record and its labels, of which a sequence may have any number.
+
+    Raises any exception if the record is damaged.
+    """
     # TFDS's own parser copies each picture three more times.
     features = tf_example_pb2.Example.FromString(record).features.feature
     picture, label = features[data.image_key], features[data.label_key]
-    return picture.bytes_list.value[0], label.int64_list.value[0]
+    return picture.bytes_list.value[0], tuple(label.int64_list.value)
 
 
 @dataclass(frozen=True)

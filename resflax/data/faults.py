@@ -19,6 +19,7 @@ from resflax.errors import TrainingError
 from resflax.text import one_line
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 WAITS = (0.5, 2.0, 8.0)
 """Seconds before the second, third and fourth try to read something."""
@@ -66,11 +67,11 @@ class SystemFault(TrainingError):  # noqa: N818
         return self.number not in _LASTING
 
 
-class Readable(Protocol):
+class Readable(Protocol[T_co]):
     """Examples that can be read one by one."""
 
-    def __getitem__(self, index: int) -> tuple[bytes, int]:
-        """An encoded picture and its label."""
+    def __getitem__(self, index: int) -> T_co:
+        """An encoded picture and its label or labels."""
 
     def name(self, index: int) -> str:
         """The name of an example in messages."""
@@ -81,8 +82,8 @@ def say_nothing(text: str) -> None:
 
 
 def read_example(
-    examples: Readable, index: int, say: Callable[[str], None] = say_nothing
-) -> EncodedOrFault:
+    examples: Readable[T], index: int, say: Callable[[str], None] = say_nothing
+) -> T | str:
     """Reads an example, or says why it is bad.
 
     Raises `SystemFault` as `patiently` does. `say` shows a line if something is tried again.

@@ -114,6 +114,30 @@ def open_folder(data: ImageFolder, split_options: str = SPLIT_OPTIONS) -> Pictur
     return PictureFolder(classes, _labelled(train, classes), _labelled(test, classes), notes)
 
 
+class SplitFolder(NamedTuple):
+    """A folder of pictures by class, which need not be a split of a whole set."""
+
+    classes: list[str]
+    """The names of its classes in order."""
+    examples: FolderExamples
+    notes: tuple[str, ...]
+    """Lines for the user about what was left out."""
+
+
+def open_split_folder(folder: Path) -> SplitFolder:
+    """Lists the pictures in FOLDER/CLASS/.
+
+    Raises `UsageError` if the folder cannot be read, or has no folders or no pictures.
+    """
+    split = _list_split(folder)
+    classes = sorted(split.folders_of_class)
+    if not classes:
+        raise UsageError(f"{path_text(folder)} has no folders; it needs one for each class")
+    if not split.pictures_of_class:
+        raise UsageError(f"{path_text(folder)} has no pictures{_but_left_out(split)}")
+    return SplitFolder(classes, _labelled(split, classes), tuple(_notes(split, classes)))
+
+
 def classes_of(data: ImageFolder) -> list[str]:
     """The names of the classes in alphabetical order, found without listing their pictures.
 

@@ -86,9 +86,48 @@ def label_feature(data: Prepared, builder: Any) -> Any:
     return builder.info.features[data.label_key]
 
 
+def measured_features(data: Prepared, builder: Any, split: str) -> tuple[Any, Any]:
+    """TFDS's features of the pictures and the labels of a set of which one split is measured.
+
+    The other split need not exist. The labels are a class label, or a sequence of them.
+
+    Args:
+      data: the declaration of the set.
+      builder: its TFDS builder.
+      split: the field of the declaration that names the split: `train_split` or `test_split`.
+
+    Raises `UsageError` if the split cannot be measured.
+    """
+    _check_features(data, builder)
+    _check_split(data, builder, split)
+    features = builder.info.features
+    label = features[data.label_key]
+    single = label.feature if isinstance(label, tfds.features.Sequence) else label
+    if not isinstance(single, tfds.features.ClassLabel):
+        refuse(data, "label_key", "it must name a class label or a sequence of class labels")
+    return features[data.image_key], label
+
+
 def _check_set(data: Prepared, builder: Any) -> None:
     """Raises `UsageError` if the set's format, features or splits are not as declared."""
-    features, splits = builder.info.features, builder.info.splits
+    _check_features(data, builder)
+    if not isinstance(builder.info.features[data.label_key], tfds.features.ClassLabel):
+        refuse(data, "label_key", "it must name a class label")
+    for field in ("train_split", "test_split"):
+        _check_split(data, builder, field)
+    examples = builder.info.splits[data.train_split].num_examples
+    if data.validation >= examples:
+        refuse(
+            data, "validation", f"it must be below the {examples} examples of {data.train_split}"
+        )
+
+
+def _check_features(data: Prepared, builder: Any) -> None:
+    """Raises `UsageError` if the set's format or pictures are unsuitable, or a feature is missing.
+
+    The type of the label is not checked.
+    """
+    features = builder.info.features
     if builder.info.file_format != tfds.core.FileFormat.ARRAY_RECORD:
         refuse(
             data,
@@ -98,24 +137,20 @@ def _check_set(data: Prepared, builder: Any) -> None:
     for field in ("image_key", "label_key"):
         if getattr(data, field) not in features:
             refuse(data, field, f"{data.name} has the features {', '.join(sorted(features))}")
-    image, label = features[data.image_key], features[data.label_key]
+    image = features[data.image_key]
     if not isinstance(image, tfds.features.Image) or image.np_dtype != np.uint8:
         refuse(data, "image_key", "it must name a picture of 8-bit values")
     if image.shape[-1] not in (None, *MODES):
         refuse(data, "image_key", f"its pictures have {image.shape[-1]} channels, not 1, 3 or 4")
-    if not isinstance(label, tfds.features.ClassLabel):
-        refuse(data, "label_key", "it must name a class label")
-    for field in ("train_split", "test_split"):
-        name = getattr(data, field)
-        if name not in splits:
-            refuse(data, field, f"{data.name} has the splits {', '.join(splits)}")
-        if splits[name].num_examples == 0:
-            refuse(data, field, f"that split of {data.name} has no examples")
-    examples = splits[data.train_split].num_examples
-    if data.validation >= examples:
-        refuse(
-            data, "validation", f"it must be below the {examples} examples of {data.train_split}"
-        )
+
+
+def _check_split(data: Prepared, builder: Any, field: str) -> None:
+    """Raises `UsageError` unless the split that a field of the declaration names has examples."""
+    name, splits = getattr(data, field), builder.info.splits
+    if name not in splits:
+        refuse(data, field, f"{data.name} has the splits {', '.join(splits)}")
+    if splits[name].num_examples == 0:
+        refuse(data, field, f"that split of {data.name} has no examples")
 
 
 @contextlib.contextmanager

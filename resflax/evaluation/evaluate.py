@@ -5,11 +5,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from resflax.data.description import describe
 from resflax.data.encoded import SplitName
 from resflax.declarations.checks import short
 from resflax.declarations.data import Data
@@ -17,19 +16,20 @@ from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
-from resflax.evaluation.measures import Measures, measure_predictions
+from resflax.evaluation.measures import Measures, among_classes, measure_predictions
 from resflax.evaluation.network import load_network
+from resflax.evaluation.other_data import OtherData, is_own
 from resflax.evaluation.predictions_file import check_path, write_predictions
 from resflax.evaluation.scores import log_probabilities
-from resflax.evaluation.split_reader import (
-    ExampleImages,
-    data_in,
-    open_split,
-    trained_picture_format,
-)
+from resflax.evaluation.split_reader import ExampleImages, data_in
+from resflax.evaluation.subject import DataMeasured, other_subject, own_subject
 from resflax.evaluation.views import Views, view_maker
 from resflax.runs.run_folder import RunFolder
 from resflax.terminal.display import Display
+
+Among = Literal["all", "present"]
+"""The classes among which the networks guess: all of theirs, or those that the measured examples
+have."""
 
 
 @dataclass(frozen=True)
@@ -42,19 +42,36 @@ class Evaluation:
     views: Views
     runs: dict[str, int]
     """Number of steps that each network was trained for, by the path of its run folder."""
+    data: DataMeasured
+    """The data that was measured."""
+    classes: Among = "all"
+    """The classes among which the networks guessed."""
+    classes_present: int = 0
+    """Number of classes that the measured examples have."""
     bad_pictures: int = 0
     """Number of examples that could not be read. The measures leave them out."""
+    unlabelled_pictures: int = 0
+    """Number of examples without a label, if examples may have several. The measures leave them
+    out."""
 
     def to_json(self) -> dict[str, Any]:
         """All fields, and those of `measures` and `views`, as one flat dict of plain JSON values.
 
-        Numbers that are not finite become null.
+        The fields of `data` are a dict of their own. Numbers that are not finite become null.
         """
         numbers = asdict(self.measures)
         numbers["per_class_accuracy"] = [_or_none(x) for x in numbers["per_class_accuracy"]]
         for name in ("loss", "calibration_error"):
             numbers[name] = _or_none(numbers[name])
-        others = {"bad_pictures": self.bad_pictures, "split": self.split, "runs": self.runs}
+        others = {
+            "bad_pictures": self.bad_pictures,
+            "unlabelled_pictures": self.unlabelled_pictures,
+            "classes": self.classes,
+            "classes_present": self.classes_present,
+            "split": self.split,
+            "data": self.data.to_json(),
+            "runs": self.runs,
+        }
         return numbers | others | asdict(self.views)
 
 
@@ -72,6 +89,8 @@ def evaluate(
     predictions: Path | None = None,
     *,
     best: bool = False,
+    data: OtherData | Data | None = None,
+    classes: Among = "all",
 ) -> Evaluation:
     """Measures the newest good checkpoint of each run, or its best one, on all devices.
 
@@ -87,65 +106,108 @@ def evaluate(
       views: the views of each picture.
       predictions: the file that `write_predictions` writes; None: nothing is written.
       best: whether the checkpoint with the lowest validation error of each run is measured.
+      data: other data to measure: a declaration, or the fields in which it differs from the runs'
+        own. Networks see its pictures as those of their own test split. None: the runs' own data.
+      classes: `present`: the probabilities are those given that the class is one which a measured
+        example has: the averaged probabilities of these classes, divided by their sum.
 
     Raises:
       UsageError: if a folder is not a run's or has no such checkpoint; if its data cannot be read
-        or does not allow these views; if a run is named twice or the runs have different data; if
-        the predictions cannot be written.
+        or does not allow these views; if a run is named twice or the runs have different data or
+        classes; if other data does not fit the networks; if the predictions cannot be written.
       TrainingError: if all checkpoints of a run are damaged, or the best one is.
     """
     check_settings()
     declared = [data_in(folder.read_experiment().data, data_dir) for folder in folders]
-    _check_ensemble(folders, declared)
+    measured = [_replaced(own, data) for own in declared]
+    other = not all(map(is_own, declared, measured))
+    _check_runs_differ(folders)
+    _check_same_examples(folders, measured if other else declared)
+    if not other:
+        _check_same_pictures(folders)
     paths = [str(folder.path) for folder in folders]
-    hosts.check_same("arguments", repr((*paths, split, data_dir, views, predictions, best)))
+    arguments = (*paths, split, data_dir, views, predictions, best, data, classes)
+    hosts.check_same("arguments", repr(arguments))
     if predictions is not None:
         hosts.on_first(partial(check_path, predictions))
     keep_compiled()
-    num_classes = describe(declared[0]).num_classes
-    reader = open_split(declared[0], split, display)
+    subject = (
+        other_subject(folders, declared, measured[0], split, display, best=best)
+        if other
+        else own_subject(declared, split, display)
+    )
+    reader = subject.reader
     numbers = hosts.part(len(reader))
-    labels = np.zeros(len(numbers), np.int32)
-    readable = np.zeros(len(numbers), bool)
+    labels: list[tuple[int, ...] | None] = []
     total: np.ndarray | None = None
     steps = {}
-    for folder, data in zip(folders, declared, strict=True):
-        picture_format = trained_picture_format(data)
+    for folder, own, picture_format in zip(folders, declared, subject.formats, strict=True):
         maker = view_maker(views, picture_format)
-        network = load_network(folder, num_classes, picture_format.shape, display.say, best=best)
+        shape = picture_format.shape
+        network = load_network(folder, subject.num_classes, shape, display.say, best=best)
         steps[str(folder.path)] = network.step
-        if views.mirrored and not data.flip:
+        if views.mirrored and not own.flip:
             display.say(f"{folder.path} was not trained on mirrored pictures, as some views are")
-        pictures = _images_noting_labels(reader.read(maker, numbers), labels, readable)
+        labels.clear()
+        pictures = _images_noting_labels(reader.read(maker, numbers), labels)
         with display.bar(f"{split} split", len(numbers)) as bar:
             scores = log_probabilities(network, maker, pictures, len(numbers), bar.set)
         total = scores if total is None else np.logaddexp(total, scores)
     assert total is not None, "at least one run was named"
-    labels, total = hosts.joined(labels), hosts.joined(total)
-    good = np.flatnonzero(hosts.joined(readable))
+    total = hosts.joined(total)
+    readable = hosts.joined(np.array([of_one is not None for of_one in labels], bool))
+    most = hosts.highest(max((len(of_one or ()) for of_one in labels), default=1))
+    table = hosts.joined(_table(labels, max(most, 1)))
+    good = np.flatnonzero(readable & (table >= 0).any(axis=1))
     if not len(good):
-        raise UsageError(f"no picture of the {split} split can be read")
-    labels, averaged = labels[good], total[good] - np.float32(math.log(len(folders)))
+        lacking = "can be read" if not readable.any() else "has a label"
+        raise UsageError(f"no picture of the {split} split {lacking}")
+    table, averaged = table[good], total[good] - np.float32(math.log(len(folders)))
+    present = np.unique(table[table >= 0])
+    if classes == "present":
+        averaged = among_classes(averaged, present)
+    right = table if subject.data.several_labels else table[:, 0]
     if predictions is not None:
-        hosts.on_first(partial(write_predictions, predictions, good, labels, averaged))
-    bad = len(reader) - len(good)
-    return Evaluation(measure_predictions(labels, averaged), split, views, steps, bad)
+        hosts.on_first(partial(write_predictions, predictions, good, right, averaged))
+    return Evaluation(
+        measures=measure_predictions(right, averaged),
+        split=split,
+        views=views,
+        runs=steps,
+        data=subject.data,
+        classes=classes,
+        classes_present=len(present),
+        bad_pictures=int(np.sum(~readable)),
+        unlabelled_pictures=int(np.sum(readable)) - len(good),
+    )
+
+
+def _replaced(own: Data, other: OtherData | Data | None) -> Data:
+    """The data that is measured, for a run with the data `own`."""
+    if other is None:
+        return own
+    return other.replaced_in(own) if isinstance(other, OtherData) else other
 
 
 def _images_noting_labels(
-    examples: Iterable[ExampleImages], labels: np.ndarray, readable: np.ndarray
+    examples: Iterable[ExampleImages], labels: list[tuple[int, ...] | None]
 ) -> Iterator[list[np.ndarray]]:
-    """Yields the images of each example, and notes its class and whether it can be read.
+    """Yields the images of each example, and appends its classes to `labels`.
 
-    Args:
-      examples: the examples in order.
-      labels: (N,) int32, filled with the classes; 0 for an example that cannot be read.
-      readable: (N,) bool, filled with True for each example that can be read.
+    They are None for an example that cannot be read.
     """
-    for place, example in enumerate(examples):
-        readable[place] = example.label is not None
-        labels[place] = example.label or 0
+    for example in examples:
+        labels.append(example.labels)
         yield example.images
+
+
+def _table(labels: Sequence[tuple[int, ...] | None], width: int) -> np.ndarray:
+    """The classes of examples as an array (N, width) int32, filled up with -1."""
+    table = np.full((len(labels), width), -1, np.int32)
+    for row, of_one in zip(table, labels, strict=True):
+        if of_one:
+            row[: len(of_one)] = of_one
+    return table
 
 
 _FIELDS_OF_EXAMPLES = (
@@ -154,21 +216,30 @@ _FIELDS_OF_EXAMPLES = (
 """Fields of a data declaration that decide which examples a split has."""
 
 
-def _check_ensemble(folders: Sequence[RunFolder], declared: Sequence[Data]) -> None:
-    """Raises `UsageError` unless all runs are different and their data has the same examples."""
+def _check_runs_differ(folders: Sequence[RunFolder]) -> None:
+    """Raises `UsageError` if a run is named twice."""
     paths = [folder.path.resolve() for folder in folders]
     for number, path in enumerate(paths):
         if path in paths[:number]:
             raise UsageError(f"{path} is named twice; an ensemble counts every run once")
-    pictures = [folder.last_environment().get("data_sha256") for folder in folders]
-    for folder, data, sha256 in zip(folders, declared, pictures, strict=True):
+
+
+def _check_same_examples(folders: Sequence[RunFolder], measured: Sequence[Data]) -> None:
+    """Raises `UsageError` unless the data that is measured for each run has the same examples."""
+    for folder, data in zip(folders, measured, strict=True):
         for name in _FIELDS_OF_EXAMPLES:
-            first, other = getattr(declared[0], name), getattr(data, name)
+            first, other = getattr(measured[0], name), getattr(data, name)
             if first != other:
                 raise UsageError(
                     f"an ensemble needs runs of the same data, but data.{name} is {short(first)} "
                     f"in {folders[0].path} and {short(other)} in {folder.path}"
                 )
+
+
+def _check_same_pictures(folders: Sequence[RunFolder]) -> None:
+    """Raises `UsageError` if runs note that they were trained on different pictures or labels."""
+    pictures = [folder.last_environment().get("data_sha256") for folder in folders]
+    for folder, sha256 in zip(folders, pictures, strict=True):
         if None not in (sha256, pictures[0]) and sha256 != pictures[0]:
             raise UsageError(
                 f"an ensemble needs runs of the same data, but {folders[0].path} and {folder.path} "

@@ -11,14 +11,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from resflax.data.class_names import class_names
-from resflax.data.description import describe
-from resflax.data.encoded import CHANNELS
 from resflax.data.normalization import Normalization, normalize
-from resflax.declarations.data import Streamed
-from resflax.declarations.models import Custom
 from resflax.devices.parallel import ReplicatedFunction
 from resflax.errors import UsageError
-from resflax.evaluation.network import ScoringNetwork, on_local_devices
+from resflax.evaluation.network import (
+    ImageShape,
+    ScoringNetwork,
+    count_classes,
+    on_local_devices,
+    trained_shape,
+)
 from resflax.evaluation.scores import scoring_step
 from resflax.evaluation.views import Shift
 from resflax.experiment import Experiment
@@ -29,8 +31,6 @@ from resflax.terminal.display import Display
 
 BATCH = 32
 """The most images per device that `predict` sends to the devices at once."""
-
-ImageShape = tuple[int | None, int | None, int]
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,37 +171,14 @@ def load(folder: RunFolder, display: Display, *, best: bool = False) -> LoadedNe
     """
     trained = load_trained(folder, display.say, best=best)
     experiment = trained.experiment.resolved()
-    num_classes = _num_classes(trained)
+    num_classes = count_classes(trained)
     return LoadedNetwork(
         path=folder.path,
         experiment=experiment,
         step=trained.step,
         num_classes=num_classes,
-        image_shape=_trained_shape(experiment, trained.normalization),
+        image_shape=trained_shape(trained),
         module=build(experiment.model, num_classes, dtype=jnp.dtype(experiment.precision)),
         variables=trained.variables,
         normalization=trained.normalization,
     )
-
-
-def _num_classes(trained: TrainedNetwork) -> int:
-    """The number of classes. Only a custom network needs the data set for it."""
-    if isinstance(trained.experiment.model, Custom):
-        return describe(trained.experiment.data).num_classes
-    return len(trained.variables["params"]["head"]["bias"])
-
-
-def _trained_shape(experiment: Experiment, normalization: Normalization) -> ImageShape:
-    """The shape of the pictures in training, from the run itself if it tells the shape."""
-    data = experiment.data
-    if normalization.mean.ndim > 1:
-        height, width, channels = normalization.mean.shape
-        return height, width, channels
-    if isinstance(data, Streamed):
-        return data.image_size, data.image_size, CHANNELS
-    channels = len(normalization.mean)
-    try:
-        facts = describe(data)
-    except UsageError:
-        return None, None, channels
-    return facts.height, facts.width, channels

@@ -15,31 +15,42 @@ class Measures:
     """Means over the examples of a split."""
 
     loss: float
-    """Cross-entropy in nats of the averaged probabilities."""
+    """Cross-entropy in nats of the averaged probabilities. For an example with several labels, it
+    is the negative logarithm of the sum of their probabilities."""
     top1_error: float
-    """Fraction of examples whose first guess is wrong."""
+    """Fraction of examples whose first guess is wrong: not among the example's labels."""
     top5_error: float
-    """Fraction of examples whose class is not among the first five guesses."""
+    """Fraction of examples of which no label is among the first five guesses."""
     examples: int
     calibration_error: float
     """Expected calibration error as a fraction: see `calibration_error`."""
     per_class_accuracy: tuple[float, ...]
-    """Fraction of right first guesses for each class; NaN for a class without examples."""
+    """For each class, the fraction of right first guesses among the examples that have its label;
+    NaN for a class without examples."""
 
 
 def measure_predictions(labels: np.ndarray, log_probabilities: np.ndarray) -> Measures:
     """Measures predictions.
 
+    An example with several labels counts as with the ReaL labels of Beyer et al. 2020 (arXiv
+    2006.07159): a guess is right if it is any of them.
+
     Args:
-      labels: the true classes (N,) int.
+      labels: the true classes, (N,) int; or (N, K) int with up to K different ones for each
+        example, of which at least one is not negative: -1 fills up the others' places.
       log_probabilities: logarithms of the predicted probabilities (N, classes) float.
     """
-    ranks = rank(log_probabilities, labels)
-    of_true_class = np.take_along_axis(log_probabilities, labels[:, None], 1)
+    columns = labels.reshape(len(labels), -1)
+    ranks = _best_ranks(log_probabilities, columns)
+    of_true_classes = np.take_along_axis(log_probabilities, np.maximum(columns, 0), 1)
+    with np.errstate(invalid="ignore"):  # NaN is a valid result
+        of_any = np.logaddexp.reduce(np.where(columns < 0, -np.inf, of_true_classes), axis=1)
     right = ranks == 0
     classes = log_probabilities.shape[1]
-    examples_by_class = np.bincount(labels, minlength=classes)
-    right_by_class = np.bincount(labels, weights=right, minlength=classes)
+    examples_by_class, right_by_class = (
+        np.bincount(columns[columns >= 0], weights[columns >= 0], minlength=classes)
+        for weights in (np.ones(columns.shape), np.broadcast_to(right[:, None], columns.shape))
+    )
     accuracy_by_class = np.divide(
         right_by_class,
         examples_by_class,
@@ -47,13 +58,40 @@ def measure_predictions(labels: np.ndarray, log_probabilities: np.ndarray) -> Me
         where=examples_by_class > 0,
     )
     return Measures(
-        loss=-float(np.mean(of_true_class, dtype=np.float64)),
+        loss=-float(np.mean(of_any, dtype=np.float64)),
         top1_error=float(np.mean(ranks >= 1)),
         top5_error=float(np.mean(ranks >= 5)),
         examples=len(labels),
         calibration_error=calibration_error(right, np.exp(log_probabilities.max(1))),
         per_class_accuracy=tuple(accuracy_by_class.tolist()),
     )
+
+
+def _best_ranks(log_probabilities: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """The number of classes that are ranked before an example's best label, (N,) int."""
+    classes = log_probabilities.shape[1]
+    ranks = [
+        np.where(labels < 0, classes, rank(log_probabilities, np.maximum(labels, 0)))
+        for labels in columns.T
+    ]
+    return np.min(ranks, axis=0)
+
+
+def among_classes(log_probabilities: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """The logarithms of probabilities, given that the class is one of some.
+
+    Args:
+      log_probabilities: (N, classes) float.
+      classes: (C,) int, the classes that are possible.
+
+    Returns:
+      (N, classes) float; -inf for the other classes.
+    """
+    possible = log_probabilities[:, classes]
+    given = np.full_like(log_probabilities, -np.inf)
+    with np.errstate(invalid="ignore"):  # NaN is a valid result
+        given[:, classes] = possible - np.logaddexp.reduce(possible, axis=1, keepdims=True)
+    return given
 
 
 def calibration_error(right: np.ndarray, confidence: np.ndarray) -> float:

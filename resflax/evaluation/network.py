@@ -9,7 +9,11 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from resflax.data.description import describe
+from resflax.data.encoded import CHANNELS
 from resflax.data.normalization import Normalization
+from resflax.declarations.data import Streamed
+from resflax.declarations.models import Custom
 from resflax.devices.parallel import AXIS, Devices
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
@@ -17,6 +21,9 @@ from resflax.models import build
 from resflax.models.stacking import stack
 from resflax.runs.run_folder import RunFolder
 from resflax.runs.trained import TrainedNetwork, load_trained
+
+ImageShape = tuple[int | None, int | None, int]
+"""(H, W, C) of pictures; H and W are None if they are not known."""
 
 
 class Weights(NamedTuple):
@@ -92,6 +99,28 @@ def on_local_devices(
     return ScoringNetwork(
         experiment, module, num_classes, image_shape, devices, weights, trained.step
     )
+
+
+def count_classes(trained: TrainedNetwork) -> int:
+    """The number of a network's classes. Only a custom network needs the data set for it."""
+    if isinstance(trained.experiment.model, Custom):
+        return describe(trained.experiment.data).num_classes
+    return len(trained.variables["params"]["head"]["bias"])
+
+
+def trained_shape(trained: TrainedNetwork) -> ImageShape:
+    """The shape of the pictures in training, from the run itself if it tells the shape."""
+    data, mean = trained.experiment.data, trained.normalization.mean
+    if mean.ndim > 1:
+        height, width, channels = mean.shape
+        return height, width, channels
+    if isinstance(data, Streamed):
+        return data.image_size, data.image_size, CHANNELS
+    try:
+        facts = describe(data)
+    except UsageError:
+        return None, None, len(mean)
+    return facts.height, facts.width, len(mean)
 
 
 def _fits(trained: TrainedNetwork, num_classes: int, image_shape: tuple[int, int, int]) -> bool:

@@ -25,15 +25,16 @@ def write_predictions(
     """Writes predictions in the order of the split, either whole or not at all.
 
     An .npz file has the arrays `example` (N,) int64, the examples' numbers in the split; `label`
-    (N,) int32; `top5` (N, 5) int32, the most probable classes in order; and `probabilities`
-    (N, classes) float32. A .csv file has a header, and for each example a line with its number, its
-    label, the five most probable classes and their probabilities. If there are fewer than five
-    classes, all are written.
+    (N,) int32, or (N, K) int32 filled up with -1 if examples have up to K labels; `top5` (N, 5)
+    int32, the most probable classes in order; and `probabilities` (N, classes) float32. A .csv file
+    has a header, and for each example a line with its number, its label (or several with spaces
+    between them), the five most probable classes and their probabilities. If there are fewer than
+    five classes, all are written.
 
     Args:
       path: the file, whose name ends in .npz or .csv.
       numbers: the examples' numbers in the split, (N,) int64.
-      labels: the true classes (N,) int32.
+      labels: the true classes (N,) int32, or (N, K) int32 filled up with -1.
       log_probabilities: logarithms of the probabilities (N, classes) float32.
 
     Raises:
@@ -62,5 +63,6 @@ def _csv(
     columns = [f"{column}{place}" for column in ("class", "probability") for place in places]
     writer.writerow(["example", "label", *columns])
     for number, label, best, row in zip(numbers, labels, top, probabilities, strict=True):
-        writer.writerow([number, label, *best, *row[best]])
+        several = " ".join(str(one) for one in np.atleast_1d(label) if one >= 0)
+        writer.writerow([number, several, *best, *row[best]])
     return file.getvalue().encode()

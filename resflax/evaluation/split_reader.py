@@ -10,13 +10,13 @@ import numpy as np
 from resflax.data.description import describe
 from resflax.data.encoded import (
     CHANNELS,
-    EncodedExamples,
     SplitName,
     check_label,
     open_splits,
 )
 from resflax.data.faults import read_example, reason_of_damage
 from resflax.data.in_memory import Split, first_pictures, load_split
+from resflax.data.measured_split import LabelledExamples, OneLabelEach
 from resflax.data.pictures import decode
 from resflax.declarations.data import Data, Streamed
 from resflax.evaluation.views import PictureFormat, ViewMaker
@@ -27,10 +27,12 @@ from resflax.terminal.display import Display
 class ExampleImages(NamedTuple):
     """The images that are made from one example of a split."""
 
-    label: int | None
-    """The example's class; None if the example cannot be read."""
+    labels: tuple[int, ...] | None
+    """The example's classes: one, or any number if pictures may have several; None if the example
+    cannot be read."""
     images: list[np.ndarray]
-    """Images (h, w, C) uint8 from `ViewMaker.images`; empty if the example cannot be read."""
+    """Images (h, w, C) uint8 from `ViewMaker.images`; empty if the example cannot be read or has no
+    label."""
 
 
 class SplitReader(Protocol):
@@ -56,18 +58,22 @@ class MemoryReader:
         """Yields the examples with the given consecutive numbers, each once."""
         for number in numbers:
             images = maker.images(self.split.images[number])
-            yield ExampleImages(int(self.split.labels[number]), images)
+            yield ExampleImages((int(self.split.labels[number]),), images)
 
 
 @dataclass(frozen=True)
 class DiskReader:
     """A split on disk, which threads read and decode. Its memory does not grow with its length."""
 
-    examples: EncodedExamples
+    examples: LabelledExamples
     num_classes: int
     say: Callable[[str], None]
     """Shows a line of text; called once for every example that is bad, and by any thread if
     something has to be read once more."""
+    channels: int = CHANNELS
+    """Number of channels that pictures are converted to."""
+    size: tuple[int, int] | None = None
+    """Height and width that every picture must have; None: any."""
     _reported: set[int] = field(default_factory=set)
 
     def __len__(self) -> int:
@@ -83,11 +89,16 @@ class DiskReader:
             read = read_example(self.examples, index, self.say)
             if isinstance(read, str):
                 return read
-            encoded, label = read
+            encoded, labels = read
             try:
-                check_label(label, self.num_classes)
-                picture = decode(encoded, CHANNELS, maker.shorter_side)
-                return ExampleImages(label, maker.images(picture))
+                for label in labels:
+                    check_label(label, self.num_classes)
+                if not labels:
+                    return ExampleImages((), [])
+                picture = decode(encoded, self.channels, maker.shorter_side)
+                if self.size is not None and picture.shape[:2] != self.size:
+                    return "its picture is {}x{}, not {}x{}".format(*picture.shape[:2], *self.size)
+                return ExampleImages(labels, maker.images(picture))
             except Exception as error:  # a damaged file can raise anything
                 return reason_of_damage(error, self.examples.name(index))
 
@@ -114,7 +125,8 @@ def open_split(data: Data, split: SplitName, display: Display) -> SplitReader:
     splits = open_splits(data)
     for note in splits.notes:
         display.say(note)
-    return DiskReader(splits.split(data, split), splits.num_classes, display.say)
+    examples = OneLabelEach(splits.split(data, split))
+    return DiskReader(examples, splits.num_classes, display.say)
 
 
 def data_in(data: Data, data_dir: str | None) -> Data:
