@@ -46,7 +46,7 @@ def script(tmp_path: Path) -> Script:
         called = ROOT / "scripts" / f"{name}.py"
         command = ForkedCommand(called, [*map(str, arguments)], environment, tmp_path)
         out, err = command.communicate(timeout=300)
-        return subprocess.CompletedProcess([name, *arguments], command.returncode or 0, out, err)
+        return subprocess.CompletedProcess(name, command.returncode or 0, out, err)
 
     return run
 

@@ -37,6 +37,7 @@ from resflax.data import faults, records
 from resflax.data.encoded import PreparedExamples, open_splits
 from resflax.data.faults import SystemFault, read_example, system_fault
 from resflax.data.in_memory import first_pictures
+from resflax.data.measured_split import OneLabelEach
 from resflax.data.pictures import BadPicture
 from resflax.evaluation.split_reader import DiskReader
 from resflax.evaluation.views import PictureFormat, Views, view_maker
@@ -274,7 +275,7 @@ def test_no_reader_passes_over_what_the_system_cannot_read(prepared: Path, monke
     monkeypatch.setattr(PreparedExamples, "__getitem__", refused)
     maker = view_maker(Views(), PictureFormat((16, 16, 3), 18, 0))
     for read in (
-        lambda: list(DiskReader(splits.test, CLASSES, print).read(maker, range(9))),
+        lambda: list(DiskReader(OneLabelEach(splits.test), CLASSES, print).read(maker, range(9))),
         lambda: first_pictures(data, "test", 3),
         lambda: make_loaders(data, 3),
     ):
