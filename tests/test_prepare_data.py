@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import tarfile
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -318,8 +319,8 @@ def test_a_place_where_no_set_can_be_is_refused_before_pictures_are_listed(
     (tmp_path / "file").write_text("x")
     (tmp_path / "animals" / "2.0.0").mkdir(parents=True)
     refused = {
-        tmp_path / "file": "file is not a folder; name another one with --data-dir",
-        tmp_path / "file" / "sets": "file is not a folder; name another one with --data-dir",
+        tmp_path / "file": "file is a file",
+        tmp_path / "file" / "sets": "file is a file",
         pictures / "train" / "cat": "train; name another folder with --data-dir",
         tmp_path: "animals already has 2.0.0; give the set another name with --name",
         tmp_path / os.fsdecode(b"\xff"): "is not UTF-8; name another folder with --data-dir",
@@ -327,8 +328,12 @@ def test_a_place_where_no_set_can_be_is_refused_before_pictures_are_listed(
     for data_dir, message in refused.items():
         with pytest.raises(UsageError, match=f"{message}$"):
             prepare(pictures, data_dir)
-    monkeypatch.setattr(os, "access", lambda *arguments: False)  # root may write anywhere
-    with pytest.raises(UsageError, match="you may not write there; name another folder with"):
+
+    def forbid(**arguments: object) -> None:  # root may write anywhere
+        raise PermissionError(errno.EACCES, "")
+
+    monkeypatch.setattr(tempfile, "TemporaryFile", forbid)
+    with pytest.raises(UsageError, match=r"--data-dir is .* cannot be written to"):
         prepare(pictures, tmp_path / "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["animals", "file"]
 
@@ -496,7 +501,7 @@ def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path
             "there is no folder {}/val; the pictures must lie in {}/val/C",
         ),
         (["{}/none", "--name", "photos"], "there is no folder {}/none"),
-        (["~nobody-at-all/x"], "~nobody-at-all/x is neither a folder nor the name of a set"),
+        (["~nobody-at-all/x"], "~nobody-at-all/x: the home folder ~nobody-at-all is not known"),
         (["no set"], "no set is neither a folder nor the name of a set"),
     ],
 )
