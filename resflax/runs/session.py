@@ -36,7 +36,7 @@ def train(experiment: Experiment, folder: RunFolder, console: Console) -> dict[s
         used, or if another process trains in the folder.
       TrainingError: if a loss or gradient is not finite, no checkpoint of the run can be read,
         something cannot be written, or memory runs out.
-      Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after the run was saved.
+      Interrupted: on a signal of `interruption.SIGNALS`, after the run was saved.
     """
     with Display(console) as display, contextlib.ExitStack() as held:
         session = Session(experiment, folder, display, held)
