@@ -92,8 +92,10 @@ def train(experiment: Experiment, run_dir: PathLike | None = None) -> Result:
     The folder keeps copies of the program that calls this function and of the modules beside it. If
     the run is finished, its result is returned at once. Ctrl-C (in a notebook: interrupt the
     kernel) saves the run and then raises KeyboardInterrupt; the same call continues the run, which
-    ends as if nothing had happened, to the bit. SIGTERM and SIGUSR1 save it too, and then act as
-    they do outside of this function. Threads other than the main one do not notice signals.
+    ends as if nothing had happened, to the bit. SIGTERM, SIGHUP, SIGUSR1, SIGUSR2 and SIGXCPU save
+    it too, and then act as they do outside of this function; those that the program ignores stay
+    ignored. Threads other than the main one do not notice signals. If what the function prints
+    cannot be written, it goes on without.
 
     Args:
       experiment: the experiment.

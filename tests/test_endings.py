@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from whole_runs import ROOT, assert_same, result, run, start, start_interpreter
+from whole_runs import ROOT, assert_same, run, start, start_interpreter
 
 from resflax.errors import Interrupted
 from resflax.terminal.interruption import SIGNALS, Interruption
@@ -266,20 +266,22 @@ def test_a_training_is_saved_when_its_terminal_is_closed(experiment, undisturbed
 @pytest.mark.slow
 @needs_full
 def test_a_training_needs_no_output(experiment, undisturbed, tmp_path):
-    for number, options in enumerate(
-        ({"stdout": FULL.open("w"), "stderr": FULL.open("w")}, {"stdout": None, "stderr": None})
-    ):
-        folder = tmp_path / f"run{number}"
-        if options["stdout"] is None:
-            options["preexec_fn"] = lambda: (os.close(1), os.close(2))  # type: ignore[assignment]
-        process = start_interpreter(experiment, "--run-dir", folder, **options)
+    with FULL.open("w") as full:
+        process = start_interpreter(
+            experiment, "--run-dir", tmp_path / "full", stdout=full, stderr=full
+        )
         assert process.wait(timeout=120) == 0
-        assert_same(folder, undisturbed)
-    process = start_interpreter(undisturbed, "--json", script="evaluate", stdout=FULL.open("w"))
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 1
-    assert err == "error: the output could not be written: the disk is full\n"
-    assert result(undisturbed)["status"] == "finished"
+        assert_same(tmp_path / "full", undisturbed)
+        process = start_interpreter(undisturbed, "--json", script="evaluate", stdout=full)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert err == "error: the output could not be written: the disk is full\n"
+    script = ROOT / "scripts" / "train.py"
+    closed = ["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", sys.executable, script, experiment]
+    environment = os.environ | {"XLA_FLAGS": "--xla_backend_optimization_level=0"}
+    folder = tmp_path / "closed"
+    subprocess.run([*closed, "--run-dir", folder], check=True, env=environment, timeout=120)
+    assert_same(folder, undisturbed)
 
 
 @pytest.mark.slow
@@ -290,7 +292,8 @@ def test_other_signals_save_too(experiment, undisturbed, tmp_path, number):
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, err
     run(experiment, "--run-dir", folder)
     assert_same(folder, undisturbed)
 

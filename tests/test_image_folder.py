@@ -525,7 +525,11 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
         "pictures of each into val/CLASS/",
     ),
     (lambda f: None, {"data_dir": "{}/train/a/1.jpg"}, "/train/a/1.jpg is a file; it must be a fo"),
-    (lambda f: None, {"data_dir": "~nobody-at-all/x"}, "the home folder ~nobody-at-all is not known"),
+    (
+        lambda f: None,
+        {"data_dir": "~nobody-at-all/x"},
+        "the home folder ~nobody-at-all is not known",
+    ),
     (lambda f: link(f / "train", "nowhere"), {}, "there is no folder {}/train; the pictures"),
     (remove, {}, "there is no folder {}/train; the pictures must lie in {}/train/CLASS/, or name"),
     (lambda f: None, {"data_dir": None}, "name the folder of the pictures with --data.data-dir"),

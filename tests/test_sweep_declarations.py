@@ -108,7 +108,7 @@ def test_values_may_be_arrays_and_ranges_of_any_library():
     assert json.dumps([trial.to_json() for trial in trials])
     choice = Choice(np.array([1, 2]))
     assert repr(choice) == repr(Choice([1, 2]))
-    assert Search({"seed": choice}, trials=np.int64(3)).trials == 3
+    assert Search({"seed": choice}, trials=cast(Any, np.int64(3))).trials == 3
     with pytest.raises(UsageError, match="seed is 3; it must be a list of values"):
         Grid({"seed": np.array(3)})
 

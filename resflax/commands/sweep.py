@@ -20,11 +20,13 @@ resflax sweep EXPERIMENT --help lists every field with the value that it has in 
 
 Each trial has a run folder named after the hash of its experiment. The command does not run a
 finished trial again, continues a trial that was interrupted, and, if the sweep has changed, adds
-the missing trials. A trial that fails does not stop the others. On Ctrl-C, SIGTERM and SIGUSR1 the
-trials save before they end.
+the missing trials. A trial that fails does not stop the others. On Ctrl-C, on SIGTERM, SIGUSR1 and
+SIGUSR2, when the terminal is closed (SIGHUP), and when the soft limit of processor time is reached
+(SIGXCPU), the trials save before they end. The sweep goes on if what it prints cannot be written.
 
 exit codes: 0 done; 1 trials failed; 2 bad usage, experiment or data;
-            130, 143 and 138 ended by Ctrl-C, SIGTERM or SIGUSR1, after saving
+            ended by a signal, after saving: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
+            138 SIGUSR1, 140 SIGUSR2, 152 SIGXCPU
 """
 
 import dataclasses

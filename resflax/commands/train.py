@@ -18,10 +18,13 @@ usage: resflax train EXPERIMENT [--run-dir DIR] [--FIELD VALUE ...]
 resflax train EXPERIMENT --help lists every field with the value it has in that file.
 
 If the folder holds an unfinished run of the same experiment, that run is continued; if the run
-is finished, nothing is done. On Ctrl-C, SIGTERM and SIGUSR1 the run is saved before it ends.
+is finished, nothing is done. On Ctrl-C, on SIGTERM, SIGUSR1 and SIGUSR2, when the terminal is
+closed (SIGHUP), and when the soft limit of processor time is reached (SIGXCPU), the run is saved
+before it ends. It goes on if what it prints cannot be written.
 
 exit codes: 0 done; 1 a failure while running; 2 bad usage, experiment or data;
-            130, 143 and 138 ended by Ctrl-C, SIGTERM or SIGUSR1, after saving
+            ended by a signal, after saving: 130 Ctrl-C, 143 SIGTERM, 129 SIGHUP,
+            138 SIGUSR1, 140 SIGUSR2, 152 SIGXCPU
 """
 
 from collections.abc import Sequence

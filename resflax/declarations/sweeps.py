@@ -1,7 +1,7 @@
 """Declarations of sweeps: which fields of an experiment vary, and which values they take."""
 
 import itertools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -40,7 +40,7 @@ class Grid:
                                            {"name": "gated", "model.shortcut": "shortcut_gating"}])
     """
 
-    fields: Mapping[Fields, Sequence[Any]]
+    fields: Mapping[Fields, Iterable[Any]]
     """Values of each dotted field of the experiment. A value may also be a whole part of the
     experiment, such as `ResNet(20)` for `"model"`."""
 
@@ -76,7 +76,7 @@ class Grid:
         """Dotted names of the fields that the sweep replaces."""
         return frozenset(name for point in self.points for name in point.fields)
 
-    def _axis(self, names: Fields, values: Sequence[Any]) -> list[dict[str, Any]]:
+    def _axis(self, names: Fields, values: Iterable[Any]) -> list[dict[str, Any]]:
         """Assignments to the fields `names`, one for each of the values."""
         where, fields = f"Grid: {_joined(names)}", _names(names)
         values = as_python(values)
@@ -187,7 +187,7 @@ def _check_range(declared: Uniform | LogUniform | Integers) -> None:
 class Choice:
     """One of several values, which may be str, bool, int, float, None or a class of your own."""
 
-    values: Sequence[Any]
+    values: Iterable[Any]
 
     def __post_init__(self) -> None:
         """Raises `UsageError` for fewer than two values, or values that a search cannot store."""

@@ -54,7 +54,7 @@ def train_group(members: Sequence[tuple[Experiment, RunFolder, Console]]) -> int
       UsageError: if something is wrong for the whole group, such as its data, or if its step does
         not fit in memory.
       TrainingError: if memory runs out during the training.
-      Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after all members were saved.
+      Interrupted: on a signal of `interruption.SIGNALS`, after all members were saved.
     """
     with contextlib.ExitStack() as held:
         sessions = [

@@ -55,7 +55,7 @@ def train(
         used, or if another process trains in the folder.
       TrainingError: if a loss or gradient is not finite, no checkpoint of the run can be read,
         something cannot be written, or memory runs out.
-      Interrupted: on Ctrl-C, SIGTERM or SIGUSR1, after the run was saved.
+      Interrupted: on a signal of `interruption.SIGNALS`, after the run was saved.
     """
     check_settings()
     with Display(console) as display, contextlib.ExitStack() as held:

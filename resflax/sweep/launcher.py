@@ -58,7 +58,8 @@ class Launcher:
     def run(self) -> list[Standing]:
         """Runs until every trial is settled, and returns the standings.
 
-        Raises `Interrupted` on Ctrl-C, SIGTERM or SIGUSR1, after the workers have saved and ended.
+        Raises `Interrupted` on a signal of `interruption.SIGNALS`, after the workers have saved and
+        ended.
         """
         self.folder.add(list(self.queue.known_trials()))
         with Interruption() as interruption:

@@ -106,7 +106,7 @@ def _guarded(stream: TextIO | None, descriptor: int) -> TextIO:
     stream.flush()
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
-        output if unbuffered else io.BufferedWriter(output),  # type: ignore[arg-type]
+        output if unbuffered else io.BufferedWriter(output),
         encoding=stream.encoding,
         errors=stream.errors,
         line_buffering=stream.line_buffering,
