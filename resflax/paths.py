@@ -88,6 +88,17 @@ def _is_folder(path: Path) -> bool:
         return False
 
 
+def check_utf8(path: Path) -> None:
+    """Raises `UsageError` unless a path is UTF-8, as libraries that are written in C++ need it."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path} cannot be used, because its path is not UTF-8; rename it, or, if the locale "
+            "is not UTF-8, set PYTHONUTF8=1"
+        ) from None
+
+
 def output_fault(path: Path) -> str | None:
     """Why nothing can be written at or below `path`; None if that is not known beforehand.
 

@@ -22,7 +22,7 @@ from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder
 from resflax.errors import UsageError
 from resflax.files import write_atomically
-from resflax.paths import check_output_folder
+from resflax.paths import check_output_folder, check_utf8
 
 VERSION = "1.0.0"
 """Version of every set that is made from a folder."""
@@ -70,6 +70,7 @@ def prepare_folder(
     if (folder / "dataset_info.json").exists():
         check_sums(folder, say)
         return folder
+    check_utf8(folder)
     check_output_folder("--data-dir", folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "source.json", json.dumps({"sha256": fingerprint}))
