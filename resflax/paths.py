@@ -31,15 +31,16 @@ def user_path(path: PathLike) -> Path:
             f"{path}: the encoding of file names here, that of the locale, lacks some of these "
             "characters; set PYTHONUTF8=1"
         ) from None
-    if "\0" in os.fspath(path):
-        raise UsageError(f"{os.fspath(path)!r} is not a path: it has a zero byte")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
+    written = os.fspath(path)
+    if "\0" in written:
+        raise UsageError(f"{written!r} is not a path: it has a zero byte")
+    expanded = os.path.expanduser(written)
+    if written.startswith("~") and expanded == written:
         raise UsageError(
             f"{path}: the home folder {Path(path).parts[0]} is not known here; write the path "
-            "without it"
-        ) from None
+            f"without it, or ./{path} if that is meant"
+        )
+    return Path(expanded)
 
 
 def check_output_file(option: str, path: Path, *, in_new_folder: bool = False) -> None:

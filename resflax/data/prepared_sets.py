@@ -36,16 +36,16 @@ def open_prepared_set(data: Prepared) -> Any:
 
     Raises `UsageError` if there is no such set.
     """
-    data_dir = None if data.data_dir is None else user_path(data.data_dir)
+    if data.data_dir is not None:
+        data_dir = user_path(data.data_dir)
+    else:
+        data_dir = cache_folder("datasets") if data.name == digits.NAME else default_data_dir()
+    check_utf8(data_dir)
     if data.name == digits.NAME:
-        data_dir = data_dir or cache_folder("datasets")
-        check_utf8(data_dir)
         try:
             digits.prepare_digits(data_dir)
         except OSError as error:
             raise UsageError(f"cannot prepare the digits in {data_dir}: {error}") from None
-    data_dir = data_dir or default_data_dir()
-    check_utf8(data_dir)
     try:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types of errors for a bad name or folder
