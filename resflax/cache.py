@@ -9,7 +9,7 @@ from pathlib import Path
 
 from resflax.errors import UsageError
 from resflax.files import reason_of
-from resflax.paths import output_fault, user_path
+from resflax.paths import check_utf8, output_fault, user_path
 
 
 def cache_folder(kind: str) -> Path:
@@ -28,16 +28,23 @@ def _base(declared: str, home: str | None) -> Path:
     """The folder of the caches of all programs, for these values of XDG_CACHE_HOME and HOME."""
     try:
         folder = user_path(declared)
-        if not folder.is_absolute():
-            folder = user_path("~/.cache")
+        folder = folder if folder.is_absolute() else _below_home()
+        check_utf8(folder)
         fault = output_fault(folder)
-    except UsageError:
-        fault = "the home folder is not known"
+    except UsageError as error:
+        fault = str(error)
     if fault is None:
         return folder
     temporary = _temporary_folder()
     logging.getLogger("resflax").warning("%s: caches are kept in %s", fault, temporary)
     return temporary
+
+
+def _below_home() -> Path:
+    try:
+        return user_path("~/.cache")
+    except UsageError:
+        raise UsageError("the home folder is not known") from None
 
 
 def _temporary_folder() -> Path:

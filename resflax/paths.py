@@ -31,15 +31,16 @@ def user_path(path: PathLike) -> Path:
             f"{path}: the encoding of file names here, that of the locale, lacks some of these "
             "characters; set PYTHONUTF8=1"
         ) from None
-    if "\0" in os.fspath(path):
-        raise UsageError(f"{os.fspath(path)!r} is not a path: it has a zero byte")
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
+    written = os.fspath(path)
+    if "\0" in written:
+        raise UsageError(f"{written!r} is not a path: it has a zero byte")
+    expanded = os.path.expanduser(written)
+    if written.startswith("~") and expanded == written:
         raise UsageError(
             f"{path}: the home folder {Path(path).parts[0]} is not known here; write the path "
-            "without it"
-        ) from None
+            f"without it, or ./{path} if that is meant"
+        )
+    return Path(expanded)
 
 
 def check_output_file(option: str, path: Path, *, in_new_folder: bool = False) -> None:
@@ -86,6 +87,17 @@ def _is_folder(path: Path) -> bool:
         return path.is_dir()
     except OSError:  # the name is too long, or a folder above cannot be searched
         return False
+
+
+def check_utf8(path: Path) -> None:
+    """Raises `UsageError` unless a path is UTF-8, as libraries that are written in C++ need it."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError:
+        raise UsageError(
+            f"{path} cannot be used, because its path is not UTF-8; rename it, or, if the locale "
+            "is not UTF-8, set PYTHONUTF8=1"
+        ) from None
 
 
 def output_fault(path: Path) -> str | None:

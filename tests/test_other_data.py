@@ -296,4 +296,4 @@ def test_networks_of_pictures_of_any_size_see_other_data_as_their_own():
     data = ImageNet(image_size=64, test_shorter_side=73, shorter_side=(70, 80))
     run = _Run("run", 1000, (None, None, 3), None, data)
     opened: Any = None  # what the other set declares does not matter
-    assert _format(run, opened) == ((64, 64, 3), 73, 0)
+    assert _format(run, opened) == PictureFormat((64, 64, 3), 73, 0, "opencv")

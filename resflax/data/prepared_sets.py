@@ -18,7 +18,7 @@ from resflax.data.pictures import MODES
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import Prepared
 from resflax.errors import UsageError
-from resflax.paths import user_path
+from resflax.paths import check_utf8, user_path
 from resflax.text import one_line
 
 
@@ -38,14 +38,16 @@ def open_prepared_set(data: Prepared) -> Any:
 
     Raises `UsageError` if there is no such set.
     """
-    data_dir = None if data.data_dir is None else user_path(data.data_dir)
+    if data.data_dir is not None:
+        data_dir = user_path(data.data_dir)
+    else:
+        data_dir = cache_folder("datasets") if data.name == digits.NAME else default_data_dir()
+    check_utf8(data_dir)
     if data.name == digits.NAME:
-        data_dir = data_dir or cache_folder("datasets")
         try:
             digits.prepare_digits(data_dir)
         except OSError as error:
             raise UsageError(f"cannot prepare the digits in {data_dir}: {error}") from None
-    data_dir = data_dir or default_data_dir()
     try:
         return read_only_builder.builder_from_files(data.name, data_dir=data_dir)
     except Exception as error:  # TFDS raises many types of errors for a bad name or folder

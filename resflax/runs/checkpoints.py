@@ -18,6 +18,7 @@ from resflax.devices import hosts
 from resflax.errors import TrainingError, UsageError
 from resflax.files import not_written
 from resflax.models.stacking import unstack
+from resflax.paths import check_utf8
 from resflax.runs import manifest
 from resflax.runs.quiet import quiet_reading, quiet_threads
 
@@ -31,6 +32,8 @@ class Checkpoints:
     """The checkpoints of one run, each in a folder named by its step."""
 
     def __init__(self, folder: Path) -> None:
+        """Raises `UsageError` if the path of the folder is not UTF-8."""
+        check_utf8(folder)
         self.folder = folder.absolute()
 
     def steps(self) -> list[int]:

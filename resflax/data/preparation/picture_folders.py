@@ -26,7 +26,7 @@ from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder, Streamed
 from resflax.errors import TrainingError, UsageError
 from resflax.files import reason_of, write_atomically
-from resflax.paths import check_output_folder
+from resflax.paths import check_output_folder, check_utf8
 from resflax.text import path_text
 
 VERSION = "1.0.0"
@@ -100,10 +100,7 @@ def prepare_folder(
 
 def _check_place(folder: Path, sources: list[Path]) -> None:
     """Raises `UsageError` if the set cannot be written there, or would not be found there."""
-    if path_text(folder) != str(folder):  # the library that writes the files wants UTF-8
-        raise UsageError(
-            f"{path_text(folder)} has a name that is not UTF-8; name another folder with --data-dir"
-        )
+    check_utf8(folder)
     if not (folder / _INFO).exists():
         check_output_folder("--data-dir", folder)
     for source in sources:
