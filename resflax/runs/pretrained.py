@@ -15,7 +15,7 @@ from flax.traverse_util import flatten_dict
 
 from resflax.data.description import describe
 from resflax.data.normalization import Normalization, from_colours
-from resflax.declarations.checks import refuse
+from resflax.declarations.checks import refuse, short
 from resflax.declarations.data import TFDS
 from resflax.declarations.models import Model
 from resflax.devices.randomness import pinned_randomness
@@ -34,7 +34,7 @@ from resflax.training.schedule import learning_rate
 from resflax.training.state import params_count, params_sha256, state_of
 from resflax.weights import from_torch, to_torch
 from resflax.weights.choice import find_weights
-from resflax.weights.convert import head_features, names_of
+from resflax.weights.convert import Names, head_features, names_of
 from resflax.weights.layer_names import family_of
 from resflax.weights.tensor_files import encode_safetensors, read_content
 
@@ -101,10 +101,7 @@ def import_weights(
         present = _classes_of(weights.arrays, names.head)
         wanted = present if classes is None else classes
         if wanted is None:
-            raise UsageError(
-                f"it has no classifier ({names.head}.weight and .bias): a new one for N classes is "
-                "drawn with --classes N"
-            )
+            raise UsageError(_no_classifier(weights.arrays, names))
         variables = from_torch(model, weights.arrays, with_head=wanted == present)
     except UsageError as error:
         raise UsageError(f"{path}: {error}") from None
@@ -167,6 +164,17 @@ def _classes_of(arrays: Mapping[str, np.ndarray], head: str) -> int | None:
     if weight is None or bias is None or weight.ndim < 2 or bias.shape != weight.shape[:1]:
         return None
     return weight.shape[0]
+
+
+def _no_classifier(arrays: Mapping[str, np.ndarray], names: Names) -> str:
+    others = sorted(
+        name for name in arrays if name not in names.tensors and not name.endswith("_tracked")
+    )
+    instead = f" but {short(others[0])}" if others else ""
+    return (
+        f"it has no classifier {names.head}.weight{instead}; --classes N draws a new one for N "
+        "classes"
+    )
 
 
 def expected_colours(path: Path, notes: Mapping[str, str], model: Model) -> tuple[Colours, str]:
