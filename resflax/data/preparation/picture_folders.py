@@ -18,10 +18,11 @@ from array_record.python import array_record_module
 from resflax.data.image_folder import FolderExamples, classes_of
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.preparation.checksums import check_sums, write_sums
+from resflax.data.preparation.one_at_a_time import preparing
 from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder
 from resflax.errors import UsageError
-from resflax.files import write_atomically
+from resflax.files import sync_file, write_atomically
 
 VERSION = "1.0.0"
 """Version of every set that is made from a folder."""
@@ -55,8 +56,8 @@ def prepare_folder(
       The folder of the prepared set.
 
     Raises:
-      UsageError: if there are no such pictures, if a set of this name has other pictures, or if one
-        of its files is damaged.
+      UsageError: if there are no such pictures, if a set of this name has other pictures, if one of
+        its files is damaged, or if another process prepares it now.
     """
     data = ImageFolder(data_dir=str(source), test_split=test_split)
     classes = classes_of(data)
@@ -65,10 +66,26 @@ def prepare_folder(
     }
     folder = data_dir / name / VERSION
     fingerprint = _fingerprint(classes, splits)
+    if not (folder / "dataset_info.json").exists():
+        with preparing(data_dir, name, say):
+            _check_same_pictures(folder, fingerprint)
+            if not (folder / "dataset_info.json").exists():  # nor just now by another process
+                _write_set(folder, name, classes, splits, fingerprint, say, progress)
+                return folder
     _check_same_pictures(folder, fingerprint)
-    if (folder / "dataset_info.json").exists():
-        check_sums(folder, say)
-        return folder
+    check_sums(folder, say)
+    return folder
+
+
+def _write_set(
+    folder: Path,
+    name: str,
+    classes: list[str],
+    splits: dict[str, FolderExamples],
+    fingerprint: str,
+    say: Callable[[str], None],
+    progress: ShowProgress,
+) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "source.json", json.dumps({"sha256": fingerprint}))
     features = tfds.features.FeaturesDict(
@@ -88,7 +105,6 @@ def prepare_folder(
     )
     for note in folder.glob("*.array_record-*.json"):
         note.unlink()
-    return folder
 
 
 def _fingerprint(classes: list[str], splits: dict[str, FolderExamples]) -> str:
@@ -153,7 +169,7 @@ def _write_shard(
 
     Returns its number of examples, and the number of bytes that their records have.
     """
-    draft = path.with_name(path.name + ".part")
+    draft = path.with_name(path.name + ".part")  # only one process prepares a set
     writer = array_record_module.ArrayRecordWriter(str(draft), "group_size:1")
     length, shard_bytes = 0, 0
     for index in indices:
@@ -168,5 +184,6 @@ def _write_shard(
         writer.write(record)
         length, shard_bytes = length + 1, shard_bytes + len(record)
     writer.close()
+    sync_file(draft)
     draft.rename(path)
     return length, shard_bytes
