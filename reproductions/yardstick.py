@@ -25,7 +25,7 @@ from resflax import CIFAR10, UsageError
 from resflax.benchmark.pytorch import torch_resnet
 from resflax.data.in_memory import Split, load_dataset
 from resflax.feeding.order import ExampleOrder
-from resflax.files import write_atomically
+from resflax.files import draft_of, sync_file, write_atomically
 from resflax.terminal.command import run
 from resflax.terminal.display import Display
 from resflax.terminal.options import parse
@@ -151,10 +151,12 @@ def train(options: Options, display: Display) -> dict[str, Any]:
 
 def save(options: Options, parts: dict[str, Any], step: int, seconds: float) -> None:
     """Saves the training after `step` steps in a file beside the output."""
-    draft = options.output.with_suffix(".pt.tmp")
+    saved = options.output.with_suffix(".pt")
     states = {name: part.state_dict() for name, part in parts.items()}
-    torch.save({"step": step, "seconds": seconds, "of": identity(options), **states}, draft)
-    draft.replace(options.output.with_suffix(".pt"))
+    with draft_of(saved) as draft:
+        torch.save({"step": step, "seconds": seconds, "of": identity(options), **states}, draft)
+        sync_file(draft)
+        draft.replace(saved)
 
 
 def restore(options: Options, parts: dict[str, Any]) -> tuple[int, float]:

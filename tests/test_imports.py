@@ -47,6 +47,7 @@ WITHOUT_JAX = [
     "resflax.commands.*",
     "resflax.data.image_folder",
     "resflax.declarations.*",
+    "resflax.devices.compiled_cache",
     "resflax.errors",
     "resflax.evaluation.other_data",
     "resflax.evaluation.views",

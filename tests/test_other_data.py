@@ -20,6 +20,7 @@ from resflax.data.in_memory import load_split
 from resflax.evaluation.evaluate import evaluate
 from resflax.evaluation.other_data import OtherData, is_own
 from resflax.evaluation.subject import _format, _Run, other_subject
+from resflax.evaluation.views import PictureFormat
 from resflax.runs.run_folder import RunFolder
 from resflax.terminal.display import Display
 

@@ -27,6 +27,7 @@ from resflax.data.class_names import class_names
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import FolderExamples
 from resflax.data.preparation import picture_folders
+from resflax.data.preparation.one_at_a_time import preparing
 from resflax.data.preparation.picture_folders import prepare_folder
 from resflax.data.preparation.published_sets import prepare_published
 from resflax.data.preparation.set_names import check_set_name
@@ -153,6 +154,17 @@ def test_an_interrupted_preparation_goes_on(pictures, prepared, tmp_path: Path, 
         for data_dir in (prepared, tmp_path / "interrupted")
     )
     assert all(np.array_equal(a, b) for a, b in zip(in_one_file, in_shards, strict=True))
+
+
+def test_only_one_process_at_a_time_prepares_a_set(pictures, tmp_path: Path):
+    with (
+        preparing(tmp_path, "animals", print),
+        pytest.raises(UsageError, match=rf"animals is in use by process {os.getpid()} on"),
+    ):
+        prepare(pictures, tmp_path)
+    folder, _ = prepare(pictures, tmp_path)
+    with preparing(tmp_path, "animals", print):  # what is prepared can be checked at any time
+        assert prepare(pictures, tmp_path)[0] == folder
 
 
 def test_damaged_pictures_are_named_and_left_out(tmp_path: Path):

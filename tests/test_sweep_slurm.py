@@ -17,7 +17,7 @@ from whole_runs import ROOT, assert_same
 
 from resflax import Experiment, Grid, ResNet
 from resflax.errors import UsageError
-from resflax.locks import take_lock
+from resflax.locks import in_turn, take_lock
 from resflax.sweep import slurm
 from resflax.sweep.slurm import SlurmExecutor, SlurmOptions, SlurmTask
 from resflax.sweep.sweep_folder import SweepFolder
@@ -95,6 +95,18 @@ def test_a_second_launcher_follows_the_jobs_of_the_first(cluster, folder):
     scripts = sorted(cluster.glob("script-*"))
     assert len(scripts) == 2  # the second submits only the fourth trial
     assert "array" not in scripts[1].read_text() or "array=0-0" in scripts[1].read_text()
+
+
+def test_launchers_do_not_submit_at_the_same_time(cluster, folder, monkeypatch):
+    trials = expand_grid(BASE, Grid({"seed": range(2)}))
+    executor = SlurmExecutor(folder, 2, 2, SlurmOptions(), "base")
+    (folder.path / "slurm").mkdir()
+    monkeypatch.setattr("resflax.locks.WAIT_SECONDS", 0.05)
+    with in_turn(folder.path / "slurm" / "submit.lock"), pytest.raises(UsageError, match="in use"):
+        executor.start(alone(trials))
+    assert not list(cluster.glob("script-*"))
+    executor.start(alone(trials))
+    assert len(list(cluster.glob("script-*"))) == 1
 
 
 def test_a_machine_without_slurm_is_refused(folder, monkeypatch):

@@ -33,6 +33,7 @@ import dataclasses
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from rich.console import Console
 
@@ -98,7 +99,8 @@ def main(arguments: Sequence[str]) -> None:
     experiment = with_initial_weights(experiment)
     path = user_path(options.sweep_dir) if options.sweep_dir else default_sweep_path(experiment)
     console = Console()
-    folder = SweepFolder(path, lambda text: console.print(text, highlight=False, soft_wrap=True))
+    say = partial(console.print, soft_wrap=True, highlight=False, markup=False)
+    folder = SweepFolder(path, say)
     if options.dry_run:
         print_plan(folder, experiment, sweep, console)
         return
@@ -107,13 +109,12 @@ def main(arguments: Sequence[str]) -> None:
     executor = make_executor(
         options.executor, folder, queue, options.jobs, options.slurm, experiment.name
     )
-    console.print(f"the sweep is in {path}", soft_wrap=True, highlight=False)
+    say(f"the sweep is in {path}")
     for note in sweep_notes(experiment, sweep, queue.known_trials()):
-        console.print(note, soft_wrap=True, highlight=False, markup=False)
+        say(note)
     with LiveTable(folder, console) as table:
         standings = Launcher(folder, queue, executor, table.show, table.say).run()
-    console.print(summary_line(standings), highlight=False)
-    report = as_called(f"resflax report {shlex.quote(str(path))}")
-    console.print(report, soft_wrap=True, highlight=False)
+    say(summary_line(standings))
+    say(as_called(f"resflax report {shlex.quote(str(path))}"))
     accept_lost_output()
     raise_failures(standings)

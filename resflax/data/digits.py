@@ -4,6 +4,7 @@ import contextlib
 import io
 import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from PIL import Image
 from tensorflow_datasets.core.utils import tqdm_utils
 
 NAME = "digits"
+_LEFT_SECONDS = 3600.0  # a preparation takes seconds
 
 
 class Builder(tfds.core.GeneratorBasedBuilder):
@@ -65,6 +67,10 @@ def prepare_digits(data_dir: Path) -> None:
     if final.exists():
         return
     final.parent.mkdir(parents=True, exist_ok=True)
+    for left in data_dir.glob(".preparing-*"):  # by a process that was killed
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime > _LEFT_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
     private = Path(tempfile.mkdtemp(prefix=".preparing-", dir=data_dir))
     try:
         # TFDS announces every set that it prepares.

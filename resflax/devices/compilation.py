@@ -10,6 +10,7 @@ from typing import Any
 import jax
 
 from resflax.cache import cache_folder
+from resflax.devices.compiled_cache import remove_damaged
 from resflax.errors import UsageError
 from resflax.paths import user_path
 
@@ -56,8 +57,8 @@ def keep_compiled() -> None:
 
     JAX's own cache key covers the version of JAX, the program, its options and the kind of device.
     It does not cover the processor's instruction set, and home folders may be shared between
-    different machines. If the user has set a cache, it is kept. If the folder cannot be made, the
-    cache stays off.
+    different machines. If the user has set a cache, it is kept. If the folder cannot be made or
+    written to, the cache stays off.
 
     Raises `UsageError` if the user's cache is in a home folder that is not known.
     """
@@ -69,6 +70,7 @@ def keep_compiled() -> None:
     try:
         folder = cache_folder("compiled") / f"{metadata.version('jaxlib')}-{_processor()}"
         folder.mkdir(parents=True, exist_ok=True)
+        remove_damaged(folder)
     except (OSError, UsageError):
         return
     jax.config.update("jax_compilation_cache_dir", str(folder))

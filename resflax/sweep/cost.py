@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
+from rich.text import Text
 
 from resflax.data.description import describe, training_examples
 from resflax.devices.settings import check_settings
@@ -99,7 +100,7 @@ def cost_table(folder: SweepFolder, costs: Sequence[TrialCost]) -> Table:
     for cost in costs:
         macs = cost.macs
         table.add_row(
-            cost.trial.label or "(the experiment)",
+            Text(cost.trial.label or "(the experiment)"),  # brackets in a name are no markup
             cost.trial.hash,
             f"{cost.done:.0%}",
             "?" if macs is None else f"{macs:.2e}",

@@ -21,7 +21,7 @@ def print_plan(folder: SweepFolder, experiment: Experiment, sweep: Sweep, consol
             f"a search of {sweep.trials} trials; each is proposed from the results of earlier ones:"
         )
         for name, values in sweep.fields.items():
-            console.print(f"  {name}: {values}", highlight=False)
+            console.print(f"  {name}: {values}", highlight=False, markup=False)
         _print_notes(sweep_notes(experiment, sweep, ()), console)
         return
     from resflax.sweep.cost import cost_table, estimate_costs  # imports JAX

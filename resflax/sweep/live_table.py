@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from resflax.sweep.standings import Standing, TrialState, count_states
 from resflax.sweep.sweep_folder import SweepFolder
@@ -41,7 +42,7 @@ def standings_table(folder: SweepFolder, standings: Iterable[Standing]) -> Table
         progress = read_trial_progress(folder.run(trial), trial.experiment)
         seconds_left = progress.seconds_left if state in _ACTIVE else None
         table.add_row(
-            trial.label or trial.hash,
+            Text(trial.label or trial.hash),  # brackets in a name are no markup
             state.value,
             f"{progress.step:,}" + (f"/{progress.total:,}" if progress.total else ""),
             "" if progress.error is None else f"{progress.error:.2%} {progress.split}",

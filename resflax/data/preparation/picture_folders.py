@@ -20,12 +20,13 @@ from resflax.data.encoded import open_splits
 from resflax.data.image_folder import FolderExamples, PictureFolder, open_folder
 from resflax.data.pictures import BadPicture, decode
 from resflax.data.preparation.checksums import SUMS, check_sums, write_sums
+from resflax.data.preparation.one_at_a_time import preparing
 from resflax.data.preparation.set_names import check_set_name, check_split_name
 from resflax.data.preparation.writing import CONTINUES, not_written, writing
 from resflax.data.progress import ShowProgress
 from resflax.declarations.data import ImageFolder, Streamed
 from resflax.errors import TrainingError, UsageError
-from resflax.files import reason_of, write_atomically
+from resflax.files import reason_of, sync_file, write_atomically
 from resflax.paths import check_output_folder, check_utf8
 from resflax.text import path_text
 
@@ -72,7 +73,8 @@ def prepare_folder(
 
     Raises:
       UsageError: if a name is not allowed, or nothing can be written to `data_dir`; if there are no
-        such pictures, or a set of this name has others; if one of its files is damaged.
+        such pictures, or a set of this name has others; if one of its files is damaged; or if
+        another process prepares it now.
       TrainingError: if a picture cannot be read, or the disk is full.
     """
     check_set_name(name)
@@ -86,16 +88,32 @@ def prepare_folder(
         say(note)
     splits = {data.train_split: pictures.train, data.test_split: pictures.test}
     with writing(folder):
-        if _noted(folder / _INFO) is not None:
+        if not _make(folder, name, pictures, splits, say, progress):
             _check_same_pictures(folder, pictures)
             check_sums(folder, say)
-        else:
-            _begin(folder, pictures, say)
-            _write_set(folder, name, pictures.classes, splits, say, progress)
         for leftover in (*folder.glob("*.array_record-*.json"), *folder.glob("*.part")):
             leftover.unlink()
     _check_opens(Streamed(name, str(data_dir), test_split=test_split), pictures.classes)
     return folder
+
+
+def _make(
+    folder: Path,
+    name: str,
+    pictures: PictureFolder,
+    splits: dict[str, FolderExamples],
+    say: Callable[[str], None],
+    progress: ShowProgress,
+) -> bool:
+    """Makes the set, unless it is there already; returns whether this made it."""
+    if _noted(folder / _INFO) is not None:
+        return False
+    with preparing(folder.parents[1], name, say):
+        if _noted(folder / _INFO) is not None:  # another process has just made it
+            return False
+        _begin(folder, pictures, say)
+        _write_set(folder, name, pictures.classes, splits, say, progress)
+        return True
 
 
 def _check_place(folder: Path, sources: list[Path]) -> None:
@@ -260,6 +278,7 @@ def _write_shard(
                 writer.write(record)
                 length, shard_bytes = length + 1, shard_bytes + len(record)
         writer.close()
+        sync_file(draft)
         draft.rename(path)
     except BaseException as error:
         draft.unlink(missing_ok=True)

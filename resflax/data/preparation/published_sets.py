@@ -8,6 +8,7 @@ from pathlib import Path
 import tensorflow_datasets as tfds
 
 from resflax.data.preparation.checksums import check_sums, write_sums
+from resflax.data.preparation.one_at_a_time import preparing
 from resflax.data.preparation.writing import writing
 from resflax.errors import UsageError
 from resflax.paths import check_output_folder
@@ -40,7 +41,8 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
 
     Raises:
       UsageError: if TensorFlow is not installed, if the catalogue has no such set, if the download
-        fails, if a file has to be downloaded by hand, or if a prepared file is damaged.
+        fails, if a file has to be downloaded by hand, if a prepared file is damaged, or if another
+        process prepares the set now.
       TrainingError: if the sums of the files cannot be read or written.
     """
     prepared = sorted((data_dir / name).glob("*.*.*/dataset_info.json"))
@@ -61,7 +63,10 @@ def prepare_published(name: str, data_dir: Path, say: Callable[[str], None]) -> 
     try:
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         say(f"preparing {name} in {data_dir}")
-        builder.download_and_prepare()
+        with preparing(data_dir, name, say):
+            builder.download_and_prepare()
+    except UsageError:
+        raise
     except Exception as error:  # TFDS, its downloader and TensorFlow raise many types of errors
         raise UsageError(_explanation(name, data_dir, error)) from None
     folder = Path(os.fspath(builder.data_path))
