@@ -9,6 +9,7 @@ from pathlib import Path
 
 from resflax.errors import UsageError
 from resflax.files import reason_of
+from resflax.text import path_text
 
 PathLike = str | os.PathLike[str]
 
@@ -95,7 +96,7 @@ def check_utf8(path: Path) -> None:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"{path} cannot be used, because its path is not UTF-8; rename it, or, if the locale "
+            f"{path_text(path)} cannot be used, because its path is not UTF-8; rename it, or, if the locale "
             "is not UTF-8, set PYTHONUTF8=1"
         ) from None
 

@@ -264,6 +264,7 @@ SIDEWAYS = {
     ("cache", "paths"),
     ("paths", "errors"),
     ("paths", "files"),
+    ("paths", "text"),
 }
 """The imports between rooms of one line."""
 
