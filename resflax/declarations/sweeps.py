@@ -76,15 +76,15 @@ class Grid:
         """Dotted names of the fields that the sweep replaces."""
         return frozenset(name for point in self.points for name in point.fields)
 
-    def _axis(self, names: Fields, values: Iterable[Any]) -> list[dict[str, Any]]:
+    def _axis(self, names: Fields, given: Iterable[Any]) -> list[dict[str, Any]]:
         """Assignments to the fields `names`, one for each of the values."""
         where, fields = f"Grid: {_joined(names)}", _names(names)
-        values = as_python(values)
+        given = as_python(given)
         if not fields or not all(isinstance(name, str) and name.strip() for name in fields):
             raise UsageError(f"{where} is not a field; name fields as in model.depth")
-        if isinstance(values, str | Mapping) or not hasattr(values, "__iter__"):
-            raise UsageError(f"{where} is {short(values)}; it must be a list of values")
-        values = as_python(list(values))
+        if isinstance(given, str | Mapping) or not hasattr(given, "__iter__"):
+            raise UsageError(f"{where} is {short(given)}; it must be a list of values")
+        values: list[Any] = as_python(list(given))
         if isinstance(names, str):
             values = [_with_class(names, value) for value in values]
         if not values:
