@@ -13,6 +13,7 @@ from photos import encode, photo
 from PIL import Image
 from tiffs import tiff
 
+from resflax.data.orientation import turn
 from resflax.data.pictures import BadPicture, decode, picture_size
 
 HEIGHT, WIDTH = 6, 8
@@ -359,3 +360,30 @@ def test_icc_profiles_change_nothing():
     for file_format in ("png", "jpeg"):
         plain = decode(encode(image, file_format))
         assert np.array_equal(decode(encode(image, file_format, icc_profile=b"any")), plain)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "count", "bits", "sample_format"),
+    [
+        (tiffs.MIN_IS_WHITE, 1, 1, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 12, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 16, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 32, tiffs.FLOAT),
+        (tiffs.MIN_IS_BLACK, 1, 32, tiffs.UNSIGNED),
+        (tiffs.RGB, 3, 16, tiffs.UNSIGNED),
+        (tiffs.CMYK, 4, 8, tiffs.UNSIGNED),
+        (tiffs.CIELAB, 3, 8, tiffs.UNSIGNED),
+    ],
+)
+def test_tiffs_of_all_kinds_are_turned(photometric: int, count: int, bits: int, sample_format: int):
+    samples = random_samples(count, bits, sample_format)
+    upright = decode(tiff(samples, photometric, bits, sample_format))
+    for order, orientation in itertools.product("<>", range(1, 9)):
+        tags: tiffs.Tags = {274: ("H", [orientation])}
+        encoded = tiff(samples, photometric, bits, sample_format, order=order, tags=tags)
+        pixels = decoded_or_refusal(encoded)
+        if isinstance(pixels, str):
+            assert (order, photometric, bits) in [(">", 1, 12), (">", 1, 32)]  # Pillow lacks them
+        else:
+            assert np.array_equal(pixels, turn(upright, orientation))
+            assert picture_size(encoded) == pixels.shape[:2]
