@@ -13,6 +13,7 @@ from photos import encode, photo
 from PIL import Image
 from tiffs import tiff
 
+from resflax.data.orientation import turn
 from resflax.data.pictures import BadPicture, decode, picture_size
 
 HEIGHT, WIDTH = 6, 8
@@ -240,6 +241,37 @@ def test_palettes_have_16_bits_or_8(divisor: int):
     assert np.array_equal(decode(encoded), colors.T[indices[..., 0]])
 
 
+def test_palettes_with_alpha():
+    colors = np.random.default_rng(1).integers(0, 256, (3, 256))
+    tags: tiffs.Tags = {320: ("H", (colors * 257).ravel().tolist())}
+    samples = random_samples(2, 8, tiffs.UNSIGNED)
+    encoded = tiff(samples, tiffs.PALETTE, 8, extra=(2,), tags=tags)
+    pixels = decode(encoded, 4)
+    assert np.array_equal(pixels[..., :3], colors.T[samples[..., 0]])
+    assert np.array_equal(pixels[..., 3], samples[..., 1])
+    assert np.array_equal(decode(encoded), pixels[..., :3])
+
+
+@pytest.mark.parametrize(
+    ("encoded", "said"),
+    [
+        (b"\0\0\0\x18ftypheic\0\0\0\0", "HEIC cannot be decoded; convert it to JPEG"),
+        (b"\xff\x0a" + bytes(20), "JPEG XL cannot be decoded; convert it to JPEG"),
+        (
+            encode(photo()).replace(b"\xff\xc0\0\x11\x08", b"\xff\xc1\0\x11\x0c"),
+            "a JPEG that is damaged, or not of 8 bits",
+        ),
+        (
+            tiff(random_samples(3, 8, 1), tiffs.RGB, 8, tags={254: ("I", [1])}),
+            "a raw photo, or a TIFF that begins with a preview; convert it to JPEG",
+        ),
+    ],
+)
+def test_formats_that_are_not_decoded_are_named(encoded: bytes, said: str):
+    with pytest.raises(BadPicture, match=said):
+        decode(encoded)
+
+
 def png(samples: np.ndarray, color_type: int, significant: int | None = None) -> bytes:
     """A PNG of 16-bit samples (H, W, S)."""
 
@@ -328,3 +360,30 @@ def test_icc_profiles_change_nothing():
     for file_format in ("png", "jpeg"):
         plain = decode(encode(image, file_format))
         assert np.array_equal(decode(encode(image, file_format, icc_profile=b"any")), plain)
+
+
+@pytest.mark.parametrize(
+    ("photometric", "count", "bits", "sample_format"),
+    [
+        (tiffs.MIN_IS_WHITE, 1, 1, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 12, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 16, tiffs.UNSIGNED),
+        (tiffs.MIN_IS_BLACK, 1, 32, tiffs.FLOAT),
+        (tiffs.MIN_IS_BLACK, 1, 32, tiffs.UNSIGNED),
+        (tiffs.RGB, 3, 16, tiffs.UNSIGNED),
+        (tiffs.CMYK, 4, 8, tiffs.UNSIGNED),
+        (tiffs.CIELAB, 3, 8, tiffs.UNSIGNED),
+    ],
+)
+def test_tiffs_of_all_kinds_are_turned(photometric: int, count: int, bits: int, sample_format: int):
+    samples = random_samples(count, bits, sample_format)
+    upright = decode(tiff(samples, photometric, bits, sample_format))
+    for order, orientation in itertools.product("<>", range(1, 9)):
+        tags: tiffs.Tags = {274: ("H", [orientation])}
+        encoded = tiff(samples, photometric, bits, sample_format, order=order, tags=tags)
+        pixels = decoded_or_refusal(encoded)
+        if isinstance(pixels, str):
+            assert (order, photometric, bits) in [(">", 1, 12), (">", 1, 32)]  # Pillow lacks them
+        else:
+            assert np.array_equal(pixels, turn(upright, orientation))
+            assert picture_size(encoded) == pixels.shape[:2]

@@ -73,6 +73,7 @@ def test_imagenet_is_described_without_being_prepared():
         ({"test_shorter_side": 200}, "it must be at least image_size, 224"),
         ({"crop": "none"}, "must be one of random_resized, scale, center"),
         ({"bad_pictures": -1}, "it must be at least 0"),
+        ({"resize": "pillow"}, "it must be one of opencv, pillow_bilinear, pillow_bicubic"),
     ],
 )
 def test_wrong_declarations_are_refused(fields, message):

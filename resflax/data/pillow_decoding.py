@@ -34,6 +34,16 @@ MODES = {1: "L", 3: "RGB", 4: "RGBA"}
 # Modes that Pillow cannot convert to every mode in MODES, or not well, and the mode in between.
 _FIRST = {"P": "RGBA", "La": "LA", "RGBa": "RGBA", "LAB": "RGB"}
 
+# Formats that Pillow may lack, by the bytes at the start of a file or after its first four.
+_UNREAD = {
+    b"ftypheic": "HEIC",
+    b"ftypheix": "HEIC",
+    b"ftypmif1": "HEIF",
+    b"ftypavif": "AVIF",
+    b"JXL ": "JPEG XL",
+    b"\xff\x0a": "JPEG XL",
+}
+
 _PILLOW_LIMITS = (Image.DecompressionBombWarning, Image.DecompressionBombError)
 _pillow_limit_lock = threading.Lock()
 
@@ -128,6 +138,16 @@ def _open(encoded: bytes) -> Image.Image:
     except _PILLOW_LIMITS:
         raise
     except UnidentifiedImageError:  # its text names an object in memory, which tells a user nothing
-        raise BadPicture(unopened_tiff(encoded) or "not a picture in a known format") from None
+        raise BadPicture(_unopened(encoded)) from None
     except Exception as error:  # of many types, for damaged files
         raise BadPicture(f"not a picture: {one_line(error, 100)}") from None
+
+
+def _unopened(encoded: bytes) -> str:
+    """Why Pillow cannot open a file, with the name of its format where a user may not know it."""
+    if encoded.startswith(b"\xff\xd8\xff"):
+        return "a JPEG that is damaged, or not of 8 bits for each color; convert it to such a JPEG"
+    for start, name in _UNREAD.items():
+        if encoded.startswith(start) or encoded.startswith(start, 4):
+            return f"{name} cannot be decoded; convert it to JPEG"
+    return unopened_tiff(encoded) or "not a picture in a known format"

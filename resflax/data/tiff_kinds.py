@@ -19,13 +19,13 @@ Tags = Mapping[int, Any]
 # Tags.
 _BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _MAX_VALUE = 258, 259, 262, 277, 281
 _PLANES, _COLORMAP, _EXTRA, _FORMAT = 284, 320, 338, 339
-_S_MIN, _S_MAX, _SUBSAMPLING = 340, 341, 530
+_S_MIN, _S_MAX, _SUBSAMPLING, _SUBFILE = 340, 341, 530, 254
 
 # Their values.
 
 _MIN_IS_WHITE, _GRAY, _RGB, _PALETTE, _CMYK, _YCBCR = 0, 1, 2, 3, 5, 6
 _UNSIGNED, _FLOAT = 1, 3  # SampleFormat
-_UNCOMPRESSED, _SEPARATE_PLANES, _ALPHA = 1, 2, 2
+_UNCOMPRESSED, _SEPARATE_PLANES, _ALPHA, _REDUCED = 1, 2, 2, 1
 _PHOTOMETRICS = {
     0: "gray with 0 for white",
     1: "gray",
@@ -62,12 +62,15 @@ class ValueRange(NamedTuple):
 def check_tiff(image: Image.Image, encoded: bytes) -> None:
     """Raises `BadPicture` for a kind of TIFF that Pillow opens, but decodes wrongly.
 
+    A raw photo (DNG, NEF, ...), whose first page is a small preview, is refused too.
     A palette of 8-bit values, which some programs write instead of 16-bit ones, is repaired, as
     libtiff does it.
     """
     tags = _tags(image)
     bits, samples, photometric = _bits(tags), tags.get(_SAMPLES, 1), tags.get(_PHOTOMETRIC, 0)
     extra = tuple(tags.get(_EXTRA, ()))
+    if tags.get(_SUBFILE, 0) & _REDUCED:
+        raise BadPicture("a raw photo, or a TIFF that begins with a preview; convert it to JPEG")
     if tags.get(_PLANES) == _SEPARATE_PLANES:
         kinds = (
             (_GRAY, 1, ()),
