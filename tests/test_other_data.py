@@ -19,7 +19,7 @@ from resflax.commands import evaluate as command
 from resflax.data.in_memory import load_split
 from resflax.evaluation.evaluate import evaluate
 from resflax.evaluation.other_data import OtherData, is_own
-from resflax.evaluation.subject import _format, _Run, other_subject
+from resflax.evaluation.subject import _common_names, _format, _Run, other_subject
 from resflax.evaluation.views import PictureFormat
 from resflax.runs.run_folder import RunFolder
 from resflax.terminal.display import Display
@@ -184,6 +184,19 @@ def test_an_ensemble_is_measured_on_other_data(undisturbed, own, permuted, tmp_p
     assert len(evaluation.runs) == 2
 
 
+def test_an_ensemble_of_runs_of_different_classes_is_refused():
+    def run(path, names, classes=2):
+        return _Run(path, classes, (8, 8, 1), names, Digits())
+
+    first, nameless = run("a", ["ant", "bee"]), run("b", None)
+    assert _common_names([nameless, first, first]) == ["ant", "bee"]
+    assert _common_names([nameless]) is None
+    with pytest.raises(UsageError, match="but class 1 is bee in a and crab in c"):
+        _common_names([nameless, first, run("c", ["ant", "crab"])])
+    with pytest.raises(UsageError, match="same classes, but b has 2 and d has 3"):
+        _common_names([nameless, run("d", None, 3)])
+
+
 # --- Which data
 
 
@@ -270,6 +283,9 @@ def test_a_class_that_is_not_known_is_refused(undisturbed, tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / "val" / name / "a.png")
     with pytest.raises(UsageError, match="val has the class zebra, which the network does not kn"):
         resflax.evaluate(undisturbed, data=ImageFolder(data_dir=str(tmp_path)))
+    shutil.rmtree(tmp_path / "val" / "zebra")
+    with pytest.raises(UsageError, match="all measured pictures are of class 3, so that guesses"):
+        resflax.evaluate(undisturbed, data=ImageFolder(data_dir=str(tmp_path)), classes="present")
     anything: Any = "some"
     with pytest.raises(UsageError, match="data is of type str; it must be a declaration of data"):
         resflax.evaluate(undisturbed, data=anything)

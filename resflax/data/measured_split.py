@@ -16,9 +16,9 @@ import tensorflow_datasets as tfds
 from resflax.data.class_matching import numbers_as_names
 from resflax.data.encoded import EncodedExamples, PreparedExamples, SplitName, check_label
 from resflax.data.image_folder import open_split_folder
-from resflax.data.prepared_sets import measured_features, open_prepared_set
+from resflax.data.prepared_sets import measured_features, naming_split, open_prepared_set
 from resflax.declarations.checks import refuse
-from resflax.declarations.data import Data, ImageFolder
+from resflax.declarations.data import Data, ImageFolder, Prepared
 from resflax.errors import UsageError
 from resflax.paths import user_path
 from resflax.text import path_text
@@ -153,7 +153,7 @@ def open_measured_split(data: Data, split: SplitName) -> MeasuredSplit:
         named=named,
         several_labels=several,
         declared_shape=(height, width, channels),
-        facts=_facts_of_set(data.name, builder, getattr(data, field), names),
+        facts=_facts_of_set(data, builder, getattr(data, field), names),
     )
 
 
@@ -167,7 +167,7 @@ def describe_split(data: Data, split: SplitName) -> SplitFacts:
         return _open_folder(data, name).facts
     builder = open_prepared_set(data)
     _, label = measured_features(data, builder, "test_split" if split == "test" else "train_split")
-    return _facts_of_set(data.name, builder, name, label.names)
+    return _facts_of_set(data, builder, name, label.names)
 
 
 def _name_of(data: Data, split: SplitName) -> str:
@@ -204,14 +204,16 @@ def _open_folder(data: ImageFolder, split: str) -> MeasuredSplit:
     )
 
 
-def _facts_of_set(name: str, builder: Any, split: str, classes: Sequence[str]) -> SplitFacts:
-    files = [Path(file) for file in builder.info.splits[split].filepaths]
+def _facts_of_set(data: Prepared, builder: Any, split: str, classes: Sequence[str]) -> SplitFacts:
+    with naming_split(data, split):
+        files = [Path(file) for file in builder.info.splits[split].filepaths]
+        facts = [f"{file.name} {file.stat().st_size}" for file in files]
     return SplitFacts(
-        name=name,
+        name=data.name,
         version=str(builder.info.version),
         folder=str(builder.data_path),
         split=split,
-        sha256=_sha256([*classes, *(f"{file.name} {file.stat().st_size}" for file in files)]),
+        sha256=_sha256([*classes, *facts]),
     )
 
 

@@ -165,6 +165,11 @@ def evaluate(
     table, averaged = table[good], total[good] - np.float32(math.log(len(folders)))
     present = np.unique(table[table >= 0])
     if classes == "present":
+        if len(present) == 1:
+            raise UsageError(
+                f"all measured pictures are of class {present[0]}, so that guesses among the "
+                "classes that are present could not be wrong"
+            )
         averaged = among_classes(averaged, present)
     right = table if subject.data.several_labels else table[:, 0]
     if predictions is not None:
