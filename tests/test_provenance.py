@@ -1,6 +1,7 @@
 """A run folder records where it comes from, and a run can be repeated from it."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -84,7 +85,7 @@ def test_new_modules_that_were_imported_are_part_of_the_changes(repository, tmp_
     (repository / "used.py").write_text("three = 3\n")
     (repository / "unused.py").write_text("four = 4\n")
     module = types.ModuleType("used")
-    module.__file__ = str(repository / "used.py")
+    module.__file__ = os.path.relpath(repository / "used.py")  # as of a script
     monkeypatch.setitem(sys.modules, "used", module)
     text = git_changes(repository / "source.py")
     assert text.endswith("# not in git: unused.py\n")

@@ -61,6 +61,7 @@ class Launcher:
         Raises `Interrupted` on Ctrl-C, SIGTERM or SIGUSR1, after the workers have saved and ended.
         """
         self.folder.add(list(self.queue.known_trials()))
+        self._add_standings()
         with Interruption() as interruption:
             while True:
                 if interruption:
