@@ -305,7 +305,7 @@ def test_a_later_launcher_tries_what_failed_before_it_began(tmp_path):
 def test_launchers_of_one_search_make_no_more_trials_than_declared(tmp_path):
     optuna = pytest.importorskip("optuna")
     program = """
-search = Search({"optimizer.learning_rate": LogUniform(1e-3, 1.0)}, trials=12, pruner="none")
+search = Search({"optimizer.learning_rate": LogUniform(1e-3, 1.0)}, trials=9, pruner="none")
 folder = SweepFolder(path)
 folder.begin(BASE)
 queue = SearchQueue(BASE, search, folder)
@@ -321,10 +321,10 @@ print(len(queue.known_trials()))
     together(program, tmp_path / "sweep", 3)
     declared = SweepFolder(tmp_path / "sweep").read()
     assert declared is not None
-    assert len(declared["trials"]) == 12
+    assert len(declared["trials"]) == 9
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "sweep/search.journal"))
     study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 12
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 9
 
 
 def test_a_lock_that_is_held_is_not_taken(tmp_path):
