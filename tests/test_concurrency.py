@@ -34,19 +34,30 @@ from resflax import *
 from resflax.files import write_atomically
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import expand_grid
+from resflax.sweep.search import SearchQueue
 
 BASE = Experiment(
     name="base", model=ResNet(8), data=Digits(validation=100), batch_size=32, steps=10
 )
-path, number = Path(sys.argv[1]), int(sys.argv[2])
-print("ready", flush=True)
-sys.stdin.readline()
+path = Path(sys.argv[1])
+"""
+
+_TOGETHER = """
+here, all_are_there = os.pipe()
+for number in range(int(sys.argv[2])):
+    if os.fork() == 0:
+        os.close(all_are_there)
+        os.read(here, 1)
+        exec(sys.argv[3])
+        sys.exit()
+os.close(all_are_there)
+sys.exit(any([os.wait()[1] for number in range(int(sys.argv[2]))]))
 """
 
 
-def start(program, path, number):
+def start(program, *arguments):
     return subprocess.Popen(
-        [sys.executable, "-c", _SETUP + program, str(path), str(number)],
+        [sys.executable, "-c", _SETUP + program, *map(str, arguments)],
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -56,21 +67,14 @@ def start(program, path, number):
 
 
 def together(program, path, count=4):
-    """Runs a program in several processes that begin at the same moment; returns their outputs."""
-    processes = [start(program, path, number) for number in range(count)]
-    for process in processes:
-        assert process.stdout is not None
-        process.stdout.readline()
-    for process in processes:
-        assert process.stdin is not None
-        process.stdin.write("\n")
-        process.stdin.flush()
-    outputs = []
-    for process in processes:
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, err
-        outputs.append(out)
-    return outputs
+    """Runs a program in several processes that begin at the same moment; returns their outputs.
+
+    They are forked from one, so that only that one has to import everything.
+    """
+    process = start(_TOGETHER, path, count, program)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 0, err
+    return out.splitlines()
 
 
 def test_launchers_that_add_trials_at_the_same_time_lose_none(tmp_path):
@@ -102,10 +106,11 @@ for count in range(100):
 
 def test_a_writer_that_is_killed_leaves_the_old_text_and_its_draft_goes_later(tmp_path):
     write_atomically(tmp_path / "file", "old")
-    process = start("os.fsync = lambda file: time.sleep(60)\nwrite_atomically(path / 'file', 'new')"
-                    , tmp_path, 0)  # fmt: skip
-    process.stdin.write("\n")
-    process.stdin.flush()
+    program = """
+os.fsync = lambda file: time.sleep(60)
+write_atomically(path / "file", "new")
+"""
+    process = start(program, tmp_path)
     while not (drafts := list(tmp_path.glob(".file.*.tmp"))):
         time.sleep(0.01)
     process.kill()
@@ -168,10 +173,9 @@ with in_turn(path / "lock"):
     print("held", flush=True)
     sys.stdin.readline()
 """
-    process = start(program, tmp_path, 0)
-    process.stdin.write("\n")
-    process.stdin.flush()
-    assert [process.stdout.readline() for _ in range(2)] == ["ready\n", "held\n"]
+    process = start(program, tmp_path)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "held\n"
     monkeypatch.setattr("resflax.locks.WAIT_SECONDS", 0.05)
     with (
         pytest.raises(UsageError, match=f"is in use by process {process.pid} on"),
@@ -265,7 +269,8 @@ folder.begin(BASE)
 queue = GridQueue(trials)
 executor = LocalExecutor(folder, 2, [])
 standings = launcher.Launcher(folder, queue, executor, say=lambda text: None).run()
-print(json.dumps([[s.state.value, s.reason, s.ran] for s in standings]))
+ends = [[s.state.value, s.reason, s.ran] for s in standings]
+sys.stdout.write(json.dumps(ends) + "\\n")  # at once
 """
 
 
@@ -300,8 +305,7 @@ def test_a_later_launcher_tries_what_failed_before_it_began(tmp_path):
 def test_launchers_of_one_search_make_no_more_trials_than_declared(tmp_path):
     optuna = pytest.importorskip("optuna")
     program = """
-from resflax.sweep.search import SearchQueue
-search = Search({"optimizer.learning_rate": LogUniform(1e-3, 1.0)}, trials=12, pruner="none")
+search = Search({"optimizer.learning_rate": LogUniform(1e-3, 1.0)}, trials=9, pruner="none")
 folder = SweepFolder(path)
 folder.begin(BASE)
 queue = SearchQueue(BASE, search, folder)
@@ -317,10 +321,10 @@ print(len(queue.known_trials()))
     together(program, tmp_path / "sweep", 3)
     declared = SweepFolder(tmp_path / "sweep").read()
     assert declared is not None
-    assert len(declared["trials"]) == 12
+    assert len(declared["trials"]) == 9
     backend = optuna.storages.journal.JournalFileBackend(str(tmp_path / "sweep/search.journal"))
     study = optuna.load_study(study_name="search", storage=optuna.storages.JournalStorage(backend))
-    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 12
+    assert [trial.state.name for trial in study.trials] == ["COMPLETE"] * 9
 
 
 def test_a_lock_that_is_held_is_not_taken(tmp_path):

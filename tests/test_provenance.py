@@ -1,11 +1,10 @@
 """A run folder records where it comes from, and a run can be repeated from it."""
 
 import json
-import shutil
+import os
 import subprocess
 import sys
 import types
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +83,7 @@ def test_new_modules_that_were_imported_are_part_of_the_changes(repository, tmp_
     (repository / "used.py").write_text("three = 3\n")
     (repository / "unused.py").write_text("four = 4\n")
     module = types.ModuleType("used")
-    module.__file__ = str(repository / "used.py")
+    module.__file__ = os.path.relpath(repository / "used.py")  # as of a script
     monkeypatch.setitem(sys.modules, "used", module)
     text = git_changes(repository / "source.py")
     assert text.endswith("# not in git: unused.py\n")
@@ -289,22 +288,6 @@ def test_versions_are_compared_with_the_newest_session():
         "last run with jax 0.11.0, continued with jax 0.10.2: numbers may differ in rounding"
     )
     assert "pillow 11.0, continued" in str(version_changes([SESSION], newer, streamed=True))
-
-
-def test_a_run_that_goes_on_with_other_software_says_so_and_goes_on(
-    tiny, undisturbed_here, tmp_path, train
-):
-    folder = shutil.copytree(undisturbed_here, tmp_path / "run")
-    (folder / "result.json").unlink()
-    noted = json.loads((folder / "environment.json").read_text())
-    here = metadata.version("jax")
-    noted["packages"]["jax"] = "0.9.1"
-    (folder / "environment.json").write_text(json.dumps(noted))
-    said = train(tiny, folder)
-    assert f"begun with jax 0.9.1, continued with jax {here}: numbers may differ in" in said
-    assert_same(folder, undisturbed_here)
-    sessions = RunFolder(folder).sessions()
-    assert [session["packages"]["jax"] for session in sessions] == ["0.9.1", here]
 
 
 def test_a_package_installed_below_a_foreign_repository_claims_no_commit(repository):

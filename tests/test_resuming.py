@@ -18,6 +18,7 @@ from resflax.runs.clock import Clock
 from resflax.runs.log import RunLog
 from resflax.runs.metrics import append, read_lines, sync
 from resflax.runs.resuming import logged, newest_complete, relied_on
+from resflax.runs.run_folder import RunFolder
 from resflax.training.state import Totals, TrainState
 
 LINES = [
@@ -160,14 +161,23 @@ def test_checkpoints_of_earlier_versions_did_not_note_their_lines():
 def test_the_line_of_the_last_checkpoint_is_lost_and_made_again(
     tiny, undisturbed_here, tmp_path, train
 ):
-    """As after a power cut: the checkpoint of step 40 has no sums any more."""
+    """As after a power cut: the checkpoint of step 40 has no sums any more.
+
+    And the session before had another version of JAX.
+    """
     folder = shutil.copytree(undisturbed_here, tmp_path / "run")
     (folder / "result.json").unlink()
     log = folder / "metrics.jsonl"
     *others, train_line, _, _ = log.read_text().splitlines(keepends=True)
     assert (json.loads(train_line)["step"], json.loads(train_line)["split"]) == (40, "train")
     log.write_text("".join(others))
+    noted = json.loads((folder / "environment.json").read_text())
+    here, noted["packages"]["jax"] = noted["packages"]["jax"], "0.9.1"
+    (folder / "environment.json").write_text(json.dumps(noted))
     said = train(tiny, folder)
+    assert f"begun with jax 0.9.1, continued with jax {here}: numbers may differ in" in said
+    sessions = RunFolder(folder).sessions()
+    assert [session["packages"]["jax"] for session in sessions] == ["0.9.1", here]
     assert "before checkpoint 40; going back to checkpoint 36, whose lines are all there" in said
     assert_same(folder, undisturbed_here)
 

@@ -1,5 +1,6 @@
 """The launcher with jobs that are no processes, the sweep folder, and the places of workers."""
 
+import io
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from resflax import Experiment, Grid, ResNet
 from resflax.declarations.sweeps import Point
@@ -227,10 +229,17 @@ def test_the_table_shows_state_step_error_and_time_left(tmp_path):
     table = standings_table(folder, standings)
     assert table.title == "2 trials: 1 waiting, 1 running"
     rows = zip(*(column.cells for column in table.columns), strict=True)
-    assert list(rows) == [
+    assert [tuple(map(str, row)) for row in rows] == [
         ("seed 0", "running", "4/10", "25.00% test", "2:30"),
         ("seed 1", "waiting", "0/10", "", ""),
     ]
+
+
+def test_brackets_in_a_name_are_no_markup(tmp_path):
+    trial = Trial(Point({}, "[/red] [bold]x[/bold]"), BASE)
+    console = Console(file=io.StringIO(), width=100)
+    console.print(standings_table(SweepFolder(tmp_path), [Standing(trial)]))
+    assert "[/red] [bold]x[/bold]" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_importing_the_launcher_does_not_import_jax():

@@ -5,6 +5,7 @@ Nothing here imports JAX.
 
 import fnmatch
 import hashlib
+import os
 import subprocess
 import sys
 from collections.abc import Collection
@@ -80,12 +81,8 @@ def _changes(top: Path) -> str:
     left_out = [f":(top,exclude,literal){name}" for name in secret]
     patch = _git(top, *_DIFF, "HEAD", "--", ":(top)", *left_out) or ""
     new = _names(_git(top, "ls-files", "-z", "--others", "--exclude-standard"))
-    imported = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
-    used = [
-        name
-        for name in new
-        if str(top / name) in imported and name.endswith(".py") and not _may_be_secret(name)
-    ]
+    imported = _imported_files() if new else set()
+    used = [x for x in new if os.path.realpath(top / x) in imported and not _may_be_secret(x)]
     patch += "".join(
         _git(top, *_DIFF, "--no-index", "/dev/null", name, codes=(0, 1)) or "" for name in used
     )
@@ -93,6 +90,12 @@ def _changes(top: Path) -> str:
         patch, secret, used = "", changed, []
     patch += "".join(f"{_LEFT_OUT}{name}\n" for name in secret)
     return patch + "".join(f"{_NEW}{name}\n" for name in new if name not in used)
+
+
+def _imported_files() -> set[str]:
+    """The real paths of the Python files that this process has imported."""
+    files = (getattr(module, "__file__", None) for module in list(sys.modules.values()))
+    return {os.path.realpath(x) for x in files if isinstance(x, str) and x.endswith(".py")}
 
 
 def _may_be_secret(name: str) -> bool:

@@ -62,6 +62,7 @@ class Launcher:
         ended.
         """
         self.folder.add(list(self.queue.known_trials()))
+        self._add_standings()
         with Interruption() as interruption:
             while True:
                 if interruption:
