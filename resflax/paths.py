@@ -96,8 +96,8 @@ def check_utf8(path: Path) -> None:
         str(path.absolute()).encode()
     except UnicodeEncodeError:
         raise UsageError(
-            f"{path_text(path)} cannot be used, because its path is not UTF-8; rename it, or, if the locale "
-            "is not UTF-8, set PYTHONUTF8=1"
+            f"{path_text(path)} cannot be used, because its path is not UTF-8; rename it, or, if "
+            "the locale is not UTF-8, set PYTHONUTF8=1"
         ) from None
 
 

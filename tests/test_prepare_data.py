@@ -335,7 +335,7 @@ def test_a_place_where_no_set_can_be_is_refused_before_pictures_are_listed(
         tmp_path / "file" / "sets": "file is a file",
         pictures / "train" / "cat": "train; name another folder with --data-dir",
         tmp_path: "animals already has 2.0.0; give the set another name with --name",
-        tmp_path / os.fsdecode(b"\xff"): "cannot be used, because its path is not UTF-8; .*PYTHONUTF8=1",
+        tmp_path / os.fsdecode(b"\xff"): "its path is not UTF-8; .*PYTHONUTF8=1",
     }
     for data_dir, message in refused.items():
         with pytest.raises(UsageError, match=f"{message}$"):

@@ -30,7 +30,7 @@ from resflax.runs.run_folder import RunFolder
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 from resflax.training.state import initial_state, params_sha256
-from resflax.weights import from_torch, to_torch
+from resflax.weights.convert import from_torch, to_torch
 from resflax.weights.layer_names import family_of
 from resflax.weights.tensor_files import encode_safetensors, read_content
 

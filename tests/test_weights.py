@@ -18,8 +18,7 @@ from hypothesis import strategies as st
 from resflax import DenseNet, ResNet, UsageError
 from resflax.declarations.models import Model
 from resflax.models import build
-from resflax.weights import from_torch, to_torch
-from resflax.weights.convert import head_features, names_of
+from resflax.weights.convert import from_torch, head_features, names_of, to_torch
 
 torch = pytest.importorskip("torch")
 from tests import torch_reference as reference  # noqa: E402

@@ -15,7 +15,8 @@ usage: resflax import-weights FILE --model NAME|EXPERIMENT --run-dir DIR [--entr
                        in [0, 1] for each channel (default: those that FILE or timm's config.json
                        beside it notes, or those of the library whose networks have these names)
   --data.FIELD VALUE   the data that the network is for, such as --data.name cifar100 (default: the
-                       experiment's; for a published network ImageNet or CIFAR-10)
+                       experiment's; for a published network CIFAR-10, or ImageNet resized and
+                       cropped as the library does that has these networks)
 
 `resflax evaluate DIR` measures the network, and `resflax train EXPERIMENT --initialize-from DIR`
 continues to train it.
@@ -31,11 +32,13 @@ from tyro.conf import FlagConversionOff, Positional, arg
 
 from resflax import CIFAR10, Experiment, ImageNet
 from resflax.declarations.data import Data
+from resflax.declarations.models import Published
 from resflax.errors import UsageError
 from resflax.models.zoo import named
 from resflax.paths import user_path
 from resflax.terminal.experiment_files import load_experiment
 from resflax.terminal.options import parse, value_of
+from resflax.weights.layer_names import family_of
 
 
 @dataclass(frozen=True)
@@ -107,5 +110,14 @@ def _experiment_of(model: str) -> Experiment:
         experiment = load_experiment(user_path(model))
         return dataclasses.replace(experiment, name=f"imported-{experiment.name[:90]}")
     net = named(model)
-    data = CIFAR10() if net.layout == "cifar" else ImageNet()
+    data = CIFAR10() if net.layout == "cifar" else _imagenet_for(net)
     return Experiment(name=f"imported-{model}", model=net, data=data, batch_size=256, steps=1)
+
+
+def _imagenet_for(net: Published) -> ImageNet:
+    """ImageNet's pictures, resized and cropped as the library does that has these networks."""
+    pictures = family_of(net.resolved()).pictures
+    shorter_side = int(ImageNet.image_size / pictures.crop_fraction)
+    if pictures.interpolation == "bicubic":
+        return ImageNet(resize="pillow_bicubic", test_shorter_side=shorter_side)
+    return ImageNet(resize="pillow_bilinear", test_shorter_side=shorter_side)

@@ -32,9 +32,8 @@ from resflax.runs.trained import load_trained
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import learning_rate
 from resflax.training.state import params_count, params_sha256, state_of
-from resflax.weights import from_torch, to_torch
 from resflax.weights.choice import find_weights
-from resflax.weights.convert import Names, head_features, names_of
+from resflax.weights.convert import Names, from_torch, head_features, names_of, to_torch
 from resflax.weights.layer_names import family_of
 from resflax.weights.tensor_files import encode_safetensors, read_content
 
