@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from rich.console import Console
-from whole_runs import ROOT, assert_same, run, start
+from whole_runs import ROOT, assert_same, hangups_reach_children, run, start
 
 from resflax.errors import Interrupted
 from resflax.terminal.interruption import SIGNALS, Interruption
@@ -51,13 +51,14 @@ def ending(
 ) -> tuple[int, str, str]:
     """The exit code of a command, and what it printed to stdout and stderr."""
     code = COMMAND.format(body=f"    {body}", before=before)
-    process = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, *options, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=60,
-    )
+    with hangups_reach_children():
+        process = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, *options, "-c", code],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            timeout=60,
+        )
     return process.returncode, process.stdout, process.stderr
 
 

@@ -1,9 +1,12 @@
 """Whole runs by `scripts/train.py` in processes of their own, for tests that disturb them."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +38,19 @@ runpy.run_path({script!r}, run_name="__main__")
 """
 
 
+@contextlib.contextmanager
+def hangups_reach_children() -> Iterator[None]:
+    """Lets processes that are started meanwhile answer SIGHUP, even if nohup runs the tests."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        # This process goes on ignoring it, but unlike SIG_IGN, children do not inherit a function.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 def start(
     *arguments: object, script: str = "train", devices: int = 1, patch: str = "", **options: Any
 ) -> "subprocess.Popen[str]":
@@ -44,17 +60,18 @@ def start(
     """
     path = str(ROOT / "scripts" / f"{script}.py")
     code = _PATCHED.format(root=str(ROOT), patch=patch, script=path)
-    return subprocess.Popen(
-        [sys.executable, *(["-c", code] if patch else [path]), *map(str, arguments)],
-        env=os.environ
-        | {
-            "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
-            "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
-            "JAX_PLATFORMS": "cpu",
-        },
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )
+    with hangups_reach_children():
+        return subprocess.Popen(
+            [sys.executable, *(["-c", code] if patch else [path]), *map(str, arguments)],
+            env=os.environ
+            | {
+                "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices} "
+                "--xla_backend_optimization_level=0",  # as in this process, for equality to the bit
+                "JAX_PLATFORMS": "cpu",
+            },
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
 
 
 def run(*arguments: object, code: int = 0, **options: Any) -> tuple[str, str]:
