@@ -4,6 +4,7 @@ So a command need not import JAX, which takes seconds.
 """
 
 import atexit
+import contextlib
 import json
 import os
 import select
@@ -13,7 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -90,18 +91,32 @@ class ForkedCommand:
         self.send_signal(signal.SIGKILL)
 
 
+@contextlib.contextmanager
+def hangups_reach_children() -> Iterator[None]:
+    """Lets processes that are started meanwhile answer SIGHUP, even if nohup runs the tests."""
+    before = signal.getsignal(signal.SIGHUP)
+    if before is signal.SIG_IGN:
+        # This process goes on ignoring it, but unlike SIG_IGN, children do not inherit a function.
+        signal.signal(signal.SIGHUP, lambda number, frame: None)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
 @cache
 def _server() -> str:
     """Starts the server of this process, which ends with it; returns the path of its socket."""
     folder = tempfile.TemporaryDirectory(prefix="resflax-server-")
     path = os.path.join(folder.name, "socket")
-    server = subprocess.Popen(
-        [sys.executable, ROOT / "tests" / "command_server.py", path],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
+    with hangups_reach_children():
+        server = subprocess.Popen(
+            [sys.executable, ROOT / "tests" / "command_server.py", path],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
     assert server.stdout is not None
     assert server.stdout.readline() == "ready\n"
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forked_command import hangups_reach_children
 from rich.console import Console
 from whole_runs import ROOT, assert_same, run, start, start_interpreter
 
@@ -51,13 +52,14 @@ def ending(
 ) -> tuple[int, str, str]:
     """The exit code of a command, and what it printed to stdout and stderr."""
     code = COMMAND.format(body=f"    {body}", before=before)
-    process = subprocess.run(
-        ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, *options, "-c", code],
-        capture_output=True,
-        text=True,
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        timeout=60,
-    )
+    with hangups_reach_children():
+        process = subprocess.run(
+            ["sh", "-c", f'exec "$@" {redirections}', "sh", sys.executable, *options, "-c", code],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            timeout=60,
+        )
     return process.returncode, process.stdout, process.stderr
 
 

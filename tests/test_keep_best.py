@@ -241,7 +241,11 @@ def test_it_needs_held_out_examples():
 
 def test_runs_without_a_best_are_refused_in_one_line(train, tmp_path: Path):
     plain = dataclasses.replace(EXPERIMENT, keep_best=False, steps=2)
-    train(plain, tmp_path / "plain")
+    printed = train(plain, tmp_path / "plain")
+    # What the schedule does not do is said before the first step.
+    assert printed.startswith(
+        "nothing but warm-up: the training has 2 steps, and schedule.warmup_steps is 33, so that"
+    )
     assert "best_step" not in result(tmp_path / "plain")
     with pytest.raises(UsageError, match="keeps no best checkpoint: that takes --keep-best True"):
         load_trained(RunFolder(tmp_path / "plain"), print, best=True)

@@ -47,6 +47,8 @@ def test_a_class_a_text_and_an_own_declare_the_same():
     by_class = ResNet(8, shortcut=LearnedScale)
     assert by_class == ResNet(8, shortcut=f"{FILE}:LearnedScale")
     assert by_class == ResNet(8, shortcut=Own(LearnedScale, initial=1))
+    assert by_class == ResNet(8, shortcut=Own(LearnedScale, initial=np.float32(1)))
+    assert repr(by_class) == repr(ResNet(8, shortcut=Own(LearnedScale, initial=jnp.int32(1))))
     assert by_class != ResNet(8, shortcut=Own(LearnedScale, initial=2))
     assert len({by_class, ResNet(8, shortcut=Own(LearnedScale))}) == 1
     assert ResNet(8, shortcut=ZeroPad) == ResNet(8, shortcut="zero_pad")

@@ -73,10 +73,14 @@ def test_nothing_is_lost_or_repeated_after_the_launcher_and_workers_are_killed(t
 def test_a_dry_run_shows_the_costs_and_mistakes_are_refused(script, tmp_path):
     file = tmp_path / "tiny.py"
     file.write_text(FILE)
-    completed = script("sweep", file, "--dry-run", "--model.depth", 14)
+    completed = script("sweep", file, "--dry-run", "--model.depth", 14, "--steps", 5)
     assert completed.returncode == 0, completed.stderr
     assert "4 trials" in completed.stdout
     assert completed.stdout.count("shortcut none") == 2
+    assert completed.stdout.endswith(
+        "nothing but warm-up: the training has 5 steps, and schedule.warmup_steps is 5, so that "
+        "the learning rate does not reach its peak\n"
+    )
     assert not (tmp_path / "sweeps").exists()
     completed = script("sweep", file, "--seed", 3)
     assert (completed.returncode, completed.stdout) == (2, "")

@@ -99,7 +99,7 @@ def test_evaluation_of_the_folder_gives_the_result(undisturbed):
 
 @pytest.mark.parametrize(
     ("number", "code"),
-    [(signal.SIGTERM, 143), (signal.SIGINT, 130)],
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=pytest.mark.slow)],
     ids=["SIGTERM", "SIGINT"],
 )
 def test_a_signal_saves_first(experiment, undisturbed, tmp_path, number, code):

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from forked_command import ForkedCommand
+from forked_command import ForkedCommand, hangups_reach_children
 
 ROOT = Path(__file__).parents[1]
 
@@ -50,12 +50,13 @@ def start_interpreter(
     """The same in a new interpreter, with options of `Popen`; output goes to pipes by default."""
     path = str(ROOT / "scripts" / f"{script}.py")
     code = _PATCHED.format(root=str(ROOT), patch=patch, script=path)
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env=_environment(devices=1),
-        text=True,
-        **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
-    )
+    with hangups_reach_children():
+        return subprocess.Popen(
+            [sys.executable, "-c", code, *map(str, arguments)],
+            env=_environment(devices=1),
+            text=True,
+            **{"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options},
+        )
 
 
 def _environment(devices: int) -> dict[str, str]:

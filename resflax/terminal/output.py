@@ -36,14 +36,17 @@ class Output(io.FileIO):
         return size
 
 
-class ForgivingText(io.TextIOBase):
-    """Text for another stream, which belongs to the user's program; errors are dropped."""
+class ForgivingText:
+    """Writes to a stream of the user's program as long as that is possible, and ignores errors.
+
+    It has what a console needs of a file.
+    """
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream
 
     @property
-    def encoding(self) -> str:  # type: ignore[override]
+    def encoding(self) -> str:
         """The encoding of the other stream."""
         return getattr(self._stream, "encoding", None) or "utf-8"
 
@@ -100,10 +103,13 @@ def guard_output() -> None:
 
 def _guarded(stream: TextIO | None, descriptor: int) -> TextIO:
     """A stream like another one (None if that was closed) that drops what cannot be written."""
-    output = Output(descriptor, "w", closefd=False)
     if not isinstance(stream, io.TextIOWrapper):
-        return io.TextIOWrapper(io.BufferedWriter(output), line_buffering=True)
-    stream.flush()
+        # Another file may have its descriptor by now. Writing to this one fails.
+        closed = Output(os.open(os.devnull, os.O_RDONLY), "w")
+        return io.TextIOWrapper(closed, errors="backslashreplace", write_through=True)
+    with contextlib.suppress(OSError):
+        stream.flush()
+    output = Output(descriptor, "w", closefd=False)
     unbuffered = isinstance(stream.buffer, io.RawIOBase)  # python -u
     return io.TextIOWrapper(
         output if unbuffered else io.BufferedWriter(output),
