@@ -69,6 +69,15 @@ def test_predictions_are_those_of_the_evaluation(network, undisturbed, digits, t
     np.testing.assert_allclose(predicted, probabilities, atol=1e-6)
 
 
+def test_64_bits_elsewhere_in_a_program_change_nothing(network, digits):
+    before = network.predict(digits[:5]), np.asarray(network.normalize(digits[:5]))
+    with jax.enable_x64(True):
+        after = network.predict(digits[:5]), np.asarray(network.normalize(digits[:5]))
+    for here, there in zip(before, after, strict=True):
+        assert here.dtype == there.dtype == np.float32
+        np.testing.assert_array_equal(here, there)
+
+
 def test_the_module_applies_the_variables_by_name(network, undisturbed, digits):
     logits: Any = network.module.apply(
         network.variables, network.normalize(digits[:9]), train=False

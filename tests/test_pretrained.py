@@ -419,9 +419,9 @@ def test_exports_that_are_refused(tmp_path):
     with pytest.raises(UsageError, match=r"must end in \.safetensors"):
         export_weights(folder, tmp_path / "w.pth", print)
     good, _ = saved_run(tmp_path / "good", TINY, 10)
-    with pytest.raises(UsageError, match="cannot be written: No such file or directory"):
+    with pytest.raises(UsageError, match=r"there is no folder .*none"):
         export_weights(good, tmp_path / "none" / "w.safetensors", print)
     (tmp_path / "folder.safetensors").mkdir()
-    with pytest.raises(UsageError, match="it is a folder"):
+    with pytest.raises(UsageError, match="that is a folder"):
         export_weights(good, tmp_path / "folder.safetensors", print)
     assert not file.exists()

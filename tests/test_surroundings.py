@@ -16,12 +16,13 @@ from pathlib import Path
 
 import jax
 import pytest
+import tensorflow_datasets as tfds
 from conftest import ROOT
 from rich.console import Console
 from rich.table import Table
 
 import resflax
-from resflax import Digits, Experiment, ResNet, UsageError
+from resflax import Digits, Experiment, Own, ResNet, UsageError
 from resflax.cache import cache_folder
 from resflax.data import prepared_sets
 from resflax.devices import compilation, memory, settings
@@ -154,6 +155,7 @@ def test_an_own_class_may_lie_in_the_home_folder(folder: Path, monkeypatch):
     monkeypatch.setenv("HOME", str(folder / "home"))
     shutil.copy(ROOT / "tests/own_classes.py", folder / "home/mine.py")
     model = ResNet(depth=8, shortcut="~/mine.py:LearnedScale")
+    assert isinstance(model.shortcut, Own)
     assert model.shortcut.file == folder / "home/mine.py"
 
 
@@ -202,7 +204,7 @@ def test_without_a_home_folder_caches_are_temporary_and_nobody_elses(
     assert cache_folder("x").parents[2] == folder
     assert cache_folder("x").parents[1].name.startswith("resflax-")
     assert cache_folder("x").parents[1] != folder / f"resflax-{os.getuid()}"
-    monkeypatch.setattr(prepared_sets.tfds.core.constants, "DATA_DIR", "~/tensorflow_datasets")
+    monkeypatch.setattr(tfds.core.constants, "DATA_DIR", "~/tensorflow_datasets")
     with pytest.raises(UsageError, match=r"home folder ~ is not known here; .* in TFDS_DATA_DIR"):
         prepared_sets.default_data_dir()
 
