@@ -31,6 +31,7 @@ from resflax.feeding.decoding import default_threads
 from resflax.files import write_atomically
 from resflax.paths import check_output_file, output_fault, user_path, writing_output
 from resflax.runs import environment
+from resflax.runs.git import git_changes, git_state
 from resflax.terminal.surroundings import let_streams_print_everything, readable_surroundings
 
 SHORT = Experiment(name="e", model=ResNet(depth=8), batch_size=16, steps=1)
@@ -394,7 +395,7 @@ def test_a_patch_is_kept_to_the_byte(tmp_path: Path):
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-qm", "first")
     source.write_bytes(b"a = 2  # gr\xf6\xdfer\r\n")
-    write_atomically(tmp_path / "patch", environment.git_changes(source))
+    write_atomically(tmp_path / "patch", git_changes(source))
     git(tmp_path, "checkout", "source.py")
     assert source.read_bytes() == b"a = 1\r\n"
     git(tmp_path, "apply", "patch")
@@ -403,7 +404,7 @@ def test_a_patch_is_kept_to_the_byte(tmp_path: Path):
 
 def test_without_git_the_source_is_not_known(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
-    assert environment.git_state(Path(resflax.__file__)) is None
+    assert git_state(Path(resflax.__file__)) is None
     assert environment.source_changes() == ""
 
 
