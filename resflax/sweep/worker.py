@@ -31,7 +31,7 @@ def main(arguments: Sequence[str]) -> None:
     trials = [Trial(Point({}), experiment) for experiment in declared]
     members = []
     for trial in trials:
-        log = folder.log(trial).open("a", buffering=1, encoding="utf-8")
+        log = folder.log(trial).open("a", 1, "utf-8", errors="backslashreplace")
         members.append((trial.experiment, folder.run(trial), Console(file=log)))
     sys.exit(1 if train_group(members) else 0)
 
