@@ -35,6 +35,7 @@ def check_settings() -> None:
     """
     for name, refused in _REFUSED.items():
         value = jax.config.values.get(name)  # None in versions of JAX without this setting
+        value = getattr(value, "value", value)  # newer versions have enumerations
         if value in refused.values:
             raise UsageError(
                 f"JAX's setting {name} is {value}, and must be {refused.instead}, because "

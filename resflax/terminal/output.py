@@ -123,7 +123,9 @@ def _guarded(stream: TextIO | None, descriptor: int) -> TextIO:
 def log_file(path: Path) -> TextIO:
     """Opens a file to append lines to, as an `Output`."""
     output = io.BufferedWriter(Output(path, "a"))
-    return io.TextIOWrapper(output, encoding="utf-8", line_buffering=True)
+    return io.TextIOWrapper(
+        output, encoding="utf-8", errors="backslashreplace", line_buffering=True
+    )
 
 
 def lost_output() -> OSError | None:
