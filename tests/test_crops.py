@@ -19,9 +19,9 @@ from resflax import Streamed
 from resflax.benchmark.other_loaders import random_crop_by_pillow
 from resflax.data.crops import central_square, random_box, random_square
 from resflax.data.draws import Doubles
-from resflax.data.orientation import turn
-from resflax.data.pictures import decode
-from resflax.data.resizing import resize
+from resflax.data.pictures.decoding import decode
+from resflax.data.pictures.orientation import turn
+from resflax.data.pictures.resizing import resize
 
 
 def drawn_from(seed: int) -> Doubles:

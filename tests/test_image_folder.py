@@ -20,8 +20,8 @@ from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import open_folder
-from resflax.data.pictures import decode
-from resflax.data.signatures import is_picture
+from resflax.data.pictures.decoding import decode
+from resflax.data.pictures.signatures import is_picture
 from resflax.devices.parallel import Devices
 from resflax.evaluation.split_reader import open_split
 from resflax.feeding.feeds import open_feeds

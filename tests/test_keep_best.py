@@ -17,7 +17,7 @@ from runs_in_process import interrupt_after_saving, once
 from whole_runs import ROOT, assert_same, metrics, result
 
 from resflax import SGD, Cosine, Digits, Experiment, ResNet, TrainingError, UsageError
-from resflax.data.pictures import decode
+from resflax.data.pictures.decoding import decode
 from resflax.errors import Interrupted
 from resflax.evaluation.network import load_network
 from resflax.evaluation.scores import log_probabilities

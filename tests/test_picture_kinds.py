@@ -13,8 +13,9 @@ from photos import encode, photo
 from PIL import Image
 from tiffs import tiff
 
-from resflax.data.orientation import turn
-from resflax.data.pictures import BadPicture, decode, picture_size
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.decoding import decode, picture_size
+from resflax.data.pictures.orientation import turn
 
 HEIGHT, WIDTH = 6, 8
 

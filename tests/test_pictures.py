@@ -16,9 +16,10 @@ from photos import encode, photo
 from PIL import Image, ImageOps, PngImagePlugin
 
 from resflax import UsageError
-from resflax.data.orientation import turn
-from resflax.data.pictures import BadPicture, decode, picture_size
-from resflax.data.resizing import center_crop, resize, resize_shorter
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.decoding import decode, picture_size
+from resflax.data.pictures.orientation import turn
+from resflax.data.pictures.resizing import center_crop, resize, resize_shorter
 
 ORIENTATION = 274  # the EXIF tag
 

@@ -38,7 +38,7 @@ from resflax.data.encoded import PreparedExamples, open_splits
 from resflax.data.faults import SystemFault, read_example, system_fault
 from resflax.data.in_memory import first_pictures
 from resflax.data.measured_split import OneLabelEach
-from resflax.data.pictures import BadPicture
+from resflax.data.pictures.bad_picture import BadPicture
 from resflax.evaluation.split_reader import DiskReader
 from resflax.evaluation.views import PictureFormat, Views, view_maker
 from resflax.feeding.streamed import StreamedEvaluationFeed, StreamedTrainingFeed

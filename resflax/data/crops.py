@@ -5,8 +5,8 @@ import math
 import numpy as np
 
 from resflax.data.draws import Doubles
-from resflax.data.pictures import copy_into, decode, picture_size
-from resflax.data.resizing import center_crop, resize_fast, resize_shorter
+from resflax.data.pictures.decoding import decode, picture_size
+from resflax.data.pictures.resizing import center_crop, copy_into, resize_fast, resize_shorter
 from resflax.declarations.data import Streamed
 
 _ATTEMPTS = 10

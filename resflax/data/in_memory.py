@@ -10,7 +10,8 @@ from resflax.data.crops import central_square
 from resflax.data.draws import permutation
 from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits, parse
 from resflax.data.faults import patiently, read_example, reason_of_damage
-from resflax.data.pictures import BadPicture, decode
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.decoding import decode
 from resflax.data.prepared_sets import label_feature, naming_split, open_prepared_set
 from resflax.data.progress import ShowProgress, show_nothing
 from resflax.data.records import Records

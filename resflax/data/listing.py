@@ -9,7 +9,7 @@ from enum import Enum
 from pathlib import PurePath
 from typing import NamedTuple
 
-from resflax.data.signatures import is_picture
+from resflax.data.pictures.signatures import is_picture
 from resflax.errors import UsageError
 from resflax.files import reason_of
 from resflax.text import path_text

@@ -14,7 +14,7 @@ from tensorflow_datasets.core import read_only_builder
 from resflax.cache import cache_folder
 from resflax.data import digits
 from resflax.data.faults import SystemFault, system_fault
-from resflax.data.pictures import MODES
+from resflax.data.pictures.pillow_decoding import MODES
 from resflax.declarations.checks import refuse
 from resflax.declarations.data import Prepared
 from resflax.errors import UsageError

@@ -10,7 +10,8 @@ import numpy as np
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.faults import system_fault
-from resflax.data.pictures import BadPicture, decode, picture_size
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.decoding import decode, picture_size
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError

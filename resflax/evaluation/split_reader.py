@@ -17,7 +17,7 @@ from resflax.data.encoded import (
 from resflax.data.faults import read_example, reason_of_damage
 from resflax.data.in_memory import Split, first_pictures, load_split
 from resflax.data.measured_split import LabelledExamples, OneLabelEach
-from resflax.data.pictures import decode
+from resflax.data.pictures.decoding import decode
 from resflax.declarations.data import Data, Streamed
 from resflax.evaluation.views import PictureFormat, ViewMaker
 from resflax.feeding.decoding import default_threads

@@ -20,7 +20,7 @@ from resflax.data.measured_split import (
     describe_split,
     open_measured_split,
 )
-from resflax.data.pictures import decode
+from resflax.data.pictures.decoding import decode
 from resflax.declarations.data import Data, Streamed
 from resflax.devices import hosts
 from resflax.errors import UsageError

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from resflax.data.resizing import center_crop, resize, resize_shorter
+from resflax.data.pictures.resizing import center_crop, resize, resize_shorter
 from resflax.declarations.checks import check_types, refuse
 from resflax.declarations.data import Resizing
 from resflax.errors import UsageError

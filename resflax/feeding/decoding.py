@@ -22,7 +22,8 @@ from resflax.data.crops import central_square, random_square
 from resflax.data.draws import Doubles
 from resflax.data.encoded import CHANNELS, EncodedExamples, check_label
 from resflax.data.faults import EncodedOrFault, read_example, reason_of_damage, say_nothing
-from resflax.data.pictures import BadPicture, copy_into
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.resizing import copy_into
 from resflax.declarations.data import Streamed
 from resflax.errors import TrainingError
 from resflax.feeding.buffers import BufferPool

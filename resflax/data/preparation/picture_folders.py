@@ -18,7 +18,8 @@ from array_record.python import array_record_module
 
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import FolderExamples, PictureFolder, open_folder
-from resflax.data.pictures import BadPicture, decode
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.decoding import decode
 from resflax.data.preparation.checksums import SUMS, check_sums, write_sums
 from resflax.data.preparation.one_at_a_time import preparing
 from resflax.data.preparation.set_names import check_set_name, check_split_name

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from PIL import Image, TiffImagePlugin
 
-from resflax.data.bad_picture import BadPicture
+from resflax.data.pictures.bad_picture import BadPicture
 
 Tags = Mapping[int, Any]
 """The values of a TIFF's tags by their numbers."""

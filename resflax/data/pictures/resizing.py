@@ -8,7 +8,6 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from resflax.data.pictures import copy_into
 from resflax.declarations.data import Resizing
 from resflax.errors import UsageError
 
@@ -81,3 +80,11 @@ def center_crop(image: np.ndarray, height: int, width: int, by: Resizing = "open
         (rows // 2, columns // 2) if by == "opencv" else (round(rows / 2), round(columns / 2))
     )
     return image[top : top + height, left : left + width]
+
+
+def copy_into(image: np.ndarray, into: np.ndarray | None) -> np.ndarray:
+    """Copies the pixels to `into` and returns it; returns `image` itself if `into` is None."""
+    if into is None:
+        return image
+    into[...] = image
+    return into

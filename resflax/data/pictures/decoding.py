@@ -10,11 +10,9 @@ import threading
 import numpy as np
 import simplejpeg
 
-from resflax.data.bad_picture import MOST_PIXELS, BadPicture, check_size
-from resflax.data.orientation import jpeg_orientation, turn, turn_size
-from resflax.data.pillow_decoding import MODES, decode_by_pillow, size_by_pillow
-
-__all__ = ["MODES", "MOST_PIXELS", "BadPicture", "copy_into", "decode", "picture_size"]
+from resflax.data.pictures.bad_picture import check_size
+from resflax.data.pictures.orientation import jpeg_orientation, turn, turn_size
+from resflax.data.pictures.pillow_decoding import decode_by_pillow, size_by_pillow
 
 _COLORSPACES = {1: "GRAY", 3: "RGB", 4: "RGBA"}  # simplejpeg's names by number of channels
 
@@ -76,14 +74,6 @@ def decode(
         else:
             return turn(pixels, jpeg_orientation(encoded))
     return decode_by_pillow(encoded, channels)
-
-
-def copy_into(image: np.ndarray, into: np.ndarray | None) -> np.ndarray:
-    """Copies the pixels to `into` and returns it; returns `image` itself if `into` is None."""
-    if into is None:
-        return image
-    into[...] = image
-    return into
 
 
 def _memory(size: int) -> np.ndarray:

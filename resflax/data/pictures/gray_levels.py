@@ -8,8 +8,8 @@ in it says so. Such pictures would come out nearly black, so they are refused.
 import numpy as np
 from PIL import Image, ImageFile
 
-from resflax.data.bad_picture import BadPicture
-from resflax.data.tiff_kinds import ValueRange, tiff_bits, tiff_range
+from resflax.data.pictures.bad_picture import BadPicture
+from resflax.data.pictures.tiff_kinds import ValueRange, tiff_bits, tiff_range
 
 _16_BITS = ValueRange(0, 2**16 - 1, 16)
 _FLOATS = ValueRange(0, 1, 32)

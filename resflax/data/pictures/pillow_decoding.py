@@ -9,13 +9,13 @@ from typing import TypeVar
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
-from resflax.data.bad_picture import BadPicture, check_size
-from resflax.data.gray_levels import (
+from resflax.data.pictures.bad_picture import BadPicture, check_size
+from resflax.data.pictures.gray_levels import (
     bits_of_values,
     check_that_all_bits_are_used,
     deep_gray_levels,
 )
-from resflax.data.orientation import (
+from resflax.data.pictures.orientation import (
     UPRIGHT,
     jpeg_orientation,
     orientation_in,
@@ -23,7 +23,7 @@ from resflax.data.orientation import (
     turn,
     turn_size,
 )
-from resflax.data.tiff_kinds import check_tiff, unloaded_tiff, unopened_tiff
+from resflax.data.pictures.tiff_kinds import check_tiff, unloaded_tiff, unopened_tiff
 from resflax.text import one_line
 
 T = TypeVar("T")

@@ -1,0 +1,1 @@
+"""Encoded pictures and their pixels: decoding, orientation, resizing, recognition."""
