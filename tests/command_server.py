@@ -77,6 +77,7 @@ def run(
         os.dup2(opened, number)
         os.close(opened)
     sys.argv = [script, *arguments]
+    sys.orig_argv = [sys.executable, script, *arguments]
     sys.path[0] = os.path.dirname(script)
     exec(patch, {})
     runpy.run_path(script, run_name="__main__")

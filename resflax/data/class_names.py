@@ -34,5 +34,5 @@ def _known_names(data: Data) -> list[str] | None:
         return _OF_CIFAR10.split()
     if data.name == "imagenet2012":  # WordNet's numbers, such as n01440764
         names = Path(tfds.core.tfds_path("datasets/imagenet2012/labels.txt"))
-        return names.read_text().split()
+        return names.read_text(encoding="utf-8").split()
     return None

@@ -190,7 +190,8 @@ def expected_colours(path: Path, notes: Mapping[str, str], model: Model) -> tupl
             raise UsageError("the file's note of mean and std is not a list of numbers") from None
         return Colours(mean, std), "those that the file notes"
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        config = json.loads(path.with_name("config.json").read_text())["pretrained_cfg"]
+        text = path.with_name("config.json").read_text(encoding="utf-8")
+        config = json.loads(text)["pretrained_cfg"]
         beside = Colours(*(tuple(map(float, config[name])) for name in ("mean", "std")))
         return beside, f"those of {path.with_name('config.json')}{change}"
     pictures = family_of(model.resolved()).pictures
