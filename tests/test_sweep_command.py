@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from whole_runs import start_interpreter
 from whole_sweeps import start_sweep, wait_until, worker_ids
 
 FILE = """
@@ -33,16 +34,16 @@ def test_nothing_is_lost_or_repeated_after_the_launcher_and_workers_are_killed(t
     file.write_text(FILE)
     trials = folder / "trials"
 
-    process = start_sweep(folder, file, "--jobs", "2")
-    for stream in (process.stdout, process.stderr):
+    unread = start_interpreter(file, "--sweep-dir", folder, "--jobs", "2", script="sweep")
+    for stream in (unread.stdout, unread.stderr):
         assert stream is not None
         stream.close()  # nobody reads what it prints
-    wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, process)
+    wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, unread)
     os.kill(worker_ids(folder, "--run-dir")[0], signal.SIGKILL)  # it is started again
-    wait_until(lambda: list(trials.glob("*/result.json")), process)
+    wait_until(lambda: list(trials.glob("*/result.json")), unread)
     orphans = set(worker_ids(folder, "--run-dir"))
-    process.kill()  # the workers keep running
-    process.communicate()
+    unread.kill()  # the workers keep running
+    unread.wait()
 
     process = start_sweep(folder, file, "--jobs", "2")
     wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) == 4, process)

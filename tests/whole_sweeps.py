@@ -1,5 +1,6 @@
 """Whole sweeps by `scripts/sweep.py` in processes of their own, for tests that disturb them."""
 
+import subprocess
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,9 @@ def start_sweep(folder: Path, file: Path, *arguments: object) -> ForkedCommand:
     return whole_runs.start(file, "--sweep-dir", folder, *arguments, script="sweep")
 
 
-def wait_until(condition: Callable[[], object], process: ForkedCommand) -> None:
+def wait_until(
+    condition: Callable[[], object], process: "ForkedCommand | subprocess.Popen[str]"
+) -> None:
     """Waits until a condition holds while a process runs; fails if the process ends before."""
     deadline = time.monotonic() + 120
     while not condition():
