@@ -134,6 +134,7 @@ def test_a_folder_of_pictures_with_guesses_among_its_classes(undisturbed, own, p
     loss = -np.log(among[np.arange(len(right)), right].astype(float)).mean()
     assert evaluation.measures.loss == pytest.approx(loss, rel=1e-5)
     assert (evaluation.classes, evaluation.classes_present) == ("present", 5)
+    assert evaluation.class_names == tuple("0123456789")
     assert (evaluation.data.matched_by, evaluation.data.facts.version) == ("name", None)
     assert "pictures of other sizes are resized and cropped to 8x8" in capsys.readouterr().out
 

@@ -44,6 +44,8 @@ class Evaluation:
     """Number of steps that each network was trained for, by the path of its run folder."""
     data: DataMeasured
     """The data that was measured."""
+    class_names: tuple[str, ...] | None = None
+    """The names of the networks' classes in order; None if they are not known."""
     classes: Among = "all"
     """The classes among which the networks guessed."""
     classes_present: int = 0
@@ -67,6 +69,7 @@ class Evaluation:
             "bad_pictures": self.bad_pictures,
             "unlabelled_pictures": self.unlabelled_pictures,
             "classes": self.classes,
+            "class_names": self.class_names,
             "classes_present": self.classes_present,
             "split": self.split,
             "data": self.data.to_json(),
@@ -180,6 +183,7 @@ def evaluate(
         views=views,
         runs=steps,
         data=subject.data,
+        class_names=None if subject.class_names is None else tuple(subject.class_names),
         classes=classes,
         classes_present=len(present),
         bad_pictures=int(np.sum(~readable)),
