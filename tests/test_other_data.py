@@ -247,6 +247,7 @@ def test_what_other_data_cannot_have_is_refused(undisturbed, arguments, message)
             "test",
             "a class label or a sequence of class",
         ),
+        ({}, "test", "not hold the prepared set digits; if it is a plain .* --data.type ImageF"),
         ({"name": "gone"}, "test", "Digits.name is 'gone'; no prepared set of that name"),
         (
             {"type": "ImageFolder"},
