@@ -57,7 +57,7 @@ def test_an_exact_name_is_not_ambiguous():
     ("names", "message"),
     [
         (["ant", "zebra"], "photos has the class zebra, which the network does not know; the"),
-        (["yak", "bee", "zebra", "gnu"], "class yak, which .* not know, nor 2 more of its classes"),
+        (["yak", "bee", "zebra", "gnu"], "class yak and 2 more that the network does not know"),
         (["tench"] * 5, "the network's classes are ant, bee, great white shark, crab-eater, élé"),
     ],
 )
@@ -75,7 +75,9 @@ def test_numbers_are_taken_as_they_are_only_for_as_many_classes():
         match(numbers_as_names(4), ANIMALS, named=False)
     with pytest.raises(UsageError, match=r"photos has 5 classes and the network 6, .* --data-dir"):
         match(ANIMALS, None, 6)
-    with pytest.raises(UsageError, match=r"the class ant, which the network does not know, nor 4"):
+    with pytest.raises(
+        UsageError, match=r"the class ant and 4 more that the network does not know"
+    ):
         match(ANIMALS, numbers_as_names(6))
 
 

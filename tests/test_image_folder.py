@@ -15,13 +15,14 @@ from photos import encode, photo
 from PIL import Image
 from rich.console import Console
 
-from resflax import Experiment, ImageFolder, ResNet, UsageError
+from resflax import CIFAR10, Experiment, ImageFolder, ResNet, UsageError
 from resflax.data.class_names import class_names
 from resflax.data.description import describe
 from resflax.data.encoded import open_splits
 from resflax.data.image_folder import open_folder
 from resflax.data.pictures.decoding import decode
 from resflax.data.pictures.signatures import is_picture
+from resflax.declarations.crop_notes import crop_notes
 from resflax.devices.parallel import Devices
 from resflax.evaluation.split_reader import open_split
 from resflax.feeding.feeds import open_feeds
@@ -166,11 +167,24 @@ def test_what_is_left_out_is_said_in_one_line_for_each_split(folder: Path):
     write(folder, "train/b/photo.heic", content=b"\0\0\0\x18ftypheic\0\0\0\0mif1heic")
     (folder / "train" / "a" / "gone.jpg").symlink_to("nowhere.jpg")
     assert notes(folder) == (
-        f"{folder}/train: left out 3 files in no known picture format (labels.csv and others), "
+        f"{folder}/train: left out 2 files in no known picture format (labels.csv and others), "
         "1 picture beside the class folders (stray.jpg), 2 hidden or system files and folders "
-        "(a/.x.jpg and others), 1 link that leads nowhere (a/gone.jpg)",
+        "(a/.x.jpg and others), 1 link that leads nowhere (a/gone.jpg), 1 HEIC picture to be "
+        "converted to JPEG (b/photo.heic)",
     )
     assert listed(folder) == CLEAN
+
+
+@pytest.mark.parametrize(
+    ("image_size", "shorter_side", "advised"),
+    [(224, 256, None), (64, 128, None), (64, 129, 73), (32, 256, 36), (2000, 4096, 2285)],
+)
+def test_tests_that_see_little_of_a_picture_are_noted(image_size, shorter_side, advised):
+    sizes = {"image_size": image_size, "test_shorter_side": shorter_side}
+    notes = crop_notes(ImageFolder(data_dir="photos", shorter_side=(4096, 4096), **sizes))
+    assert [note.rpartition(" ")[2] for note in notes] == ([str(advised)] if advised else [])
+    assert all(f" {image_size}x{image_size} " in note for note in notes)
+    assert crop_notes(CIFAR10()) == []
 
 
 def test_training_and_evaluation_say_once_what_was_left_out(folder: Path):
@@ -495,7 +509,7 @@ REFUSED: list[tuple[Change, dict[str, object], str]] = [
         lambda f: write(f, "train/c/1.heic", "train/d/.x.jpg", content=b"x"),
         {},
         "/train has no pictures for the class c nor for 1 more; put some there, or remove the "
-        "folder (left out: 1 file in no known picture format (c/1.heic), 1 hidden",
+        "folder (left out: 1 HEIC picture to be converted to JPEG (c/1.heic), 1 hidden",
     ),
     (lambda f: remove(f / "train/b"), {}, "/train has only the class a; there must be at least"),
     (lambda f: write(f, "val/c/1.jpg"), {}, "/val has the class c, which train does not have"),

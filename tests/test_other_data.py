@@ -134,6 +134,7 @@ def test_a_folder_of_pictures_with_guesses_among_its_classes(undisturbed, own, p
     loss = -np.log(among[np.arange(len(right)), right].astype(float)).mean()
     assert evaluation.measures.loss == pytest.approx(loss, rel=1e-5)
     assert (evaluation.classes, evaluation.classes_present) == ("present", 5)
+    assert evaluation.class_names == tuple("0123456789")
     assert (evaluation.data.matched_by, evaluation.data.facts.version) == ("name", None)
     assert "pictures of other sizes are resized and cropped to 8x8" in capsys.readouterr().out
 
@@ -246,6 +247,7 @@ def test_what_other_data_cannot_have_is_refused(undisturbed, arguments, message)
             "test",
             "a class label or a sequence of class",
         ),
+        ({}, "test", "not hold the prepared set digits; if it is a plain .* --data.type ImageF"),
         ({"name": "gone"}, "test", "Digits.name is 'gone'; no prepared set of that name"),
         (
             {"type": "ImageFolder"},

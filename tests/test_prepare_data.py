@@ -500,6 +500,7 @@ def test_the_command_prepares_a_folder_and_says_how_to_use_it(pictures, tmp_path
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith(
         f"is ready: --data.name animals --data.data-dir {sets} --data.test-split val\n"
+        'an experiment file declares it as Streamed("animals"), not as an ImageFolder\n'
     )
 
 

@@ -14,6 +14,7 @@ from resflax.errors import UsageError
 from resflax.evaluation.other_data import OtherData
 from resflax.paths import user_path
 from resflax.terminal.options import Flag, parse
+from resflax.text import path_text
 
 if TYPE_CHECKING:
     from resflax.evaluation.evaluate import Evaluation
@@ -150,5 +151,8 @@ def _in_words(evaluation: "Evaluation") -> str:
         for number, accuracy in enumerate(measures.per_class_accuracy)
         if not math.isnan(accuracy)
     ]
-    worst = ", ".join(f"{number} ({accuracy:.2%})" for accuracy, number in sorted(known)[:5])
+    names = evaluation.class_names or [str(number) for number in range(classes)]
+    worst = ", ".join(
+        f"{path_text(names[number])} ({accuracy:.2%})" for accuracy, number in sorted(known)[:5]
+    )
     return f"{text}\nclasses of the lowest accuracy: {worst}"

@@ -73,8 +73,9 @@ def main(arguments: Sequence[str]) -> None:
 
 
 def _in_words(prediction: "Prediction") -> str:
-    sizes = "{}x{}".format(*prediction.size)
+    (height, width), (seen_height, seen_width) = prediction.size, prediction.seen
+    sizes = f"{width}x{height}"  # the width first, as file managers and cameras show it
     if prediction.size != prediction.seen:
-        sizes += ", resized and cropped to {}x{}".format(*prediction.seen)
+        sizes += f", resized and cropped to {seen_width}x{seen_height}"
     lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
     return "\n".join([f"{prediction.path} ({sizes})", *lines])

@@ -68,6 +68,8 @@ def main(arguments: Sequence[str]) -> None:
         folder, split_option = _prepare(options, data_dir, display)
     name, place = folder.parent.name, path_text(data_dir)
     print(f"{path_text(folder)} is ready: --data.name {name} --data.data-dir {place}{split_option}")
+    if split_option:
+        print(f'an experiment file declares it as Streamed("{name}"), not as an ImageFolder')
 
 
 def _prepare(options: Options, data_dir: Path, display: Display) -> tuple[Path, str]:

@@ -75,10 +75,10 @@ def match_classes(
             f"{where} has {len(names)} classes and the network {num_classes}, whose names are not "
             "known because its own data set cannot be found; say where it is with --data-dir"
         )
-    others = f", nor {len(unknown) - 1} more of its classes" if len(unknown) > 1 else ""
+    others = f" and {len(unknown) - 1} more that" if len(unknown) > 1 else ", which"
     raise UsageError(
-        f"{where} has the class {unknown[0]}, which the network does not know{others}; the "
-        f"network's classes are {_some(known)}"
+        f"{where} has the class {unknown[0]}{others} the network does not know; the network's "
+        f"classes are {_some(known)}"
     )
 
 

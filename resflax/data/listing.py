@@ -35,6 +35,7 @@ class Kind(Enum):
 
     HIDDEN = "hidden or system file or folder", "hidden or system files and folders"
     UNKNOWN = "file in no known picture format", "files in no known picture format"
+    HEIC = "HEIC picture to be converted to JPEG", "HEIC pictures to be converted to JPEG"
     BESIDE = "picture beside the class folders", "pictures beside the class folders"
     BROKEN = "link that leads nowhere", "links that lead nowhere"
     AGAIN = "folder that links reach again", "folders that links reach again"
@@ -146,7 +147,8 @@ def looks_like_picture(root: str, path: str, left_out: LeftOut) -> bool:
         left_out.add(Kind.UNREADABLE, path)
         return False
     if not known:
-        left_out.add(Kind.UNKNOWN, path)
+        of_phones = path.lower().endswith((".heic", ".heif"))
+        left_out.add(Kind.HEIC if of_phones else Kind.UNKNOWN, path)
     return known
 
 

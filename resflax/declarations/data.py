@@ -189,7 +189,11 @@ class ImageFolder(Streamed):
     """
 
     name: str = "folder"
+    """A name for the folder, which is part of what the run is."""
+    data_dir: str | None = None
+    """The folder that holds the folders of both splits."""
     test_split: str = "val"
+    """Folder of the test pictures. They are never used to choose anything."""
 
 
 Data = Digits | CIFAR10 | CIFAR100 | TFDS | ImageNet | ImageFolder | Streamed

@@ -11,7 +11,7 @@ import numpy as np
 
 from resflax.data.encoded import SplitName
 from resflax.declarations.checks import short
-from resflax.declarations.data import Data
+from resflax.declarations.data import Data, ImageFolder
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
 from resflax.devices.settings import check_settings
@@ -24,8 +24,10 @@ from resflax.evaluation.scores import log_probabilities
 from resflax.evaluation.split_reader import ExampleImages, data_in
 from resflax.evaluation.subject import DataMeasured, other_subject, own_subject
 from resflax.evaluation.views import Views, view_maker
+from resflax.paths import user_path
 from resflax.runs.run_folder import RunFolder
 from resflax.terminal.display import Display
+from resflax.text import path_text
 
 Among = Literal["all", "present"]
 """The classes among which the networks guess: all of theirs, or those that the measured examples
@@ -44,6 +46,8 @@ class Evaluation:
     """Number of steps that each network was trained for, by the path of its run folder."""
     data: DataMeasured
     """The data that was measured."""
+    class_names: tuple[str, ...] | None = None
+    """The names of the networks' classes in order; None if they are not known."""
     classes: Among = "all"
     """The classes among which the networks guessed."""
     classes_present: int = 0
@@ -67,6 +71,7 @@ class Evaluation:
             "bad_pictures": self.bad_pictures,
             "unlabelled_pictures": self.unlabelled_pictures,
             "classes": self.classes,
+            "class_names": self.class_names,
             "classes_present": self.classes_present,
             "split": self.split,
             "data": self.data.to_json(),
@@ -180,6 +185,7 @@ def evaluate(
         views=views,
         runs=steps,
         data=subject.data,
+        class_names=None if subject.class_names is None else tuple(subject.class_names),
         classes=classes,
         classes_present=len(present),
         bad_pictures=int(np.sum(~readable)),
@@ -191,7 +197,19 @@ def _replaced(own: Data, other: OtherData | Data | None) -> Data:
     """The data that is measured, for a run with the data `own`."""
     if other is None:
         return own
-    return other.replaced_in(own) if isinstance(other, OtherData) else other
+    if not isinstance(other, OtherData):
+        return other
+    replaced = other.replaced_in(own)
+    only_place = other.data_dir is not None and other.type is None and other.name is None
+    if only_place and not isinstance(own, ImageFolder):
+        place, name = user_path(str(other.data_dir)), replaced.name.partition(":")[0]
+        if not (place / name).is_dir():
+            raise UsageError(
+                f"{path_text(place)} does not hold the prepared set {name}; if it is a plain "
+                "folder of pictures, add --data.type ImageFolder, and if it holds another set, "
+                "--data.name"
+            )
+    return replaced
 
 
 def _images_noting_labels(

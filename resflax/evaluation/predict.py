@@ -99,6 +99,9 @@ def predict(
     sizes_or_faults: list[tuple[int, int] | str] = []
 
     def images_of(path: Path) -> list[np.ndarray]:
+        if path.is_dir():
+            sizes_or_faults.append("this is a folder; name the pictures in it")
+            return []
         try:
             encoded = path.read_bytes()
             size = picture_size(encoded)

@@ -69,6 +69,8 @@ class Subject(NamedTuple):
     """Reads the examples. Their classes have the networks' numbers."""
     num_classes: int
     """Number of the networks' classes."""
+    class_names: list[str] | None
+    """The names of these classes in order; None if they are not known."""
     formats: list[PictureFormat]
     """For each run, the format of the pictures that it was trained on."""
     data: DataMeasured
@@ -89,7 +91,8 @@ def own_subject(declared: Sequence[Data], split: SplitName, display: Display) ->
     reader = open_split(data, split, display)
     facts = hosts.on_all(partial(describe_split, data, split))
     measured = DataMeasured(facts, True, num_classes, None, False)
-    return Subject(reader, num_classes, [trained_picture_format(d) for d in declared], measured)
+    formats = [trained_picture_format(each) for each in declared]
+    return Subject(reader, num_classes, class_names(data), formats, measured)
 
 
 class _Run(NamedTuple):
@@ -153,7 +156,7 @@ def other_subject(
         channels.pop(),
         size,
     )
-    return Subject(reader, first.num_classes, formats, _data_measured(opened, matching))
+    return Subject(reader, first.num_classes, names, formats, _data_measured(opened, matching))
 
 
 def _data_measured(opened: MeasuredSplit, matching: ClassMatching) -> DataMeasured:

@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Any
 
+from rich.console import Group
 from rich.table import Table
+from rich.text import Text
 
 from resflax.models.published import PUBLISHED, Published
 from resflax.models.summary import Summary, summarize
@@ -45,13 +47,16 @@ def comparison_rows(summaries: dict[str, Summary]) -> list[dict[str, Any]]:
     return rows
 
 
-def comparison_table(summaries: dict[str, Summary]) -> Table:
-    """The comparison for a terminal. A * marks printed figures that the counts do not round to."""
+def comparison_table(summaries: dict[str, Summary]) -> Group:
+    """The comparison for a terminal, with a line for each source and note below the table.
+
+    A * marks printed figures that the counts do not round to.
+    """
     table = Table(title="published networks: counted beside printed (* where they differ)")
     table.add_column("network", no_wrap=True)
     for column in ("parameters", "printed", "multiply-adds", "printed"):
         table.add_column(column, justify="right", no_wrap=True)
-    table.add_column("source and note")
+    lines = []
     for row in comparison_rows(summaries):
         notes = "; ".join(filter(None, (row["source"], row["note"])))
         table.add_row(
@@ -60,9 +65,10 @@ def comparison_table(summaries: dict[str, Summary]) -> Table:
             _marked(row["published_params"], row["params"]),
             f"{row['macs']:,}",
             _marked(row["published_macs"], row["macs"]),
-            notes,
         )
-    return table
+        if notes:
+            lines.append(Text(f"{row['name']}: {notes}"))
+    return Group(table, *lines)
 
 
 def _marked(printed: str | None, counted: int) -> str:

@@ -154,10 +154,11 @@ class RunLog:
             images_per_second=None if speed is None else speed * self.experiment.batch_size,
             seconds=self.clock.total,
         )
-        self.display.say(
+        text = (
             f"step {step:>{len(str(self.plan.steps))}}/{self.plan.steps}  {split:<10} "
             f"loss {loss:7.4f}  error {error:7.2%}  learning rate {rate:<8.4g} {self.speed()}"
         )
+        self.display.say(text.rstrip())
 
     def learning_rate(self, step: int) -> float:
         """The learning rate of step number `step`, counted from 1."""

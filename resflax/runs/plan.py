@@ -11,6 +11,7 @@ import numpy as np
 
 from resflax.data.normalization import Normalization
 from resflax.declarations.checks import refuse
+from resflax.declarations.crop_notes import crop_notes
 from resflax.declarations.schedule_notes import schedule_notes
 from resflax.devices import hosts, memory
 from resflax.devices.parallel import AXIS, Devices, ReplicatedFunction
@@ -102,7 +103,7 @@ def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experim
     )
     feeds = open_feeds(experiment, devices, display)
     experiment.augmentation.check_channels(feeds.image_shape[-1])
-    for note in schedule_notes(experiment.schedule, feeds.steps):
+    for note in schedule_notes(experiment.schedule, feeds.steps) + crop_notes(experiment.data):
         display.say(note)
     rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, feeds.steps)
     rate(jnp.int32(0))  # compiles it now, not at the first line of the log
