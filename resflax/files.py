@@ -15,7 +15,11 @@ from resflax.errors import TrainingError
 from resflax.text import one_line
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
+_OF_SYSTEM = (
+    *_DISK_FULL,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 
 _DRAFT = re.compile(r"\..*\.\d+-[0-9a-f]{16}\.tmp")
 _DRAFT_SECONDS = 3600.0
@@ -114,6 +118,11 @@ def not_written(path: Path, error: Exception) -> TrainingError:
         f"{path} could not be written: {reason_of(error)}; what was saved before is whole, and the "
         "same command continues from there"
     )
+
+
+def is_of_system(error: OSError) -> bool:
+    """Whether a disk, a permission or a limit is at fault, and not what the program asked for."""
+    return error.errno in _OF_SYSTEM
 
 
 def reason_of(error: Exception) -> str:

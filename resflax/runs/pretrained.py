@@ -4,7 +4,7 @@ import contextlib
 import dataclasses
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -197,7 +197,7 @@ def expected_colours(path: Path, notes: Mapping[str, str], model: Model) -> tupl
     return Colours(pictures.mean, pictures.std), f"{pictures.source}{change}"
 
 
-def _listed(numbers: tuple[float, ...]) -> str:
+def _listed(numbers: Iterable[float]) -> str:
     return ", ".join(f"{number:.6g}" for number in numbers)
 
 
@@ -236,7 +236,8 @@ def export_weights(folder: RunFolder, path: Path, say: Callable[[str], None]) ->
         write_atomically(path, encode_safetensors(tensors, notes))
     say(f"{path}: {len(tensors)} tensors of {folder.path} after {trained.step:,} steps")
     if notes:
-        say(f"it expects (x - mean) / std, x in [0, 1]: mean {notes['mean']}, std {notes['std']}")
+        mean, std = (_listed(json.loads(notes[name])) for name in ("mean", "std"))
+        say(f"it expects (x - mean) / std, x in [0, 1]: mean {mean}, std {std}")
     else:
         say("it expects pictures from which the run's mean picture is subtracted, x in 0 to 255")
 
