@@ -32,17 +32,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     That holds even if the power fails, and if several processes write the file at the same time:
     each has a draft of its own, and the last one wins. On return, the file is on the disk.
 
-    Raises `OSError` if the file cannot be written; it then still has its old content.
+    Raises `OSError`, which names `path`, if the file cannot be written; it then still has its old
+    content.
     """
-    with draft_of(path) as draft:
-        with open(draft, "xb") as file:
-            file.write(
-                content.encode(errors="surrogateescape") if isinstance(content, str) else content
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+    encoded = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    try:
+        with draft_of(path) as draft:
+            with open(draft, "xb") as file:
+                file.write(encoded)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_folder(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not that of the draft
+        raise
 
 
 @contextlib.contextmanager
