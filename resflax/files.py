@@ -15,7 +15,11 @@ from resflax.errors import TrainingError
 from resflax.text import one_line
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
-
+_OF_SYSTEM = (
+    *_DISK_FULL,
+    *(errno.EACCES, errno.EPERM, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.EMFILE, errno.ENFILE, errno.ENOMEM),
+)
 
 _DRAFT = re.compile(r"\..*\.\d+-[0-9a-f]{16}\.tmp")
 _DRAFT_SECONDS = 3600.0
@@ -28,17 +32,21 @@ def write_atomically(path: Path, content: str | bytes) -> None:
     That holds even if the power fails, and if several processes write the file at the same time:
     each has a draft of its own, and the last one wins. On return, the file is on the disk.
 
-    Raises `OSError` if the file cannot be written; it then still has its old content.
+    Raises `OSError`, which names `path`, if the file cannot be written; it then still has its old
+    content.
     """
-    with draft_of(path) as draft:
-        with open(draft, "xb") as file:
-            file.write(
-                content.encode(errors="surrogateescape") if isinstance(content, str) else content
-            )
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-        sync_folder(path.parent)
+    encoded = content.encode(errors="surrogateescape") if isinstance(content, str) else content
+    try:
+        with draft_of(path) as draft:
+            with open(draft, "xb") as file:
+                file.write(encoded)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+            sync_folder(path.parent)
+    except OSError as error:
+        error.filename, error.filename2 = str(path), None  # not that of the draft
+        raise
 
 
 @contextlib.contextmanager
@@ -114,6 +122,11 @@ def not_written(path: Path, error: Exception) -> TrainingError:
         f"{path} could not be written: {reason_of(error)}; what was saved before is whole, and the "
         "same command continues from there"
     )
+
+
+def is_of_system(error: OSError) -> bool:
+    """Whether a disk, a permission or a limit is at fault, and not what the program asked for."""
+    return error.errno in _OF_SYSTEM
 
 
 def reason_of(error: Exception) -> str:

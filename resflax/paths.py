@@ -55,7 +55,7 @@ def check_output_file(option: str, path: Path, *, in_new_folder: bool = False) -
     named = f"{option} is {path}"
     if not path.name:
         raise UsageError(f"{named}; that names no file")
-    checked = path.parent if os.path.exists(path) else path  # which never raises
+    checked = path.parent if os.path.exists(path) else path  # False for a name that is too long
     fault = output_fault(checked) if in_new_folder or _is_folder(path.parent) else None
     if fault is not None:
         raise UsageError(f"{named}; {fault}")

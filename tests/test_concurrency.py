@@ -139,8 +139,9 @@ def test_a_write_that_fails_leaves_nothing_but_the_old_text(tmp_path, monkeypatc
         raise OSError(errno.ENOSPC, "full")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="full") as raised:
         write_atomically(tmp_path / "file", "new")
+    assert raised.value.filename == str(tmp_path / "file")
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
 
 

@@ -185,6 +185,13 @@ def test_a_log_goes_on_after_an_error(tmp_path: Path):
     os.close(kept)
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ENOSPC, errno.EIO])
+def test_a_fault_of_the_system_that_nothing_expected_is_one_line(number: int):
+    reason = "the disk is full" if number == errno.ENOSPC else os.strerror(number)
+    fault = rf"raise OSError({number}, os.strerror({number}), 'runs/caf\udce9')"
+    assert ending(fault) == (1, "", rf"error: runs/caf\xe9: {reason}" + "\n")
+
+
 # --- Signals
 
 

@@ -91,3 +91,9 @@ def test_probabilities_given_some_classes():
     np.testing.assert_allclose(given, [[0, 2 / 3, 0, 1 / 3], [0, 0.75, 0, 0.25]], rtol=1e-6)
     lost = among_classes(np.full((1, 3), np.nan, np.float32), np.array([0]))
     assert np.isnan(lost).any()
+
+
+def test_probability_that_rounding_put_above_one():
+    above = np.array([[1e-7, -20], [2e-7, -20]], np.float32)
+    loss = measure_predictions(np.zeros(2, np.int32), above).loss
+    assert str(loss) == "0.0"

@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 from rich.console import Console
 
 from resflax import Digits
+from resflax.commands import predict as command
 from resflax.data.in_memory import load_split
 from resflax.evaluation.evaluate import evaluate
 from resflax.evaluation.predict import Prediction, UnreadableFile, predict
@@ -121,3 +124,8 @@ def test_predictions_as_json(undisturbed, saved, script):
     probabilities = [guess["probability"] for guess in first["guesses"]]
     assert probabilities == sorted(probabilities, reverse=True)
     assert {"label", "name"} < first["guesses"][0].keys()
+
+
+def test_a_name_that_is_not_utf8_is_shown_so_that_it_can_be_printed():
+    path = Path(os.fsdecode(b"caf\xe9.jpg"))
+    assert command._in_words(Prediction(path, (8, 8), (8, 8), ())) == r"caf\xe9.jpg (8x8)"

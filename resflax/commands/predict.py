@@ -13,6 +13,7 @@ from resflax.errors import UsageError
 from resflax.paths import user_path
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
+from resflax.text import path_text
 
 if TYPE_CHECKING:
     from resflax.evaluation.predict import Prediction
@@ -67,7 +68,7 @@ def main(arguments: Sequence[str]) -> None:
             print(_in_words(prediction))
     unreadable = [result for result in results if not isinstance(result, Prediction)]
     for file in unreadable:
-        print(message_line(f"error: {file.path}: {file.reason}"), file=sys.stderr)
+        print(message_line(f"error: {path_text(file.path)}: {file.reason}"), file=sys.stderr)
     if unreadable:
         sys.exit(2)
 
@@ -78,4 +79,4 @@ def _in_words(prediction: "Prediction") -> str:
     if prediction.size != prediction.seen:
         sizes += f", resized and cropped to {seen_width}x{seen_height}"
     lines = [f"{guess.probability:8.2%}  {guess.name}" for guess in prediction.guesses]
-    return "\n".join([f"{prediction.path} ({sizes})", *lines])
+    return "\n".join([f"{path_text(prediction.path)} ({sizes})", *lines])

@@ -46,6 +46,8 @@ def main(arguments: Sequence[str]) -> None:
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
     check_output_file("--output", output, in_new_folder=True)
+    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its tables
+    check_output_file("--output", longest, in_new_folder=True)
     unreadable: list[str] = []
     runs = collect_runs([user_path(folder) for folder in options.folders], unreadable.append)
 

@@ -43,4 +43,4 @@ def main(arguments: Sequence[str]) -> None:
     )
     with writing_output(output):
         send_runs(runs, TRACKERS[options.to](output))
-    print(f"{len(runs)} runs are in {output}")
+    print(f"{len(runs)} {'run is' if len(runs) == 1 else 'runs are'} in {output}")

@@ -58,7 +58,8 @@ def measure_predictions(labels: np.ndarray, log_probabilities: np.ndarray) -> Me
         where=examples_by_class > 0,
     )
     return Measures(
-        loss=-float(np.mean(of_any, dtype=np.float64)),
+        # By rounding, a probability may exceed 1.
+        loss=0.0 - float(np.mean(np.minimum(of_any, 0), dtype=np.float64)),
         top1_error=float(np.mean(ranks >= 1)),
         top5_error=float(np.mean(ranks >= 5)),
         examples=len(labels),

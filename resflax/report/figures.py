@@ -152,7 +152,8 @@ def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
                 label_in_legend = label if len(test[0]) else None
                 axis.plot(*test, color=color[label], linewidth=2.2, label=label_in_legend)
             axis.set(ylim=(0, top), xlabel="step", ylabel="error (%)")
-            axis.legend()
+            if any(len(curves[group.label][1][0]) for group in members):  # some were tested
+                axis.legend()
             plots[panel] = to_svg(figure, "error against steps: thin train, bold test")
     return plots
 

@@ -16,11 +16,12 @@ from types import FrameType
 from typing import NoReturn
 
 from resflax.errors import Interrupted, TrainingError, UsageError
-from resflax.files import reason_of
+from resflax.files import is_of_system, reason_of
 from resflax.terminal.interruption import SIGNALS, signals_to_answer
 from resflax.terminal.output import guard_output, lost_output
 from resflax.terminal.program import as_called
 from resflax.terminal.surroundings import let_streams_print_everything, readable_surroundings
+from resflax.text import path_text
 
 _OPEN_FILES = 2**16
 _LONGEST = 1500  # characters of a message; only messages that quote a typed value can be longer
@@ -54,6 +55,11 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
         _exit(1, f"error: {error}")
     except Interrupted as interruption:
         _exit(128 + interruption.signal, str(interruption))
+    except OSError as error:
+        if not is_of_system(error):
+            raise
+        named = "" if error.filename is None else f"{path_text(error.filename)}: "
+        _exit(1, f"error: {named}{reason_of(error)}")
     except KeyboardInterrupt:
         _exit(128 + signal.SIGINT, "")
     if lost is None:
@@ -68,6 +74,8 @@ def _set_up_libraries() -> None:
     _allow_many_files()
     # Orbax warns about things that we ask it to do.
     logging.getLogger("absl").setLevel(logging.ERROR)
+    # Matplotlib warns that it has no home folder for its cache.
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)
     # Networks compute in the `precision` that an experiment declares.
     if "JAX_ENABLE_X64" in os.environ:
         os.environ["JAX_ENABLE_X64"] = "0"

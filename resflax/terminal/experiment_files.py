@@ -21,6 +21,7 @@ from resflax.declarations.own import beside
 from resflax.declarations.sweeps import Grid, Search, Sweep
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, from_json, with_code_from
+from resflax.files import reason_of
 
 
 def load_experiment(path: Path, *, trust_code: bool = False) -> Experiment:
@@ -78,7 +79,8 @@ def load_names(path: Path, *, trust_code: bool = False) -> dict[str, Any]:
                 where = str(path)
             raise UsageError(f"{where}: not valid Python: {error.msg}") from None
         except OSError as error:
-            raise UsageError(f"{path} cannot be read: {error}") from None
+            reason = reason_of(error) if error.filename == str(path) else error
+            raise UsageError(f"{path} cannot be read: {reason}") from None
         except (Exception, SystemExit) as error:
             lines = [
                 frame.lineno
