@@ -14,6 +14,7 @@ import tyro
 
 from resflax import ImageNet
 from resflax.data.crops import central_square, random_square
+from resflax.data.draws import Doubles
 from resflax.data.encoded import open_splits
 from resflax.declarations.data import Resizing
 
@@ -47,8 +48,8 @@ def main(name: str = "imagenet2012", data_dir: str | None = None, count: int = 1
             )
     for way, declaration in declared.items():
         crop = partial(central_square, data=declaration, side=side)
-        generator = np.random.default_rng(0)
-        training_crop = partial(random_square, data=declaration, side=side, generator=generator)
+        doubles = Doubles(np.random.PCG64(0))
+        training_crop = partial(random_square, data=declaration, side=side, doubles=doubles)
         test, training = seconds(crop, pictures), seconds(training_crop, pictures)
         print(f"{way}: {1000 * test:.2f} ms for a test crop, {1000 * training:.2f} for training")
 

@@ -254,7 +254,7 @@ run, log, code = sys.argv[1:]
 os.makedirs(run, exist_ok=True)
 with open(log, "a") as file:
     file.write(run.rpartition("/")[2] + "\\\\n")
-time.sleep(0.03)
+time.sleep(0.1)
 if code == "1":
     print("error: the loss is nan")
     sys.exit(1)
@@ -269,6 +269,9 @@ folder, trials = SweepFolder(path), expand_grid(BASE, Grid({"seed": range(20)}))
 folder.begin(BASE)
 queue = GridQueue(trials)
 executor = LocalExecutor(folder, 2, [])
+(path.parent / f"ready{number}").touch()
+while len(list(path.parent.glob("ready*"))) < 3:  # what fails before a launcher begins, it tries
+    time.sleep(0.001)
 standings = launcher.Launcher(folder, queue, executor, say=lambda text: None).run()
 ends = [[s.state.value, s.reason, s.ran] for s in standings]
 sys.stdout.write(json.dumps(ends) + "\\n")  # at once
@@ -276,7 +279,7 @@ sys.stdout.write(json.dumps(ends) + "\\n")  # at once
 
 
 def test_launchers_share_the_trials_of_a_sweep_and_agree_how_they_ended(tmp_path):
-    """Real workers, which take 30 ms; every fifth fails, and no other launcher tries it again."""
+    """Real workers, which take 100 ms; every fifth fails, and no other launcher tries it again."""
     outputs = [json.loads(out) for out in together(_LAUNCHER, tmp_path / "sweep", 3)]
     ran = (tmp_path / "ran").read_text().split()
     assert len(ran) == len(set(ran)) == 20
