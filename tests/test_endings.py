@@ -234,7 +234,7 @@ def test_a_training_notes_every_signal_that_it_does_not_ignore(number: signal.Si
 
 def test_a_training_goes_on_when_its_reader_has_gone(experiment, undisturbed, tmp_path):
     folder = tmp_path / "run"
-    process = start(experiment, "--run-dir", folder)
+    process = start_interpreter(experiment, "--run-dir", folder)
     assert process.stdout is not None
     assert process.stderr is not None
     first = [process.stdout.readline() for _ in range(2)]  # as `| head -2` does
