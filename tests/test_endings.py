@@ -297,7 +297,7 @@ def test_a_training_needs_no_output(experiment, undisturbed, tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGUSR2])
 def test_other_signals_save_too(experiment, undisturbed, tmp_path, number):
     folder = tmp_path / "run"
-    process = start(experiment, "--run-dir", folder)
+    process = start_interpreter(experiment, "--run-dir", folder)
     assert process.stdout is not None
     process.stdout.readline()
     process.send_signal(number)
