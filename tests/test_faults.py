@@ -152,7 +152,7 @@ def test_too_little_memory_is_said_before_a_folder_is_made(tiny, tmp_path, train
 
 
 def test_a_batch_for_which_no_machine_has_memory_is_refused(tiny, tmp_path, train):
-    huge = dataclasses.replace(tiny, batch_size=2**24)
+    huge = dataclasses.replace(tiny, batch_size=2**22)
     with pytest.raises(UsageError, match="reduce batch_size"):
         train(huge, tmp_path / "run")
     assert not (tmp_path / "run").exists()
