@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from functools import reduce
 
 import numpy as np
 
@@ -44,7 +45,7 @@ def measure_predictions(labels: np.ndarray, log_probabilities: np.ndarray) -> Me
     ranks = _best_ranks(log_probabilities, columns)
     of_true_classes = np.take_along_axis(log_probabilities, np.maximum(columns, 0), 1)
     with np.errstate(invalid="ignore"):  # NaN is a valid result
-        of_any = np.logaddexp.reduce(np.where(columns < 0, -np.inf, of_true_classes), axis=1)
+        of_any = reduce(np.logaddexp, np.where(columns < 0, -np.inf, of_true_classes).T)
     right = ranks == 0
     classes = log_probabilities.shape[1]
     examples_by_class, right_by_class = (
