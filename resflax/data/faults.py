@@ -200,7 +200,7 @@ def _say_waiting(fault: SystemFault, say: Callable[[str], None]) -> None:
 
 
 def _advice(number: int) -> str:
-    """What a user can do about an error."""
+    """Says what a user can do about an error of the system."""
     if number == errno.EMFILE:
         return "raise the number of files that a process may have open (ulimit -n)"
     if number == errno.ENFILE:

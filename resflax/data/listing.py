@@ -31,7 +31,7 @@ leave in folders. Hidden names, which begin with a dot, are not listed."""
 
 
 class Kind(Enum):
-    """What a listing leaves out: the words for one and for several."""
+    """Names each kind of thing that a listing leaves out, in words for one and for several."""
 
     HIDDEN = "hidden or system file or folder", "hidden or system files and folders"
     UNKNOWN = "file in no known picture format", "files in no known picture format"

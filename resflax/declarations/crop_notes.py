@@ -1,10 +1,10 @@
-"""What a data declaration makes a network miss of its pictures."""
+"""Tells whether a data declaration shows a network too little of the test pictures."""
 
 from resflax.declarations.data import LARGEST_SIZE, Data, Streamed
 
 
 def crop_notes(data: Data) -> list[str]:
-    """A line if tests show less than half of the width and of the height of a picture.
+    """Returns a line if tests show less than half of the width and of the height of a picture.
 
     That is hardly ever meant, and comes about when only `image_size` is made smaller.
     """

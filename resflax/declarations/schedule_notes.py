@@ -1,4 +1,4 @@
-"""What a learning-rate schedule does not do in a training of a certain length."""
+"""Tells which parts of a learning-rate schedule have no effect in a training of some length."""
 
 from collections.abc import Sequence
 

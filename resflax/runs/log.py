@@ -52,7 +52,7 @@ class LogLines:
         hosts.on_first(lambda: metrics.sync(self._path))
 
     def relied_on(self, step: int) -> dict[str, int]:
-        """What a checkpoint of `step` notes about the log: see `runs.resuming`."""
+        """Returns what a checkpoint of `step` notes about the log: see `runs.resuming`."""
         return resuming.relied_on(self._lines, step)
 
     def has(self, step: int, split: str) -> bool:

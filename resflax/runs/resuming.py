@@ -13,9 +13,9 @@ from resflax.training.state import TrainState
 
 
 def relied_on(lines: Sequence[Mapping[str, Any]], step: int) -> dict[str, int]:
-    """What a checkpoint of `step` notes about the log.
+    """Returns what a checkpoint of `step` notes about the log.
 
-    Returns `before`, the number of lines of earlier steps, and `trained`, the step of the newest
+    That is `before`, the number of lines of earlier steps, and `trained`, the step of the newest
     training line (0: none). Evaluations of the step itself can be made again from the checkpoint.
     """
     trained = (line["step"] for line in lines if line["split"] == "train" and line["step"] <= step)

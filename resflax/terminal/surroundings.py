@@ -1,4 +1,4 @@
-"""What a command is called in: the encoding of its output, its folder, and JAX's variables."""
+"""Checks what surrounds a command: its output's encoding, its folder, and JAX's variables."""
 
 import contextlib
 import io

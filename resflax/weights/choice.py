@@ -112,7 +112,7 @@ def find_weights(root: Any, names: Names, entry: str | None = None) -> Weights:
 
 
 def _items(value: Any) -> Mapping[str, Any]:
-    """What a container holds by its keys, with numbers for those of a list."""
+    """Returns the content of a container by its keys, which are numbers for a list."""
     if isinstance(value, Unmade):
         return value.items
     if isinstance(value, list | tuple) and not isinstance(value, NoValues):
