@@ -1,4 +1,4 @@
-"""What an evaluation measures, and how it is shown to the networks: a run's own data or other data.
+"""Opens what an evaluation measures: the data of the runs themselves, or other data.
 
 Networks see other data as their own: resized and cropped to the size of training, with the run's
 own normalisation. Its classes get the numbers of the networks' classes.
@@ -96,7 +96,7 @@ def own_subject(declared: Sequence[Data], split: SplitName, display: Display) ->
 
 
 class _Run(NamedTuple):
-    """What has to be known of a run to show it other data than its own."""
+    """Holds what has to be known of a run to show it other data than its own."""
 
     path: str
     num_classes: int
@@ -170,7 +170,7 @@ def _data_measured(opened: MeasuredSplit, matching: ClassMatching) -> DataMeasur
 
 
 def _run(folder: RunFolder, data: Data, best: bool) -> _Run:
-    """What is known of a run: from its data if they can be found, and else from its weights."""
+    """Describes a run: from its data if they can be found, and else from its weights."""
     path = str(folder.path)
     known = hosts.on_all(partial(_told_by_data, path, data))
     hosts.check_same(f"data of {path}", repr(known))
@@ -181,7 +181,7 @@ def _run(folder: RunFolder, data: Data, best: bool) -> _Run:
 
 
 def _told_by_data(path: str, data: Data) -> _Run | None:
-    """What the data of a run tells about it; None if it cannot be found or used."""
+    """Describes a run from its data; returns None if they cannot be found or used."""
     try:
         facts, names = describe(data), class_names(data)
         shape: ImageShape = facts.height, facts.width, facts.channels

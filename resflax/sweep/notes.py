@@ -1,4 +1,4 @@
-"""What is said once about the schedules of a sweep, before its trials start."""
+"""Says once, before the trials of a sweep start, what their schedules do not do."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -27,7 +27,7 @@ class Weights(NamedTuple):
     place: str
     """Keys and prefix that lead to them, such as "state_dict.module"; "" if there are none."""
     lines: tuple[str, ...]
-    """What was chosen and what was left out, for people to read."""
+    """Lines that tell people what was chosen and what was left out."""
 
 
 class _Network(NamedTuple):
