@@ -48,6 +48,9 @@ WITHOUT_JAX = [
     "resflax.data.image_folder",
     "resflax.declarations.*",
     "resflax.devices.compiled_cache",
+    "resflax.drawing",
+    "resflax.drawing.picture",
+    "resflax.drawing.style",
     "resflax.errors",
     "resflax.evaluation.other_data",
     "resflax.evaluation.views",
@@ -62,8 +65,9 @@ WITHOUT_JAX = [
     "resflax.report",
     "resflax.report.build",
     "resflax.report.collect",
+    "resflax.report.curves",
     "resflax.report.dataframe",
-    "resflax.report.figures",
+    "resflax.report.groups",
     "resflax.report.page",
     "resflax.report.papers",
     "resflax.report.statistics",
@@ -233,7 +237,7 @@ ROOMS = """
     commands api
     report sweep benchmark diagnostics evaluation
     runs
-    training
+    drawing training
     feeding
     devices
     terminal

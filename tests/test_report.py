@@ -20,11 +20,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from resflax import CIFAR10, SGD, Cosine, DenseNet, Digits, Experiment, ResNet, StepDecay
+from resflax.drawing.picture import to_inline_svg
 from resflax.errors import UsageError
 from resflax.experiment import to_json, with_fields
 from resflax.report.build import write_report
-from resflax.report.collect import collect_runs, form_seed_groups
-from resflax.report.figures import plot_error_curves
+from resflax.report.collect import collect_runs
+from resflax.report.curves import plot_error_curves
+from resflax.report.groups import form_seed_groups
 from resflax.report.papers import nearest_figure, paper_figures, protocol_differences
 from resflax.report.statistics import Spread, compare_by_seed, compute_spread, sign_flip_p
 from resflax.report.tables import (
@@ -352,7 +354,7 @@ def test_the_page_is_complete_and_needs_no_other_files(sweep, tmp_path):
 
 
 def test_pictures_are_svg_in_the_text_colour_of_the_page(sweep):
-    (picture,) = plot_error_curves(form_seed_groups(collect_runs([sweep]))).values()
+    picture = to_inline_svg(*plot_error_curves(form_seed_groups(collect_runs([sweep]))))
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
     assert (root.get("role"), root.get("aria-label")) == (

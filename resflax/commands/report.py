@@ -38,7 +38,8 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     # Imported here, so that help and mistakes are answered before matplotlib is loaded.
     from resflax.report.build import write_report
-    from resflax.report.collect import collect_runs, form_seed_groups
+    from resflax.report.collect import collect_runs
+    from resflax.report.groups import form_seed_groups
 
     output = user_path(options.output)
     if output.suffix != ".html":

@@ -4,9 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resflax.files import write_atomically
-from resflax.report.collect import RunRecord, SeedGroup
-from resflax.report.figures import plot_error_against_size, plot_error_curves
-from resflax.report.page import Picture, Section, render_page
+from resflax.report.collect import RunRecord
+from resflax.report.curves import plot_error_against_size, plot_error_curves
+from resflax.report.groups import SeedGroup
+from resflax.report.page import Section, render_page
 from resflax.report.tables import (
     as_markdown,
     make_comparisons_table,
@@ -61,9 +62,11 @@ def write_report(
     results, notes = make_results_table(groups)
     runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
     title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    sections = [_section("Error against steps", plot_error_curves(groups), _CURVES)]
+    sections = [Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES)]
     if any(group.finished for group in groups):
-        sections.append(_section("Error against size", plot_error_against_size(groups), _SIZES))
+        sections.append(
+            Section("Error against size", tuple(plot_error_against_size(groups)), _SIZES)
+        )
     html = render_page(
         title,
         _summary(runs, unreadable),
@@ -85,11 +88,6 @@ def write_report(
     for path, text in texts.items():
         write_atomically(path, text)
     return list(texts)
-
-
-def _section(title: str, svg_of_title: dict[str, str], explanation: str) -> Section:
-    pictures = tuple(Picture(name, svg) for name, svg in svg_of_title.items())
-    return Section(title, pictures, explanation)
 
 
 def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:

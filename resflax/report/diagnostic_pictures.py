@@ -20,8 +20,9 @@ from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistak
 from resflax.diagnostics.propagation import signal_propagation
 from resflax.diagnostics.responses import layer_responses
 from resflax.diagnostics.reuse import feature_reuse
-from resflax.report.figures import COLORS, plot_style, to_svg
-from resflax.report.page import Picture, Section
+from resflax.drawing.picture import Picture
+from resflax.drawing.style import COLORS, plot_style
+from resflax.report.page import Section
 from resflax.runs.metrics import read_lines
 from resflax.runs.run_folder import RunFolder
 
@@ -93,7 +94,7 @@ def _draw_responses(responses: list[float]) -> Picture:
         "Standard deviation of each 3x3 layer's response, after BN if BN follows the layer, and "
         "before ReLU or addition (He et al. 2015, Figure 7)."
     )
-    return Picture("Layer responses", to_svg(figure, "layer responses"), caption)
+    return Picture("Layer responses", figure, "layer responses", caption)
 
 
 def _draw_all_gradients(
@@ -118,7 +119,7 @@ def _draw_gradients(networks: list[InspectedNetwork], layers: list[str], kind: s
         f"Norm of the gradient of the loss with respect to each {kind}'s weights, in training "
         "mode, before the first step and at the checkpoints that are kept."
     )
-    return Picture("Gradients", to_svg(figure, "gradient norms by layer"), caption)
+    return Picture("Gradients", figure, "gradient norms by layer", caption)
 
 
 def _draw_gradients_over_training(steps: np.ndarray, norms: np.ndarray, kind: str) -> Picture:
@@ -135,9 +136,7 @@ def _draw_gradients_over_training(steps: np.ndarray, norms: np.ndarray, kind: st
         "The same norm during training: the mean over the steps between two lines of the log, "
         "where each step has its own batch."
     )
-    return Picture(
-        "Gradients over training", to_svg(figure, "gradient norms over training"), caption
-    )
+    return Picture("Gradients over training", figure, "gradient norms over training", caption)
 
 
 def _draw_signal(network: InspectedNetwork) -> Picture:
@@ -155,7 +154,7 @@ def _draw_signal(network: InspectedNetwork) -> Picture:
         "Size of the signal after every unit before the first step, over pictures and positions "
         "(signal propagation plot, Brock et al. 2021)."
     )
-    return Picture("Signal at initialisation", to_svg(figure, "signal propagation"), caption)
+    return Picture("Signal at initialisation", figure, "signal propagation", caption)
 
 
 def _draw_errors_without_units(network: InspectedNetwork) -> Picture:
@@ -167,7 +166,7 @@ def _draw_errors_without_units(network: InspectedNetwork) -> Picture:
     axis.set(xlabel="unit that is left out", ylabel="test error (%)")
     axis.legend()
     caption = f"Error on {len(network.labels)} test pictures with one unit's branch set to zero."
-    return Picture("Without single units", to_svg(figure, "error without single units"), caption)
+    return Picture("Without single units", figure, "error without single units", caption)
 
 
 def _draw_reuse(network: InspectedNetwork) -> Picture:
@@ -187,7 +186,7 @@ def _draw_reuse(network: InspectedNetwork) -> Picture:
         "greatest of its block. The first row is the block's input; the last column is the layer "
         "that follows the block (Huang et al. 2017, Figure 5)."
     )
-    return Picture("Feature reuse", to_svg(figure, "feature reuse"), caption)
+    return Picture("Feature reuse", figure, "feature reuse", caption)
 
 
 def _draw_gates(gates: list[Gate]) -> Picture:
@@ -199,7 +198,7 @@ def _draw_gates(gates: list[Gate]) -> Picture:
     axis.plot(places, [g.mean for g in gates], color=COLORS[0])
     axis.set(xlabel="unit", ylabel="gate g(x)", ylim=(0, 1))
     caption = "Mean, and 10th to 90th percentile, over test pictures, positions and maps."
-    return Picture("Gates", to_svg(figure, "gate values by depth"), caption)
+    return Picture("Gates", figure, "gate values by depth", caption)
 
 
 def _draw_filters(network: InspectedNetwork) -> Picture:
@@ -209,7 +208,7 @@ def _draw_filters(network: InspectedNetwork) -> Picture:
         "Filters of the first convolution. The brightness of each ranges from its least to its "
         "greatest weight."
     )
-    return Picture("First filters", to_svg(figure, "filters of the first layer"), caption)
+    return Picture("First filters", figure, "filters of the first layer", caption)
 
 
 def _draw_maps(network: InspectedNetwork) -> Picture:
@@ -218,7 +217,7 @@ def _draw_maps(network: InspectedNetwork) -> Picture:
     picture = network.pictures.images[0] / 255 * _brightness(network)
     figure = _draw_grid([picture, *stretched], ["picture", *[""] * len(maps)], columns=8)
     caption = "The first test picture, and the output of the first convolution for it."
-    return Picture("First feature maps", to_svg(figure, "feature maps of the first layer"), caption)
+    return Picture("First feature maps", figure, "feature maps of the first layer", caption)
 
 
 def _draw_mistakes(network: InspectedNetwork) -> Iterator[Picture]:
@@ -238,7 +237,7 @@ def _draw_mistakes(network: InspectedNetwork) -> Iterator[Picture]:
     axis.set(xlabel="guess", ylabel="class")
     axis.grid(visible=False)
     caption = f"{len(network.labels)} test pictures by class and guess."
-    yield Picture("Confusion", to_svg(figure, "confusion matrix"), caption)
+    yield Picture("Confusion", figure, "confusion matrix", caption)
     mistakes = surest_mistakes(network.labels, class_probabilities, 16)
     if mistakes:
         factor = _brightness(network)
@@ -249,7 +248,7 @@ def _draw_mistakes(network: InspectedNetwork) -> Iterator[Picture]:
             "The wrong guesses with the greatest probability: the class, the guess and its "
             "probability."
         )
-        yield Picture("Surest mistakes", to_svg(grid, "surest mistakes"), caption)
+        yield Picture("Surest mistakes", grid, "surest mistakes", caption)
 
 
 def _brightness(network: InspectedNetwork) -> float:

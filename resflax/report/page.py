@@ -4,16 +4,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from resflax.drawing.picture import Picture, to_inline_svg
 from resflax.report.tables import PaperNote, ReportTable
-
-
-@dataclass(frozen=True)
-class Picture:
-    """An SVG with its title and its caption."""
-
-    title: str
-    svg: str
-    caption: str = ""
 
 
 @dataclass(frozen=True)
@@ -206,4 +198,4 @@ def _render_section(section: Section) -> str:
 def _render_picture(picture: Picture) -> str:
     title = f"<h3>{escape(picture.title)}</h3>" if picture.title else ""
     caption = f"<figcaption>{escape(picture.caption)}</figcaption>" if picture.caption else ""
-    return f"<figure>{title}{picture.svg}{caption}</figure>"
+    return f"<figure>{title}{to_inline_svg(picture)}{caption}</figure>"

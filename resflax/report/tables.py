@@ -8,7 +8,8 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from resflax.report.collect import RunRecord, SeedGroup
+from resflax.report.collect import RunRecord
+from resflax.report.groups import SeedGroup
 from resflax.report.papers import PaperFigure, nearest_figure, protocol_differences
 from resflax.report.statistics import Comparison, compare_by_seed, compute_spread
 from resflax.text import duration

@@ -1,94 +1,16 @@
-"""The report's plots of errors, as SVG whose text and axes have the page's text colour."""
+"""The report's plots of errors. It does not import JAX."""
 
-import html
-import io
-import itertools
-import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Sequence
 
-import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter
 
-from resflax.report.collect import SeedGroup
+from resflax.drawing.picture import Picture
+from resflax.drawing.style import COLORS, SIZE, in_legend, plot_style
+from resflax.report.groups import SeedGroup
 from resflax.report.statistics import compute_spread
-
-COLORS = (
-    "#2f7de1", "#e5484d", "#2a9d63", "#d98200", "#9a5ce0", "#0c9fb5", "#d6409f", "#7a8b00",
-    "#b0703c", "#74808f",
-)  # fmt: skip
-"""Colours of lines, which are readable on white and on near-black."""
-
-SIZE = (5.2, 3.6)
-"""Width and height in inches: two plots fit side by side in a wide window, and one on a phone."""
-
-_INK = "#010203"
-"""Placeholder for the page's text colour until the SVG is written; no other colour equals it."""
-
-_serial = itertools.count(1)
-"""Counts the plots of a process, so that the ids of several plots on one page differ."""
-
-
-@contextmanager
-def plot_style() -> Iterator[None]:
-    """Sets matplotlib's style for the report inside a `with` statement.
-
-    Text stays text in the SVG; text, axes and grid have the page's text colour.
-    """
-    settings: dict[str, Any] = {
-        "svg.fonttype": "none",
-        "text.parse_math": False,  # names may have dollar signs
-        "svg.hashsalt": f"figure{next(_serial)}",
-        "font.family": "sans-serif",
-        "font.size": 10,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.grid": True,
-        "grid.alpha": 0.18,
-        "axes.titlesize": 11,
-        "legend.frameon": False,
-        "legend.fontsize": 9,
-    }
-    ink = ("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color")
-    settings |= dict.fromkeys((*ink, "grid.color"), _INK)
-    keyed: Any = settings  # matplotlib 3.11 types every key
-    with mpl.rc_context(keyed):
-        yield
-
-
-def to_svg(figure: Figure, description: str) -> str:
-    """The figure as an SVG element that can be put into an HTML page.
-
-    It scales with the page, up to the size of the figure. Its ids are unique in the process.
-
-    Args:
-      figure: the figure, drawn under `plot_style`.
-      description: what the figure shows, for readers who cannot see it.
-    """
-    file = io.StringIO()
-    figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})
-    text = file.getvalue()
-    text = text[text.index("<svg") :]
-    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    prefix = f"f{next(_serial)}-"
-
-    def adapt(tag: re.Match[str]) -> str:
-        adapted = tag[0].replace(_INK, "currentColor").replace("url(#", f"url(#{prefix}")
-        adapted = re.sub(r'\bid="', f'id="{prefix}', adapted)
-        return re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', adapted)
-
-    text = re.sub(r"<[^>]*>", adapt, text)  # texts between the tags stay as they are
-    head, _, body = text.partition(">")
-    head = re.sub(r' (width|height)="[^"]*"', "", head)
-    width = figure.get_figwidth() * 72
-    attributes = (
-        f'role="img" aria-label="{html.escape(description)}" style="max-width:{width:.0f}pt"'
-    )
-    return f"{head} {attributes}>{body}"
 
 
 def split_into_panels(groups: Sequence[SeedGroup]) -> dict[str, list[SeedGroup]]:
@@ -115,22 +37,16 @@ def split_into_panels(groups: Sequence[SeedGroup]) -> dict[str, list[SeedGroup]]
 def line_label(group: SeedGroup, panel: str) -> str:
     """The group's label without the part that is the panel's title."""
     parts = [part for part in group.label.split(", ") if part != panel]
-    return _in_legend(", ".join(parts) or group.label)
+    return in_legend(", ".join(parts) or group.label)
 
 
-def _in_legend(label: str) -> str:
-    """The label as matplotlib's legend shows it, which leaves out those that begin with `_`."""
-    return f"\u200b{label}" if label.startswith("_") else label  # a space without width
-
-
-def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
+def plot_error_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
     """Plots training error (thin) and test error (bold) against steps, as means over the seeds.
 
     The plots look like Figures 4 and 6 of He et al. 2015. There is one plot per panel, and all
     plots have the same scale.
 
-    Returns:
-      The SVG of each plot, by the panel's title.
+    The panel's title is the picture's title.
     """
     panels = split_into_panels(groups)
     labels = dict.fromkeys(
@@ -140,7 +56,7 @@ def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
     curves = {group.label: (mean_curve(group, "train"), _test_curve(group)) for group in groups}
     late_errors = [_greatest_late(errors) for pair in curves.values() for _, errors in pair]
     top = min(100.0, 1.15 * max([5.0, *late_errors]))
-    plots = {}
+    plots = []
     for panel, members in panels.items():
         with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
@@ -154,7 +70,8 @@ def plot_error_curves(groups: Sequence[SeedGroup]) -> dict[str, str]:
             axis.set(ylim=(0, top), xlabel="step", ylabel="error (%)")
             if any(len(curves[group.label][1][0]) for group in members):  # some were tested
                 axis.legend()
-            plots[panel] = to_svg(figure, "error against steps: thin train, bold test")
+            description = "error against steps: thin train, bold test"
+            plots.append(Picture(panel, figure, description))
     return plots
 
 
@@ -184,14 +101,10 @@ def _greatest_late(errors: np.ndarray) -> float:
     return float(errors[len(errors) // 3 :].max()) if len(errors) else 0.0
 
 
-def plot_error_against_size(groups: Sequence[SeedGroup]) -> dict[str, str]:
-    """Plots test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3).
-
-    Returns:
-      The SVG of each plot, by its title.
-    """
+def plot_error_against_size(groups: Sequence[SeedGroup]) -> list[Picture]:
+    """Plots test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3)."""
     panels = split_into_panels(groups)
-    plots = {}
+    plots = []
     for key, name in (("params", "parameters"), ("macs", "multiply-adds of one picture")):
         with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
@@ -205,7 +118,7 @@ def plot_error_against_size(groups: Sequence[SeedGroup]) -> dict[str, str]:
             axis.xaxis.set_minor_formatter(EngFormatter(sep="") if high < 30 * low else "")
             if len(panels) > 1:
                 axis.legend()
-            plots[name] = to_svg(figure, f"test error against {name}")
+            plots.append(Picture(name, figure, f"test error against {name}"))
     return plots
 
 
@@ -233,7 +146,7 @@ def _draw_size_line(
         marker="o",
         linestyle=line,
         capsize=3,
-        label=_in_legend(panel) or None,
+        label=in_legend(panel) or None,
     )
     if len(points) <= 12:
         for size, mean, group in zip(sizes, means, point_groups, strict=True):

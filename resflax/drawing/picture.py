@@ -1,0 +1,75 @@
+"""A picture with its description, and how it becomes SVG or PDF. It does not import JAX."""
+
+import html
+import io
+import itertools
+import re
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from resflax.drawing.style import INK, plot_style
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure with its title and its words."""
+
+    title: str
+    """The heading; "" for a picture that is alone in its section."""
+    figure: Figure
+    """The figure, drawn under `plot_style`."""
+    description: str
+    """What the figure shows, for readers who cannot see it."""
+    caption: str = ""
+    """What the figure shows and how it was measured, for all readers."""
+
+
+_serial = itertools.count(1)
+"""Counts the SVG elements of a process, so that the ids of several on one page differ."""
+
+
+def to_inline_svg(picture: Picture) -> str:
+    """The picture as an SVG element that can be put into an HTML page.
+
+    It scales with the page, up to the size of the figure, and its text and axes have the page's
+    text colour. Its ids are unique in the process.
+    """
+    number = next(_serial)
+    text = to_file(picture.figure, "svg", salt=f"figure{number}").decode()
+    text = text[text.index("<svg") :]
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    prefix = f"f{number}-"
+
+    def adapt(tag: re.Match[str]) -> str:
+        adapted = tag[0].replace(INK, "currentColor").replace("url(#", f"url(#{prefix}")
+        adapted = re.sub(r'\bid="', f'id="{prefix}', adapted)
+        return re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', adapted)
+
+    text = re.sub(r"<[^>]*>", adapt, text)  # texts between the tags stay as they are
+    head, _, body = text.partition(">")
+    head = re.sub(r' (width|height)="[^"]*"', "", head)
+    width = picture.figure.get_figwidth() * 72
+    attributes = (
+        f'role="img" aria-label="{html.escape(picture.description)}" '
+        f'style="max-width:{width:.0f}pt"'
+    )
+    return f"{head} {attributes}>{body}"
+
+
+def to_file(figure: Figure, kind: Literal["svg", "pdf"], salt: str = "figure") -> bytes:
+    """The content of an SVG or PDF file of a figure; equal figures have equal files.
+
+    Args:
+      figure: the figure.
+      kind: the format of the file.
+      salt: a text on which the ids in an SVG depend.
+    """
+    file = io.BytesIO()
+    keyed: Any = {"svg.hashsalt": salt}
+    date: Any = {"Date" if kind == "svg" else "CreationDate": None}
+    with plot_style(), mpl.rc_context(keyed):
+        figure.savefig(file, format=kind, transparent=True, metadata=date)
+    return file.getvalue()
