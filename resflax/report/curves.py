@@ -102,7 +102,10 @@ def _greatest_late(errors: np.ndarray) -> float:
 
 
 def plot_error_against_size(groups: Sequence[SeedGroup]) -> list[Picture]:
-    """Plots test error against parameters and against multiply-adds (Huang et al. 2017, Figure 3)."""
+    """Plots test error against parameters, and against multiply-adds.
+
+    The plots look like Figure 3 of Huang et al. 2017.
+    """
     panels = split_into_panels(groups)
     plots = []
     for key, name in (("params", "parameters"), ("macs", "multiply-adds of one picture")):
