@@ -24,6 +24,11 @@ class Options:
     output: str = "report.html"
     """Path of the page; an existing file is replaced."""
 
+    against: str | None = None
+    """What the variants are compared with, as the report names it: a variant, or a value such as
+    "shortcut none" or "depth 20, shortcut none". If not given, it is what the sweep's experiment
+    has."""
+
     diagnostics: Flag = False
     """Add diagnostics of one network per variant, that of its first finished run: layer responses,
     gradients, feature reuse, mistakes and more."""
@@ -37,6 +42,7 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the report, and prints the paths of its files."""
     options = parse(Options, arguments)
     # Imported here, so that help and mistakes are answered before matplotlib is loaded.
+    from resflax.report.against import find_reference
     from resflax.report.build import write_report
     from resflax.report.collect import collect_runs
     from resflax.report.groups import form_seed_groups
@@ -56,6 +62,8 @@ def main(arguments: Sequence[str]) -> None:
         print(message_line(text), file=sys.stderr)
 
     groups, sections = form_seed_groups(runs), []
+    if options.against is not None:
+        find_reference(groups, options.against)  # a mistake is named before the work
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
 
@@ -69,7 +77,7 @@ def main(arguments: Sequence[str]) -> None:
                 except (UsageError, TrainingError) as error:
                     note(f"not inspected: {error}")
     with writing_output(output):
-        files = write_report(output, runs, groups, sections, unreadable)
+        files = write_report(output, runs, groups, sections, unreadable, options.against)
     for path in files:
         print(path)
     for line in unreadable:

@@ -4,28 +4,20 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resflax.files import write_atomically
+from resflax.report import comparisons, forest
+from resflax.report.cells import ReportTable, first_rows
 from resflax.report.collect import RunRecord
 from resflax.report.curves import plot_error_against_size, plot_error_curves
 from resflax.report.groups import SeedGroup
 from resflax.report.page import Section, render_page
-from resflax.report.tables import (
-    as_markdown,
-    make_comparisons_table,
-    make_results_table,
-    make_runs_table,
-    to_csv,
-    to_markdown,
-)
+from resflax.report.sentences import sentences
+from resflax.report.tables import make_results_table, make_runs_table
+from resflax.report.texts import as_markdown, to_csv, to_markdown
 
 _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
     "many of the runs are finished. Train error and train loss are means over the last batches, "
     "with augmentation. Time is wall-clock time."
-)
-_COMPARISONS = (
-    "Each difference is the second variant minus the first, paired by seed. p (t) is from the "
-    "paired t-test. p (exact) is from the sign-flip permutation test and cannot be below "
-    "2 / 2^pairs. Neither is corrected for the number of rows."
 )
 _RUNS = "Every run, finished or not."
 _CURVES = (
@@ -45,6 +37,7 @@ def write_report(
     groups: Sequence[SeedGroup],
     diagnostics: Sequence[Section] = (),
     unreadable: Sequence[str] = (),
+    against: str | None = None,
 ) -> list[Path]:
     """Writes the page and its tables, and returns the paths of the files.
 
@@ -58,36 +51,62 @@ def write_report(
       groups: the same runs, divided into seed groups.
       diagnostics: sections of pictures that come after the report's own sections.
       unreadable: a line for each run that could not be read, which the page names.
+      against: what the groups are compared with, as `find_reference` reads it.
+
+    Raises:
+      UsageError: if `against` fits no group and no value.
     """
     results, notes = make_results_table(groups)
-    runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
-    title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
+    compared = comparisons.compare(groups, against)
+    runs_table = make_runs_table(groups)
+    comparisons_table = comparisons.make_comparisons_table(compared)
+    title = _title(runs)
     sections = [Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES)]
     if any(group.finished for group in groups):
         sections.append(
             Section("Error against size", tuple(plot_error_against_size(groups)), _SIZES)
         )
+    if compared:
+        plots = tuple(forest.plot_comparisons(compared))
+        words = tuple(sentences(compared))
+        sections.append(Section("Differences", plots, forest.EXPLANATION, words))
+    name = output.stem
     html = render_page(
         title,
         _summary(runs, unreadable),
-        [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
+        [
+            _on_page(results, 2000, _RESULTS, f"{name}.csv"),
+            _on_page(comparisons_table, 100, comparisons.EXPLANATION, f"{name}-comparisons.csv"),
+            _on_page(runs_table, 2000, _RUNS, f"{name}-runs.csv"),
+        ],
         notes,
         [*sections, *diagnostics],
     )
     stem = output.with_suffix("")
-    tables = (results, comparisons, runs_table)
+    tables = (results, comparisons_table, runs_table)
     markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
     left_out = "".join(f"Left out: {as_markdown(line)}.\n\n" for line in unreadable)
     heading = f"# {as_markdown(title)}"
     texts = {output: html, stem.with_suffix(".md"): f"{heading}\n\n{left_out}{markdown}"}
     texts[stem.with_suffix(".csv")] = to_csv(results)
-    for name, table in (("runs", runs_table), ("comparisons", comparisons)):
+    for name, table in (("runs", runs_table), ("comparisons", comparisons_table)):
         if table.rows:
             texts[stem.with_name(f"{stem.name}-{name}.csv")] = to_csv(table)
     output.parent.mkdir(parents=True, exist_ok=True)
     for path, text in texts.items():
         write_atomically(path, text)
     return list(texts)
+
+
+def _title(runs: Sequence[RunRecord]) -> str:
+    names = sorted({run.experiment.name for run in runs})
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _on_page(table: ReportTable, most: int, explanation: str, file: str) -> tuple[ReportTable, str]:
+    """The first rows of a table, and its explanation, which says where the others are."""
+    shown, others = first_rows(table, most)
+    return shown, explanation + (f" {others:,} more rows are in {file}." if others else "")
 
 
 def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:

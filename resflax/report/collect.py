@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from resflax.errors import UsageError
-from resflax.experiment import Experiment
+from resflax.experiment import Experiment, from_json
 from resflax.files import reason_of
 from resflax.runs import metrics
 from resflax.runs.run_folder import RunFolder
@@ -129,7 +129,8 @@ def _read_run(path: Path) -> RunRecord:
     folder = RunFolder(path)
     result = folder.read_result()
     sweep = path.parent.parent
-    trials = _read_json_object(sweep / "sweep.json").get("trials", {})
+    listed = _read_json_object(sweep / "sweep.json")
+    trials = listed.get("trials", {})
     trial = trials.get(path.name, {})
     ended = _read_json_object(sweep / "ended" / f"{path.name}.json") if trial else {}
     state: RunState = "unfinished"
@@ -145,15 +146,20 @@ def _read_run(path: Path) -> RunRecord:
         state=state,
         why=str(ended.get("why", "")) if state != "finished" else "",
         variant=trial.get("name"),
-        sweep=_read_sweep(sweep, trials) if trial else None,
+        sweep=_read_sweep(sweep, listed) if trial else None,
         number=list(trials).index(path.name) if trial else None,
     )
 
 
-def _read_sweep(path: Path, trials: dict[str, Any]) -> SweepRecord:
+def _read_sweep(path: Path, listed: dict[str, Any]) -> SweepRecord:
+    trials = listed["trials"]
+    try:
+        experiment = from_json(listed.get("experiment"))
+    except UsageError:
+        experiment = None
     fields = dict.fromkeys(name for trial in trials.values() for name in trial.get("fields", {}))
     searched = (path / "search.journal").is_file()
-    return SweepRecord(path, None, tuple(fields), searched, len(trials))
+    return SweepRecord(path, experiment, tuple(fields), searched, len(trials))
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from html import escape
 
 from resflax.drawing.picture import Picture, to_inline_svg
-from resflax.report.tables import PaperNote, ReportTable
+from resflax.report.cells import ReportTable
+from resflax.report.tables import PaperNote
 
 
 @dataclass(frozen=True)
@@ -15,6 +16,8 @@ class Section:
     title: str
     pictures: tuple[Picture, ...]
     explanation: str = ""
+    sentences: tuple[str, ...] = ()
+    """The section in words."""
 
 
 _STYLE = """
@@ -134,10 +137,8 @@ def _anchor(title: str) -> str:
 
 
 def _render_table(table: ReportTable, explanation: str) -> str:
-    has_words = [
-        all(isinstance(row[i].value, str) for row in table.rows) for i in range(len(table.headers))
-    ]
-    classes = [' class="words"' if words else "" for words in has_words]
+    columns = range(len(table.headers))
+    classes = [' class="words"' if table.has_words(i) else "" for i in columns]
     head = "".join(
         f'<th scope="col"{css_class}>{escape(name)}</th>'
         for name, css_class in zip(table.headers, classes, strict=True)
@@ -192,7 +193,9 @@ def _render_section(section: Section) -> str:
         f'<p class="soft">{escape(section.explanation)}</p>\n' if section.explanation else ""
     )
     head = f'<h2 id="{_anchor(section.title)}">{escape(section.title)}</h2>'
-    return f"{head}\n{explanation}<div{grid}>{figures}</div>"
+    items = "".join(f"<li>{escape(sentence)}</li>" for sentence in section.sentences)
+    words = f"<ul>{items}</ul>\n" if items else ""
+    return f"{head}\n{explanation}{words}<div{grid}>{figures}</div>"
 
 
 def _render_picture(picture: Picture) -> str:
