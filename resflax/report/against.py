@@ -26,9 +26,9 @@ def find_reference(groups: Sequence[SeedGroup], text: str) -> SeedGroup | dict[s
     Raises:
       UsageError: if the text fits neither a group nor values that occur.
     """
-    for group in groups:
-        if group.label == text:
-            return group
+    labelled = [group for group in groups if group.label == text]
+    if len(labelled) == 1:
+        return labelled[0]
     families = form_families(groups)
     parts = _name_parts(families)
     found = _split(text.strip(), parts)

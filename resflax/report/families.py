@@ -89,9 +89,14 @@ class Family:
     def _is_as_declared(self, index: int) -> bool:
         """Whether a group's variant sets its fields as the sweep's experiment has them."""
         fields = self.groups[index].fields
-        set_by_variant = [name for name in fields if name not in self.values]
+        set_by_variants = [
+            name
+            for name, value in fields.items()
+            if name not in self.values
+            and any(value_key(group.fields.get(name)) != value_key(value) for group in self.groups)
+        ]
         return any(
-            all(value_key(fields[name]) == value_key(base.get(name)) for name in set_by_variant)
+            all(value_key(fields[name]) == value_key(base.get(name)) for name in set_by_variants)
             for base in self._bases
         )
 

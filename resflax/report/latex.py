@@ -33,6 +33,8 @@ _SYMBOLS = {
     "∞": r"$\infty$",
 }
 """LaTeX for characters that do not stand for themselves, or that pdfLaTeX lacks."""
+_FITTED = r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}"
+"""Makes what follows as narrow as the text, if it is wider."""
 _LIGATURE = re.compile(r"([-,])(?=\1)")
 """The first of two characters that LaTeX would make one."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
@@ -44,8 +46,9 @@ def to_latex(table: ReportTable) -> str:
     r"""The table as LaTeX, with the rules of booktabs, and with its title as its caption.
 
     Its label is `tab:` and the title in lower case. Words are aligned to the left, and numbers to
-    the right. A table of more than 40 rows is a longtable, which may be broken over pages. Names
-    are shown as they are, but control characters, such as the ends of lines, become spaces.
+    the right. A table that is too wide is made smaller. A table of more than 40 rows is a longtable
+    in small type, which may be broken over pages. Names are shown as they are, but control
+    characters, such as the ends of lines, become spaces.
     """
     columns = "".join("l" if table.has_words(i) else "r" for i in range(len(table.headers)))
     head = [r"\toprule", _row([as_latex(name) for name in table.headers]), r"\midrule"]
@@ -54,12 +57,18 @@ def to_latex(table: ReportTable) -> str:
     caption = rf"\caption{{{as_latex(table.title)}}}\label{{tab:{label}}}"
     if len(table.rows) > _LONGEST:
         packages = "booktabs, longtable"
-        body = [rf"\begin{{longtable}}{{{columns}}}", rf"{caption}\\", *head, r"\endfirsthead"]
-        body += [*head, r"\endhead", r"\bottomrule", r"\endfoot", *rows, r"\end{longtable}"]
+        body = [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}"]
+        body += [rf"{caption}\\", *head, r"\endfirsthead", *head, r"\endhead"]
+        body += [r"\bottomrule", r"\endfoot", *rows, r"\end{longtable}}"]
     else:
-        packages = "booktabs"
-        body = [r"\begin{table}", r"\centering", caption, rf"\begin{{tabular}}{{{columns}}}"]
-        body += [*head, *rows, r"\bottomrule", r"\end{tabular}", r"\end{table}"]
+        packages = "booktabs, graphicx"
+        body = [
+            r"\begin{table}",
+            r"\centering",
+            caption,
+            rf"{_FITTED}{{\begin{{tabular}}{{{columns}}}",
+        ]
+        body += [*head, *rows, r"\bottomrule", r"\end{tabular}}", r"\end{table}"]
     needs = [f"% Packages: {packages}; \\usepackage[T1]{{fontenc}} for accents."]
     others = sorted(set(_OTHER_SCRIPT.findall("\n".join(body))))
     if others:
