@@ -53,7 +53,8 @@ def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
     if they start with weights of the same origin. If a seed was run several times, a finished run
     is used, or else the one that got furthest; of equal ones it is the first by path.
 
-    The groups are sorted by the fields that vary between them.
+    The groups are sorted by the fields that vary between them, after the names of the experiments
+    if the labels begin with these.
     """
     members: dict[tuple[str, str | None], list[RunRecord]] = {}
     origins: dict[tuple[str, str | None], InitialWeights | None] = {}
@@ -66,13 +67,19 @@ def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
     for fields, name in zip(values, name_origins(list(origins.values())), strict=True):
         fields["initial_weights"] = name
     varying = find_varying(values)
-    labels = make_labels(values, [_find_variant(inside) for inside in members.values()], varying)
+    variants = [_find_variant(inside) for inside in members.values()]
+    labels, by_name = make_labels(values, variants, varying)
     groups = []
     for label, fields, inside in zip(labels, values, members.values(), strict=True):
         used, repeated = _use_seeds_once(inside)
         here = {name: fields.get(name) for name in varying}
         groups.append(SeedGroup(label, here, used, repeated))
-    return sorted(groups, key=lambda group: [*map(sort_key, group.fields.values())])
+
+    def order(group: SeedGroup) -> list[Any]:
+        first = [sort_key(group.experiment.name)] if by_name else []
+        return [*first, *map(sort_key, group.fields.values())]
+
+    return sorted(groups, key=order)
 
 
 def repetition_lines(groups: Sequence[SeedGroup]) -> list[str]:

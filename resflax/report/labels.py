@@ -67,36 +67,62 @@ def find_varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def make_labels(
     values: Sequence[Mapping[str, Any]], variants: Sequence[str | None], varying: Sequence[str]
-) -> list[str]:
+) -> tuple[list[str], bool]:
     """A label for each group, none of which is equal to another.
 
-    It consists of the variant's name, if there is one, and the fields that tell the group from
+    A label consists of the variant's name, if there is one, and the fields that tell the group from
     others, or from others of the same variant. A field that follows from those before it is left
-    out, as the gate's bias follows from the shortcut. If that is not enough, the values are written
-    in full, then the experiments are named, and at last the groups are numbered.
+    out, as the gate's bias follows from the shortcut. Groups of several experiments are named by
+    their experiment and the fields that vary in it, if that is shorter. If all this is not enough,
+    values are written in full, then the experiments are named, and at last groups are numbered.
 
     Args:
       values: the fields of each group by dotted name, with the name of the origin of its initial
         weights under `initial_weights`.
       variants: the name of each group's variant.
       varying: the names that `find_varying` returns.
+
+    Returns:
+      The labels, and whether they begin with the names of the experiments.
     """
+    names = [str(fields["name"]) for fields in values]
+    chosen = _find_parts(values, variants, varying)
+    by_name: list[tuple[list[str], list[str]]] = [([], [])] * len(values)
+    for name in (experiments := set(names)):
+        inside = [i for i, here in enumerate(names) if here == name]
+        parts = _find_parts([values[i] for i in inside], [variants[i] for i in inside], varying)
+        for i, (brief, full) in zip(inside, parts, strict=True):
+            by_name[i] = [name, *brief], [name, *full]
+    several = 1 < len(experiments) < len(names)
+    named = several and sum(len(b) for b, _ in by_name) < sum(len(b) for b, _ in chosen)
+    chosen = by_name if named else chosen
+    parts_and_names = list(zip(chosen, names, strict=True))
+    levels = [
+        [_joined(brief) or _joined(full) or name for (brief, full), name in parts_and_names],
+        [_joined(full) or name for (_, full), name in parts_and_names],
+        [_joined([*full, name]) for (_, full), name in parts_and_names],
+    ]
+    return _first_distinct(levels), named
+
+
+def _find_parts(
+    values: Sequence[Mapping[str, Any]], variants: Sequence[str | None], varying: Sequence[str]
+) -> list[tuple[list[str], list[str]]]:
+    """The parts of each group's label: those of a short label, and those of an exact one."""
     everything = _find_telling(values, varying)
     within = set()  # the names that tell groups of one variant apart
     for variant in set(variants) - {None}:
         members = [v for v, here in zip(values, variants, strict=True) if here == variant]
         within |= set(_find_telling(members, varying))
     of_variants = [name for name in varying if name in within]
-    shown = [everything if variant is None else of_variants for variant in variants]
-    levels: list[list[str]] = [[], [], []]
-    for fields, variant, names in zip(values, variants, shown, strict=True):
+    found = []
+    for fields, variant in zip(values, variants, strict=True):
+        names = everything if variant is None else of_variants
         start = [] if variant is None else [variant]
         brief = [field_label(name, fields[name], fields) for name in names if _is_set(fields, name)]
         full = [field_label(name, fields[name], fields, True) for name in names if name in fields]
-        levels[0].append(_joined([*start, *brief]) or _joined(full) or str(fields["name"]))
-        levels[1].append(_joined([*start, *full]) or str(fields["name"]))
-        levels[2].append(_joined([*start, *full, str(fields["name"])]))
-    return _first_distinct(levels)
+        found.append(([*start, *brief], [*start, *full]))
+    return found
 
 
 def sort_key(value: Any) -> tuple[int, float, str]:
