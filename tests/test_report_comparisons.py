@@ -6,36 +6,40 @@ import itertools
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from matplotlib.colors import same_color
+from matplotlib.lines import Line2D
 from scipy import stats
 
 from resflax import DenseNet, Experiment, ResNet
 from resflax.commands.report import main
 from resflax.errors import UsageError
-from resflax.experiment import to_json, with_fields
+from resflax.experiment import flat_json, to_json, with_fields
 from resflax.report.build import write_report
 from resflax.report.cells import decimal, first_rows
-from resflax.report.collect import RunRecord, SweepRecord
+from resflax.report.collect import RunRecord
 from resflax.report.comparisons import compare, make_comparisons_table
 from resflax.report.forest import plot_comparisons
 from resflax.report.groups import form_seed_groups
 from resflax.report.sentences import describe, sentences
 from resflax.report.statistics import holm
+from resflax.report.sweep_records import SweepRecord
 from resflax.report.tables import make_runs_table
 from resflax.report.texts import to_csv
 
 BASE = Experiment(name="base", model=ResNet(20), batch_size=128, steps=100)
+DEPTH = "model.depth"
 SMALL = (0.0, 0.001, -0.001)
 """What is added to the numbers of three seeds, so that they differ."""
 
 
-def sweep_of(base=BASE, path="sweep"):
-    return SweepRecord(Path(path), base, (), False, 0)
+def sweep_of(base=BASE, path="sweep", fields=()):
+    return SweepRecord(Path(path), base, fields, False, 0)
 
 
 def runs_of(fields, errors=SMALL, losses=None, *, sweep=None, base=BASE, **more):
@@ -67,6 +71,10 @@ def grid(depths, shortcuts, sweep):
             for shortcut in shortcuts
         )
     )
+
+
+def ends_of(line: Line2D) -> list[float]:
+    return [float(x) for x in np.asarray(line.get_xdata())]
 
 
 # --- Which groups are compared
@@ -110,18 +118,18 @@ def test_a_gate_has_a_bias_and_its_twin_needs_none():
         *(runs_of({"model.shortcut": gate, "model.gate_bias": b}) for gate, b in gates),
     )
     assert paired(compare(groups)) == [
-        ("shortcut exclusive_gating, gate bias -6.0", "shortcut zero_pad"),
-        ("shortcut exclusive_gating, gate bias 0.0", "shortcut zero_pad"),
-        ("shortcut shortcut_gating, gate bias -6.0", "shortcut zero_pad"),
+        ("shortcut exclusive_gating, gate bias -6", "shortcut zero_pad"),
+        ("shortcut exclusive_gating, gate bias 0", "shortcut zero_pad"),
+        ("shortcut shortcut_gating, gate bias -6", "shortcut zero_pad"),
         (
-            "shortcut exclusive_gating, gate bias 0.0",
-            "shortcut exclusive_gating, gate bias -6.0",
+            "shortcut exclusive_gating, gate bias 0",
+            "shortcut exclusive_gating, gate bias -6",
         ),
     ]
     with_gate = compare(groups, "shortcut shortcut_gating")
     assert paired(with_gate) == [
-        ("shortcut exclusive_gating, gate bias -6.0", "shortcut shortcut_gating, gate bias -6.0"),
-        ("shortcut zero_pad", "shortcut shortcut_gating, gate bias -6.0"),
+        ("shortcut exclusive_gating, gate bias -6", "shortcut shortcut_gating, gate bias -6"),
+        ("shortcut zero_pad", "shortcut shortcut_gating, gate bias -6"),
     ]
 
 
@@ -137,7 +145,7 @@ def test_a_value_of_none_counts_where_it_is_a_value():
     assert [fields.count(name) for name in ("ema_decay", "model.shortcut")] == [4, 4]
 
 
-VARIANTS = {
+VARIANTS: dict[str, dict[str, Any]] = {
     "gated": {"model.shortcut": "shortcut_gating", "model.gate_bias": 0.0},
     "original": {"model.shortcut": "zero_pad"},
     "scaled 0.5, 1": {"model.shortcut": "constant_scaling"},
@@ -163,15 +171,11 @@ def test_variants_are_compared_with_the_one_that_is_declared_as_the_experiment()
 def test_variants_are_compared_at_equal_other_fields_of_one_sweep():
     groups = groups_of(variants(sweep_of(), (20, 32)), variants(sweep_of(path="b"), (44,)))
     found = {
-        (one.pair.field, one.pair.here.get("variant"), one.pair.group.experiment.model.depth)
+        (one.pair.field, one.pair.here.get("variant"), flat_json(one.pair.group.experiment)[DEPTH])
         for one in compare(groups)
-        if one.pair.group.experiment.model.depth != 20
     }
-    others = ("gated", "scaled 0.5, 1")
-    assert found == {
-        *(("variant", name, depth) for name in others for depth in (32, 44)),
-        ("model.depth", None, 32),
-    }
+    at_all_depths = itertools.product(["variant"], ["gated", "scaled 0.5, 1"], [20, 32, 44])
+    assert found == {*at_all_depths, (DEPTH, None, 32)}
     for one in compare(groups):
         assert one.pair.group.runs[0].path.parent == one.pair.reference.runs[0].path.parent
 
@@ -221,7 +225,7 @@ def test_against_a_variant_whose_name_has_a_comma():
     groups = groups_of(variants(sweep_of(), (20, 32)))
     assert len(compare(groups, "scaled 0.5, 1")) == 2 * 2 * 2  # by two measures
     chosen = compare(groups, "scaled 0.5, 1, depth 32")
-    assert {one.pair.reference.experiment.model.depth for one in chosen} == {32}
+    assert {flat_json(one.pair.reference.experiment)[DEPTH] for one in chosen} == {32}
 
 
 def test_against_what_does_not_occur_names_what_would_fit():
@@ -334,7 +338,7 @@ def test_the_interval_has_two_columns_in_the_csv_and_equal_differences_have_none
     assert float(loss["95 % interval low"]) == pytest.approx(0.6 - 1.2706, abs=1e-4)
     assert float(loss["95 % interval high"]) == pytest.approx(0.6 + 1.2706, abs=1e-4)
     (picture, _) = plot_comparisons(comparisons)
-    assert [len(line.get_xdata()) for line in picture.figure.axes[0].lines] == [2, 1]  # no bar
+    assert [len(ends_of(line)) for line in picture.figure.axes[0].lines] == [2, 1]  # no bar
 
 
 # --- No row is lost
@@ -456,17 +460,41 @@ def test_other_fields_have_a_general_form():
     cases = {
         ("optimizer.nesterov", False, True): ("with nesterov", "without nesterov"),
         ("ema_decay", None, 0.9): ("with ema decay 0.9", "without ema decay"),
-        ("precision", "bfloat16", "float32"): ("with precision float32", "with precision bfloat16"),
-        ("model", DenseNet(16, 12), DenseNet(16, 24)): (
-            "at growth rate 24",
-            "at growth rate 12",
+        ("precision", "float32", "bfloat16"): ("with precision bfloat16", "with precision float32"),
+        ("model.shortcut", "projection", "dropout"): (
+            "in the net with dropout on the shortcuts",
+            "in the net with projections",
         ),
     }
     for (name, first, second), (here, there) in cases.items():
-        sweep = sweep_of(with_fields(BASE, {name: first}))
+        sweep = sweep_of(with_fields(BASE, {name: first}), fields=(name,))
         first_runs = runs_of({name: first}, FIVE, sweep=sweep)
-        sentence = told(first_runs, runs_of({name: second}, FIVE, CLEAR))
+        sentence = told(first_runs, runs_of({name: second}, FIVE, CLEAR, sweep=sweep))
         assert sentence[0].startswith(f"The training loss is 0.550 higher {here} than {there} (")
+
+
+def test_all_fields_that_a_sweep_varies_are_told_and_derived_ones_are_not():
+    narrow, wide = (with_fields(BASE, {"model": DenseNet(16, k)}) for k in (12, 24))
+    fields = ("model.growth_rate", "model.initial_channels")
+    for varied, more in ((fields[:1], ("", "")), (fields, (48, 24))):
+        sweep = sweep_of(narrow, fields=varied)
+        (sentence,) = told(
+            runs_of({}, FIVE, base=narrow, sweep=sweep),
+            runs_of({}, FIVE, CLEAR, base=wide, sweep=sweep),
+        )
+        here, there = (f" and with initial channels {n}" if n else "" for n in more)
+        assert f"at growth rate 24{here} than at growth rate 12{there} (" in sentence
+    together = {64: 0.05, 128: 0.1}
+    (sentence,) = told(
+        *(
+            runs_of({"batch_size": size, "optimizer.learning_rate": rate}, FIVE, losses)
+            for (size, rate), losses in zip(together.items(), (FIVE, CLEAR), strict=True)
+        )
+    )
+    assert (
+        "higher at learning rate 0.1 and at batch size 128 than at learning rate 0.05 and at "
+        "batch size 64 (95 %"
+    ) in sentence
 
 
 def test_variants_are_told_by_their_names():
@@ -512,12 +540,12 @@ def test_a_forest_plot_shows_each_effect_its_interval_and_its_number_of_pairs():
     ]  # fmt: skip
     assert [text.get_text() for text in axis.texts] == ["n = 3", "n = 5"]
     zero, conv_bar, conv, none_bar, none = axis.lines
-    assert list(zero.get_xdata()) == [0, 0]
-    assert none.get_xdata() == pytest.approx([0.55])
-    assert none_bar.get_xdata() == pytest.approx([0.488, 0.612], abs=1e-3)
+    assert ends_of(zero) == [0, 0]
+    assert ends_of(none) == pytest.approx([0.55])
+    assert ends_of(none_bar) == pytest.approx([0.488, 0.612], abs=1e-3)
     assert conv.get_markerfacecolor() == "none"
     assert same_color(none.get_markerfacecolor(), none.get_color())
-    assert conv_bar.get_xdata()[0] < 0 < conv_bar.get_xdata()[1]
+    assert ends_of(conv_bar)[0] < 0 < ends_of(conv_bar)[1]
     assert errors.figure.axes[0].get_xlabel() == "difference in test error (points)"
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first row is at the top
 
@@ -534,7 +562,8 @@ def test_wide_intervals_do_not_hide_the_others():
     axis = picture.figure.axes[0]
     low, high = axis.get_xlim()
     assert -1 < low < 0 < high < 1.5
-    assert [line.get_marker() for line in axis.lines if line.get_marker() in "<>"] == ["<", ">"]
+    arrows = [line.get_marker() for line in axis.lines if line.get_marker() in ("<", ">")]
+    assert arrows == ["<", ">"]
 
 
 def test_long_comparisons_are_several_pictures_and_say_what_they_leave_out():

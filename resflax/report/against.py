@@ -39,7 +39,7 @@ def find_reference(groups: Sequence[SeedGroup], text: str) -> SeedGroup | dict[s
         group
         for family in families
         for i, group in enumerate(family.groups)
-        if chosen == {n: family.keys[n][i] for n in family.values if family.has_value(n, i)}
+        if chosen == {n: family.keys[n][i] for n in family.axes if family.has_value(n, i)}
     ]
     return named[0] if len(named) == 1 else chosen
 
@@ -55,10 +55,12 @@ def _name_parts(families: Sequence[Family]) -> dict[str, Part]:
     """
     texts: dict[Part, str] = {}
     for family in families:
-        for name, values in family.values.items():
+        for name in family.axes:
             for i, group in enumerate(family.groups):
                 if family.has_value(name, i):
-                    texts[name, family.keys[name][i]] = value_text(group, name, values[i])
+                    texts[name, family.keys[name][i]] = value_text(
+                        group, name, family.values[name][i]
+                    )
     names = list(texts.values())
     return {
         text if names.count(text) == 1 else f"{name} {key}": (name, key)

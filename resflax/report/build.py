@@ -6,9 +6,9 @@ from pathlib import Path
 from resflax.files import write_atomically
 from resflax.report import comparisons, forest
 from resflax.report.cells import ReportTable, first_rows
-from resflax.report.collect import RunRecord
+from resflax.report.collect import RunRecord, waiting_lines
 from resflax.report.curves import plot_error_against_size, plot_error_curves
-from resflax.report.groups import SeedGroup
+from resflax.report.groups import SeedGroup, repetition_lines
 from resflax.report.page import Section, render_page
 from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
@@ -73,7 +73,7 @@ def write_report(
     name = output.stem
     html = render_page(
         title,
-        _summary(runs, unreadable),
+        _summary(runs, groups, unreadable),
         [
             _on_page(results, 2000, _RESULTS, f"{name}.csv"),
             _on_page(comparisons_table, 100, comparisons.EXPLANATION, f"{name}-comparisons.csv"),
@@ -109,7 +109,14 @@ def _on_page(table: ReportTable, most: int, explanation: str, file: str) -> tupl
     return shown, explanation + (f" {others:,} more rows are in {file}." if others else "")
 
 
-def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:
+def _summary(
+    runs: Sequence[RunRecord], groups: Sequence[SeedGroup], unreadable: Sequence[str]
+) -> list[str]:
     states = [run.state for run in runs]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [f"{len(runs)} runs: {', '.join(counts)}.", *(f"Left out: {x}." for x in unreadable)]
+    return [
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(counts)}.",
+        *(f"{line}." for line in waiting_lines(runs)),
+        *(f"{line[0].upper()}{line[1:]}." for line in repetition_lines(groups)),
+        *(f"Left out: {x}." for x in unreadable),
+    ]

@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,6 +26,9 @@ class Family:
     groups: tuple[SeedGroup, ...]
     values: Mapping[str, tuple[Any, ...]]
     """The values of all groups, by the name of each field that varies in the family."""
+    axes: tuple[str, ...]
+    """The fields that tell the groups apart. The others follow from these, as the learning rate
+    follows from the batch size if each size has a rate of its own."""
     sweep: Path | None = None
     """The sweep whose variants have names; None for other groups."""
 
@@ -36,13 +39,13 @@ class Family:
 
     @cached_property
     def followers(self) -> dict[str, frozenset[str]]:
-        """The followers of each field: fields that only some of its values have.
+        """The followers of each axis: fields that only some of its values have.
 
         The gate's bias is a follower of the shortcut, because it is None where there is no gate.
         """
         return {
             name: frozenset(other for other in self.values if self._follows(other, name))
-            for name in self.values
+            for name in self.axes
         }
 
     def _follows(self, name: str, leader: str) -> bool:
@@ -61,7 +64,7 @@ class Family:
         return self.values[name][index] is not None or not is_follower
 
     def by_preference(self, name: str) -> list[str]:
-        """The keys of a field's values, with those that are better references before the others.
+        """The keys of an axis's values, with those that are better references before the others.
 
         The first is the value of the experiment that the sweep varies. The others, or all if there
         is no such value or if several sweeps disagree, are in the order of the groups. Variants are
@@ -89,12 +92,7 @@ class Family:
     def _is_as_declared(self, index: int) -> bool:
         """Whether a group's variant sets its fields as the sweep's experiment has them."""
         fields = self.groups[index].fields
-        set_by_variants = [
-            name
-            for name, value in fields.items()
-            if name not in self.values
-            and any(value_key(group.fields.get(name)) != value_key(value) for group in self.groups)
-        ]
+        set_by_variants = [n for n in self.values if n != VARIANT and n not in self.axes]
         return any(
             all(value_key(fields[name]) == value_key(base.get(name)) for name in set_by_variants)
             for base in self._bases
@@ -136,19 +134,19 @@ def _make_family(groups: Sequence[SeedGroup], sweep: Path | None) -> Family:
         runs = map(_named_run, groups)
         columns[VARIANT] = tuple(None if run is None else run.variant for run in runs)
     for name in dict.fromkeys(name for group in groups for name in group.fields):
-        columns[name] = tuple(group.fields.get(name) for group in groups)
-    return Family(tuple(groups), _those_that_divide(columns, len(groups)), sweep)
+        values = tuple(group.fields.get(name) for group in groups)
+        if len(set(map(value_key, values))) > 1:
+            columns[name] = values
+    return Family(tuple(groups), columns, _those_that_divide(columns, len(groups)), sweep)
 
 
-def _those_that_divide(
-    columns: Mapping[str, Iterable[Any]], count: int
-) -> dict[str, tuple[Any, ...]]:
-    """The columns without those that follow from the columns before them."""
-    dividing: dict[str, tuple[Any, ...]] = {}
+def _those_that_divide(columns: Mapping[str, Sequence[Any]], count: int) -> tuple[str, ...]:
+    """The names of the columns, without those that follow from the columns before them."""
+    dividing = []
     keys: list[tuple[str, ...]] = [()] * count
     for name, values in columns.items():
         finer = [(*key, value_key(value)) for key, value in zip(keys, values, strict=True)]
         if len(set(finer)) > len(set(keys)):
             keys = finer
-            dividing[name] = tuple(values)
-    return dividing
+            dividing.append(name)
+    return tuple(dividing)

@@ -7,7 +7,8 @@ from typing import Any
 
 from resflax.experiment import flat_json
 from resflax.report.families import VARIANT, Family, form_families, make_unnamed_family
-from resflax.report.groups import SeedGroup, field_label
+from resflax.report.groups import SeedGroup
+from resflax.report.labels import field_label
 
 SWEEP = "sweep"
 """Stands for the sweep of named variants, where the groups are not all of one sweep."""
@@ -32,12 +33,8 @@ class Pair:
 
 
 def value_text(group: SeedGroup, name: str, value: Any) -> str:
-    """A value of a pair of which the group is a part, as the labels write it: `depth 20`."""
-    if name == VARIANT:
-        return str(value)
-    if value is None:
-        return f"no {name.rpartition('.')[2].replace('_', ' ')}"
-    return field_label(name, value, flat_json(group.experiment))
+    """A value of a field of the group, as the labels write it: `depth 20`."""
+    return str(value) if name == VARIANT else field_label(name, value, flat_json(group.experiment))
 
 
 def pair_with_twins(
@@ -59,10 +56,10 @@ def pair_with_twins(
     for family in families:
         ranks = {
             name: {key: rank for rank, key in enumerate(family.by_preference(name))}
-            for name in family.values
+            for name in family.axes
         }
         ranks |= {name: {key: 0} for name, key in (chosen or {}).items()}
-        for name in family.values:
+        for name in family.axes:
             if chosen is None or name in chosen:
                 found = _find_twins(family, name, ranks)
                 pairs += [_make_pair(family, name, i, j, len(families) > 1) for i, j in found]
@@ -76,8 +73,9 @@ def _find_twins(
 
     A field that only one of the two has, as only one may have a gate's bias, makes no difference.
     """
-    keys, followers = family.keys, sorted(family.followers[name])
-    others = [other for other in family.values if other != name and other not in followers]
+    keys = family.keys
+    followers = [other for other in family.axes if other in family.followers[name]]
+    others = [other for other in family.axes if other != name and other not in followers]
     contexts: dict[tuple[str, ...], list[int]] = {}
     for i in range(len(family.groups)):
         contexts.setdefault(tuple(keys[other][i] for other in others), []).append(i)
@@ -101,16 +99,36 @@ def _find_twins(
 
 
 def _make_pair(family: Family, name: str, i: int, j: int, several_families: bool) -> Pair:
-    differing = [field for field, keys in family.keys.items() if keys[i] != keys[j]]
-    context = _values(family, i, [field for field in family.values if field not in differing])
+    group, reference = family.groups[i], family.groups[j]
+    here: dict[str, Any] = {}
+    there: dict[str, Any] = {}
+    context: dict[str, Any] = {}
+    for field, values in family.values.items():
+        has_value, is_axis = [family.has_value(field, k) for k in (i, j)], field in family.axes
+        if family.keys[field][i] == family.keys[field][j]:
+            if is_axis and all(has_value):
+                context[field] = values[i]
+        elif is_axis or (
+            name != VARIANT  # whose name stands for all that it sets
+            and all(has_value)
+            and _is_declared(field, group, reference)
+        ):
+            here |= {field: values[i]} if has_value[0] else {}
+            there |= {field: values[j]} if has_value[1] else {}
     if several_families and family.sweep is not None:
         context[SWEEP] = family.sweep.name
-    here, there = _values(family, i, differing), _values(family, j, differing)
-    return Pair(family.groups[i], family.groups[j], name, here, there, context)
+    return Pair(group, reference, name, here, there, context)
 
 
-def _values(family: Family, index: int, names: Sequence[str]) -> dict[str, Any]:
-    return {name: family.values[name][index] for name in names if family.has_value(name, index)}
+def _is_declared(field: str, group: SeedGroup, reference: SeedGroup) -> bool:
+    """Whether two groups differ in a field by declaration, and not because it is derived.
+
+    Where no sweep declares what varies, every field may be declared.
+    """
+    sweep, other = group.runs[0].sweep, reference.runs[0].sweep
+    if sweep is None or other is None or sweep.path != other.path:
+        return True
+    return field in sweep.fields
 
 
 def pair_with_group(groups: Sequence[SeedGroup], reference: SeedGroup) -> list[Pair]:

@@ -49,7 +49,7 @@ def phrase(name: str, value: Any) -> str:
     if name == "model.shortcut" and value in _SHORTCUTS:
         return _SHORTCUTS[value]
     if name == "initial_weights":
-        return "from scratch" if value is None else f"from the weights {str(value)[:6]}"
+        return "from scratch" if value is None else f"from the weights of {value}"
     words = " ".join(name.split(".")[-1].split("_"))
     if value is None or value is False:
         return f"without {words}"
