@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from matplotlib.colors import same_color
-from matplotlib.lines import Line2D
 from scipy import stats
 
 from resflax import DenseNet, Experiment, ResNet
@@ -73,8 +71,18 @@ def grid(depths, shortcuts, sweep):
     )
 
 
-def ends_of(line: Line2D) -> list[float]:
-    return [float(x) for x in np.asarray(line.get_xdata())]
+def drawn(picture):
+    """The bars of a forest plot, as (low, high) by row, and the means of filled and hollow marks.
+
+    The means, too, are by row, from 0 at the top.
+    """
+    axis = picture.figure.axes[0]
+    bars = [collection for collection in axis.collections if collection.get_linewidth()[0] > 1]
+    segments = [segment for collection in bars for segment in collection.get_segments()]
+    marks = [line for line in axis.lines if line.get_marker() == "o"]
+    filled, hollow = (dict(zip(line.get_ydata(), line.get_xdata(), strict=True)) for line in marks)
+    assert [line.get_markerfacecolor() for line in marks] == [marks[0].get_color(), "none"]
+    return {row: (low, high) for (low, row), (high, _) in segments}, filled, hollow
 
 
 # --- Which groups are compared
@@ -337,8 +345,8 @@ def test_the_interval_has_two_columns_in_the_csv_and_equal_differences_have_none
     # The mean is 0.6 and its error 0.1; with one degree of freedom t is 12.706.
     assert float(loss["95 % interval low"]) == pytest.approx(0.6 - 1.2706, abs=1e-4)
     assert float(loss["95 % interval high"]) == pytest.approx(0.6 + 1.2706, abs=1e-4)
-    (picture, _) = plot_comparisons(comparisons)
-    assert [len(ends_of(line)) for line in picture.figure.axes[0].lines] == [2, 1]  # no bar
+    bars, _, hollow = drawn(plot_comparisons(comparisons)[0])
+    assert (bars, hollow) == ({}, {0: pytest.approx(25)})
 
 
 # --- No row is lost
@@ -539,13 +547,12 @@ def test_a_forest_plot_shows_each_effect_its_interval_and_its_number_of_pairs():
         "shortcut conv", "shortcut none",
     ]  # fmt: skip
     assert [text.get_text() for text in axis.texts] == ["n = 3", "n = 5"]
-    zero, conv_bar, conv, none_bar, none = axis.lines
-    assert ends_of(zero) == [0, 0]
-    assert ends_of(none) == pytest.approx([0.55])
-    assert ends_of(none_bar) == pytest.approx([0.488, 0.612], abs=1e-3)
-    assert conv.get_markerfacecolor() == "none"
-    assert same_color(none.get_markerfacecolor(), none.get_color())
-    assert ends_of(conv_bar)[0] < 0 < ends_of(conv_bar)[1]
+    bars, filled, hollow = drawn(losses)
+    assert filled == {1: pytest.approx(0.55)}
+    assert bars[1] == pytest.approx((0.488, 0.612), abs=1e-3)
+    assert hollow == {0: pytest.approx(0.05 / 3)}
+    assert bars[0][0] < 0 < bars[0][1]
+    assert axis.lines[0].get_xdata() == [0, 0]  # the line of no difference
     assert errors.figure.axes[0].get_xlabel() == "difference in test error (points)"
     assert axis.get_ylim()[0] > axis.get_ylim()[1]  # the first row is at the top
 
@@ -562,8 +569,8 @@ def test_wide_intervals_do_not_hide_the_others():
     axis = picture.figure.axes[0]
     low, high = axis.get_xlim()
     assert -1 < low < 0 < high < 1.5
-    arrows = [line.get_marker() for line in axis.lines if line.get_marker() in ("<", ">")]
-    assert arrows == ["<", ">"]
+    arrows = {line.get_marker(): line.get_ydata() for line in axis.lines}
+    assert arrows["<"] == arrows[">"] == [4]
 
 
 def test_long_comparisons_are_several_pictures_and_say_what_they_leave_out():
@@ -578,4 +585,4 @@ def test_long_comparisons_are_several_pictures_and_say_what_they_leave_out():
     assert captions == ["", "", "10 more comparisons of this kind are in the table."] * 2
     rows = [len(picture.figure.axes[0].texts) for picture in pictures]
     assert rows == [40] * 6
-    assert len(plot_comparisons(compare(many_groups(41)))) == 2
+    assert len(plot_comparisons(compare(many_groups(41)))) == 2  # all rows fit

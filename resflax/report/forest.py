@@ -17,7 +17,9 @@ from resflax.report.sentences import SIGNIFICANT
 _MOST_ROWS = 40
 """The most rows of one picture."""
 _MOST_PICTURES = 3
-"""The most pictures of one measure and field."""
+"""The most pictures of one field, reference and measure."""
+_MANY = 12
+"""The number of pictures that is only exceeded if there is just one for each of these."""
 _LABEL_WIDTH = 30
 """Characters in a line of a row's label."""
 
@@ -33,14 +35,15 @@ EXPLANATION = (
 def plot_comparisons(comparisons: Sequence[GroupComparison]) -> list[Picture]:
     """Draws the differences with their intervals: a picture for each field, reference and measure.
 
-    A picture has at most 40 rows, and there are at most three for one field, reference and measure;
-    the caption of the third says how many rows are left out.
+    A picture has at most 40 rows. Long comparisons have up to three, or fewer if there would be
+    more than twelve pictures in all; the caption of the last one says how many rows are left out.
     """
     panels: dict[tuple[str, ...], list[GroupComparison]] = {}
     for one in comparisons:
         key = (one.pair.field, _reference_text(one), one.measure.name)
         panels.setdefault(key, []).append(one)
-    return [picture for rows in panels.values() for picture in _draw_panel(rows)]
+    most = max(1, min(_MOST_PICTURES, _MANY // max(1, len(panels))))
+    return [picture for rows in panels.values() for picture in _draw_panel(rows, most)]
 
 
 def _reference_text(one: GroupComparison) -> str:
@@ -51,15 +54,15 @@ def _reference_text(one: GroupComparison) -> str:
     return ", ".join(texts)
 
 
-def _draw_panel(rows: Sequence[GroupComparison]) -> Iterator[Picture]:
+def _draw_panel(rows: Sequence[GroupComparison], most: int) -> Iterator[Picture]:
     pages = [rows[i : i + _MOST_ROWS] for i in range(0, len(rows), _MOST_ROWS)]
     measure, reference = rows[0].measure, _reference_text(rows[0])
-    left_out = sum(map(len, pages[_MOST_PICTURES:]))
-    for number, page in enumerate(pages[:_MOST_PICTURES], start=1):
+    left_out = sum(map(len, pages[most:]))
+    for number, page in enumerate(pages[:most], start=1):
         title = f"{measure.name.capitalize()} against {reference}"
         title += f" ({number} of {len(pages)})" if len(pages) > 1 else ""
         caption = ""
-        if left_out and number == _MOST_PICTURES:
+        if left_out and number == most:
             caption = f"{left_out} more comparisons of this kind are in the table."
         description = (
             f"Forest plot: {len(page)} differences in {measure.name} from {reference}, with their "
@@ -81,13 +84,14 @@ def _draw_rows(rows: Sequence[GroupComparison]) -> Figure:
         axis.axvline(0, color=INK, linewidth=0.8)
         limits = _limits(rows)
         ends = [place for place in range(1, len(rows)) if not _same_context(rows, place)]
-        for place in ends if len(ends) < len(rows) - 1 else []:  # else each context is one row
-            axis.axhline(place - 0.5, color=INK, alpha=0.25, linewidth=0.6)
-        for place, one in enumerate(rows):
-            _draw_row(axis, place, one, limits)
+        if len(ends) < len(rows) - 1:  # else each context is one row
+            lines = [place - 0.5 for place in ends]
+            axis.hlines(lines, *limits, color=INK, alpha=0.25, linewidth=0.6)
+        _draw_effects(axis, rows, limits)
         axis.set_xlim(limits)
         axis.set_yticks(range(len(rows)), labels, fontsize=8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
+        axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.grid(visible=False, axis="y")
         unit = f" ({measure.unit.strip()})" if measure.unit else ""
@@ -112,20 +116,25 @@ def _limits(rows: Sequence[GroupComparison]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _draw_row(axis: Axes, place: int, one: GroupComparison, limits: tuple[float, float]) -> None:
-    low, high = one.comparison.interval
-    if not math.isnan(low):
-        axis.plot([low, high], [place, place], color=COLORS[0], linewidth=1.6)
-        for end, arrow in ((limits[0], "<"), (limits[1], ">")):
-            if low < end < high:
-                axis.plot(end, place, arrow, color=COLORS[0], markersize=6, clip_on=False)
-    face = COLORS[0] if one.holm_t < SIGNIFICANT else "none"
-    axis.plot(one.comparison.mean, place, "o", color=COLORS[0], markersize=6, markerfacecolor=face)
-    axis.text(
-        1.02,
-        place,
-        f"n = {one.comparison.n}",
-        transform=axis.get_yaxis_transform(),
-        fontsize=8,
-        verticalalignment="center",
-    )
+def _draw_effects(axis: Axes, rows: Sequence[GroupComparison], limits: tuple[float, float]) -> None:
+    """Draws marks and bars, a row of the picture for each comparison, from 0 on."""
+    color = COLORS[0]
+    intervals = {
+        place: one.comparison.interval
+        for place, one in enumerate(rows)
+        if not math.isnan(one.half_width)
+    }
+    if intervals:
+        lows, highs = zip(*intervals.values(), strict=True)
+        axis.hlines(list(intervals), lows, highs, color=color, linewidth=1.6)
+    for end, arrow in zip(limits, "<>", strict=True):
+        places = [place for place, (low, high) in intervals.items() if low < end < high]
+        axis.plot([end] * len(places), places, arrow, color=color, clip_on=False)
+    for is_clear, face in ((True, color), (False, "none")):
+        places = [i for i, one in enumerate(rows) if (one.holm_t < SIGNIFICANT) == is_clear]
+        means = [rows[i].comparison.mean for i in places]
+        axis.plot(means, places, "o", color=color, markerfacecolor=face)
+    right = axis.get_yaxis_transform()
+    for place, one in enumerate(rows):
+        text = f"n = {one.comparison.n}"
+        axis.text(1.02, place, text, transform=right, fontsize=8, verticalalignment="center")
