@@ -466,7 +466,10 @@ def test_equal_differences_and_corrected_p_are_told():
 
 def test_other_fields_have_a_general_form():
     cases = {
-        ("optimizer.nesterov", False, True): ("with nesterov", "without nesterov"),
+        ("optimizer.nesterov", False, True): (
+            "with Nesterov momentum",
+            "without Nesterov momentum",
+        ),
         ("ema_decay", None, 0.9): ("with ema decay 0.9", "without ema decay"),
         ("precision", "float32", "bfloat16"): ("with precision bfloat16", "with precision float32"),
         ("model.shortcut", "projection", "dropout"): (

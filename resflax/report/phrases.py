@@ -43,14 +43,21 @@ _FORMS = {
 }
 """The phrases of fields that have one of their own."""
 
+_WORDS = {
+    "model.bottleneck": "bottlenecks",
+    "optimizer.nesterov": "Nesterov momentum",
+    "data.flip": "flips",
+}
+"""The names in sentences of fields that are on or off, where they differ from the fields' names."""
+
 
 def phrase(name: str, value: Any) -> str:
-    """A field's value as a phrase that says where or with what: "at 32 layers", "with nesterov"."""
+    """A field's value as a phrase that says where or with what: "at 32 layers", "with compression 0.5"."""
     if name == "model.shortcut" and value in _SHORTCUTS:
         return _SHORTCUTS[value]
     if name == "initial_weights":
         return "from scratch" if value is None else f"from the weights of {value}"
-    words = " ".join(name.split(".")[-1].split("_"))
+    words = _WORDS.get(name) or name.rpartition(".")[2].replace("_", " ")
     if value is None or value is False:
         return f"without {words}"
     if value is True:
