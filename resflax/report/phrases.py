@@ -52,7 +52,7 @@ _WORDS = {
 
 
 def phrase(name: str, value: Any) -> str:
-    """A field's value as a phrase that says where or with what: "at 32 layers", "with compression 0.5"."""
+    """A field's value as a phrase, such as "at 32 layers" or "without bottlenecks"."""
     if name == "model.shortcut" and value in _SHORTCUTS:
         return _SHORTCUTS[value]
     if name == "initial_weights":
