@@ -46,7 +46,10 @@ def name_origins(origins: Sequence[InitialWeights | None]) -> list[str | None]:
 
     It is the name of the experiment that trained the weights, with the step if that alone differs.
     """
-    distinct = {origin.identity: origin for origin in origins if origin is not None}
+    known = [origin for origin in origins if origin is not None]
+    # The same weights may be found in several folders; the first name is used.
+    by_name = sorted(known, key=lambda origin: (origin.name, origin.step or 0), reverse=True)
+    distinct = {origin.identity: origin for origin in by_name}
     levels = [
         [origin.name for origin in distinct.values()],
         [
