@@ -23,6 +23,7 @@ from resflax.report.collect import RunRecord, RunState, collect_runs, waiting_li
 from resflax.report.dataframe import make_dataframe
 from resflax.report.groups import SeedGroup, form_seed_groups, repetition_lines
 from resflax.report.run_cache import RunCache
+from resflax.runs.metrics import read_lines
 from resflax.runs.origins import describe_origin, find_initial_weights, hash_without_seed
 
 BASE = Experiment(name="base", model=ResNet(20), batch_size=128, steps=100)
@@ -510,6 +511,33 @@ def test_a_declaration_is_read_once_for_all_of_its_runs(tmp_path, monkeypatch):
     assert len(collect_runs([tmp_path], cache=cache)) == 6
     collect_runs([tmp_path], cache=cache)
     assert read == [tmp_path / "sweep.json"]
+
+
+LINE = '{"step": 1, "split": "test"}'
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("", 0),
+        (f"{LINE}\n{LINE}\n", 2),
+        (f"{LINE}\n{LINE[:9]}", 1),
+        (f"{LINE}\n\n{LINE}\n", 1),
+        (f"{LINE}\n{LINE[:9]}\n{LINE}\n", 1),
+        (f'{LINE}\n{{"step": [{{}}\n{{"x": 1}}]}}\n{LINE}\n', 1),  # the lines are one value
+        (f"{LINE}\n{LINE},{LINE}\n", 1),
+        (f'{LINE}\n{{"step": 1}}\n{LINE}\n', 1),
+        (f'{LINE}\n{{"step": "x", "split": "test"}}\n{LINE}\n', 1),
+        (f'{LINE}\n{{"step": "7", "split": "test"}}\n{LINE}\n', 3),
+        (f"{LINE}\n[1]\n{LINE}\n", 1),
+    ],
+    ids="abcdefghijk",
+)
+def test_lines_are_read_up_to_the_first_damaged_one(tmp_path, text, count):
+    (tmp_path / "metrics.jsonl").write_text(text)
+    lines = read_lines(tmp_path / "metrics.jsonl")
+    assert [line["split"] for line in lines] == ["test"] * count
+    assert all(type(line["step"]) is int for line in lines)
 
 
 # Reading again
