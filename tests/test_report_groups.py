@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from resflax import Digits, Experiment, ResNet
+from resflax.errors import UsageError
 from resflax.experiment import to_json, with_fields
 from resflax.report import sweep_records
 from resflax.report.build import write_report
@@ -363,6 +364,7 @@ def finish(path: Path, error: float) -> None:
 
 def write_sweep(path: Path, points: list[dict[str, Any]], begun: int, **content: Any) -> list[Path]:
     """Writes a sweep that lists trials at some points, of which the first ones have begun."""
+    path.mkdir(parents=True, exist_ok=True)
     trials, folders = {}, []
     for number, fields in enumerate(points):
         trial = with_fields(BASE, fields)
@@ -413,6 +415,16 @@ def test_trials_that_have_not_begun_are_counted_once(tmp_path, monkeypatch):
     runs = collect_runs([runs[0].path])
     write_report(tmp_path / "r.html", runs, form_seed_groups(runs))
     assert "1 run: 1 unfinished." in (tmp_path / "r.html").read_text()
+
+
+def test_a_sweep_of_which_nothing_has_begun_does_not_hide_the_others(tmp_path):
+    write_sweep(tmp_path / "x", GRID, begun=0)
+    write_sweep(tmp_path / "y", GRID, begun=2)
+    faults: list[str] = []
+    assert len(collect_runs([tmp_path / "x", tmp_path / "y"], faults.append)) == 2
+    assert faults == [f"none of the 6 trials of {tmp_path / 'x'} has begun"]
+    with pytest.raises(UsageError, match="none of the 6 trials"):
+        collect_runs([tmp_path / "x"])
 
 
 @pytest.mark.parametrize("place", ["here", "above", "link to the run", "link to the sweep"])
