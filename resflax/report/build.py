@@ -1,21 +1,27 @@
-"""Writes a report of runs: an HTML page, and its tables as CSV and Markdown."""
+"""Lists what a report of runs shows, and writes it: a page, its tables and its pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from resflax.drawing.picture import to_file
 from resflax.files import write_atomically
 from resflax.report.collect import RunRecord
 from resflax.report.curves import plot_error_against_size, plot_error_curves
 from resflax.report.groups import SeedGroup
-from resflax.report.page import Section, render_page
+from resflax.report.page import Page, Section, picture_names
+from resflax.report.page_html import render_html
+from resflax.report.page_markdown import render_markdown
 from resflax.report.tables import (
-    as_markdown,
+    PaperNote,
+    ReportTable,
     make_comparisons_table,
     make_results_table,
     make_runs_table,
     to_csv,
-    to_markdown,
 )
+
+TABLE_FORMATS = {".csv": to_csv}
+"""The functions that write a table as a file, by the file's ending."""
 
 _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
@@ -45,52 +51,108 @@ def write_report(
     groups: Sequence[SeedGroup],
     diagnostics: Sequence[Section] = (),
     unreadable: Sequence[str] = (),
+    *,
+    renewed: bool = False,
 ) -> list[Path]:
-    """Writes the page and its tables, and returns the paths of the files.
+    """Writes a report; returns the paths of its files, and of the folder of its pictures.
 
-    The page is NAME.html. `NAME.md` has all tables, and `NAME.csv` (the results), `NAME-runs.csv`
-    and `NAME-comparisons.csv` have one table each. Tables without rows are left out, except in
-    `NAME.csv`.
+    The page is NAME.html, and NAME.md is the same as Markdown. `NAME.csv` (the results),
+    `NAME-runs.csv` and `NAME-comparisons.csv` have one table each; tables without rows are left
+    out. The folder `NAME-pictures` has every picture as SVG and as PDF; a picture of an earlier
+    report with another name stays there.
 
     Args:
       output: the path of the page, which ends in .html.
       runs: the runs to report.
       groups: the same runs, divided into seed groups.
-      diagnostics: sections of pictures that come after the report's own sections.
+      diagnostics: sections of pictures that come after the report's own pictures.
       unreadable: a line for each run that could not be read, which the page names.
+      renewed: whether the report will be written again, so that the page must look for what is new.
     """
-    results, notes = make_results_table(groups)
-    runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
-    title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    sections = [Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES)]
-    if any(group.finished for group in groups):
-        sections.append(
-            Section("Error against size", tuple(plot_error_against_size(groups)), _SIZES)
+    sections = make_sections(output.stem, groups, diagnostics)
+    page = Page(_title(runs), _summary(runs, unreadable), tuple(sections), renewed)
+    folder = pictures_folder(output)
+    # The page comes last, because it leads to the other files.
+    paths = [*_write_pictures(folder, sections), *_write_tables(output, sections)]
+    for path, render in ((output.with_suffix(".md"), render_markdown), (output, render_html)):
+        write_atomically(path, render(page, folder.name))
+        paths.append(path)
+    return paths[::-1]
+
+
+def make_sections(
+    name: str, groups: Sequence[SeedGroup], diagnostics: Sequence[Section] = ()
+) -> list[Section]:
+    """The sections of a report in their order; what is empty is left out.
+
+    Args:
+      name: the name of the report's files, without an ending.
+      groups: the runs, divided into seed groups.
+      diagnostics: sections of pictures that come after the report's own pictures.
+    """
+
+    def with_table(
+        table: ReportTable, suffix: str, explanation: str, notes: Sequence[PaperNote] = ()
+    ) -> Section:
+        files = tuple(f"{name}{suffix}{ending}" for ending in TABLE_FORMATS)
+        return Section(
+            table.title, explanation=explanation, table=table, files=files, notes=tuple(notes)
         )
-    html = render_page(
-        title,
-        _summary(runs, unreadable),
-        [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
-        notes,
-        [*sections, *diagnostics],
-    )
-    stem = output.with_suffix("")
-    tables = (results, comparisons, runs_table)
-    markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
-    left_out = "".join(f"Left out: {as_markdown(line)}.\n\n" for line in unreadable)
-    heading = f"# {as_markdown(title)}"
-    texts = {output: html, stem.with_suffix(".md"): f"{heading}\n\n{left_out}{markdown}"}
-    texts[stem.with_suffix(".csv")] = to_csv(results)
-    for name, table in (("runs", runs_table), ("comparisons", comparisons)):
-        if table.rows:
-            texts[stem.with_name(f"{stem.name}-{name}.csv")] = to_csv(table)
+
+    results, notes = make_results_table(groups)
+    finished = any(group.finished for group in groups)
+    sizes = plot_error_against_size(groups) if finished else []
+    sections = [
+        with_table(results, "", _RESULTS, notes),
+        Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES),
+        Section("Error against size", tuple(sizes), _SIZES),
+        *diagnostics,
+        with_table(make_comparisons_table(groups), "-comparisons", _COMPARISONS),
+        with_table(make_runs_table(groups), "-runs", _RUNS),
+    ]
+    return [section for section in sections if section.has_content]
+
+
+def pictures_folder(output: Path) -> Path:
+    """The folder of the pictures of a report whose page is `output`."""
+    return output.with_name(f"{output.stem}-pictures")
+
+
+def _write_pictures(folder: Path, sections: Sequence[Section]) -> list[Path]:
+    """Writes all pictures; returns the folder, or nothing if there are none."""
+    written: list[Path] = []
+    for section, names in zip(sections, picture_names(sections), strict=True):
+        for picture, name in zip(section.pictures, names, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomically(folder / f"{name}.svg", picture.svg)
+            write_atomically(folder / f"{name}.pdf", to_file(picture.figure, "pdf"))
+            written = [folder]
+    return written
+
+
+def _write_tables(output: Path, sections: Sequence[Section]) -> list[Path]:
+    """Writes the files of all tables, and returns their paths."""
     output.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        write_atomically(path, text)
-    return list(texts)
+    paths = []
+    for section in sections:
+        if section.table is not None:
+            for name in section.files:
+                path = output.with_name(name)
+                write_atomically(path, TABLE_FORMATS[path.suffix](section.table))
+                paths.append(path)
+    return paths
 
 
-def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:
+def _title(runs: Sequence[RunRecord]) -> str:
+    return ", ".join(sorted({run.experiment.name for run in runs})[:4])
+
+
+def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> tuple[str, ...]:
+    return f"{count_states(runs)}.", *(f"Left out: {line}." for line in unreadable)
+
+
+def count_states(runs: Sequence[RunRecord]) -> str:
+    """The number of runs in all and in each state: `3 runs: 2 finished, 1 failed`."""
     states = [run.state for run in runs]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [f"{len(runs)} runs: {', '.join(counts)}.", *(f"Left out: {x}." for x in unreadable)]
+    counts = (f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
+    return f"{len(runs):,} runs: {', '.join(counts)}"
