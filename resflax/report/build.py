@@ -72,12 +72,13 @@ def write_report(
     sections = make_sections(output.stem, groups, diagnostics)
     page = Page(_title(runs), _summary(runs, unreadable), tuple(sections), renewed)
     folder = pictures_folder(output)
-    # The page comes last, because it leads to the other files.
-    paths = [*_write_pictures(folder, sections), *_write_tables(output, sections)]
-    for path, render in ((output.with_suffix(".md"), render_markdown), (output, render_html)):
-        write_atomically(path, render(page, folder.name))
-        paths.append(path)
-    return paths[::-1]
+    output.parent.mkdir(parents=True, exist_ok=True)
+    _write_pictures(folder, sections)
+    tables = _write_tables(output, sections)
+    markdown = output.with_suffix(".md")
+    write_atomically(markdown, render_markdown(page, folder.name))
+    write_atomically(output, render_html(page, folder.name))  # the last: it leads to the others
+    return [output, markdown, *tables, *([folder] if folder.is_dir() else [])]
 
 
 def make_sections(
@@ -118,21 +119,17 @@ def pictures_folder(output: Path) -> Path:
     return output.with_name(f"{output.stem}-pictures")
 
 
-def _write_pictures(folder: Path, sections: Sequence[Section]) -> list[Path]:
-    """Writes all pictures; returns the folder, or nothing if there are none."""
-    written: list[Path] = []
+def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
+    """Writes all pictures, each as SVG and as PDF."""
     for section, names in zip(sections, picture_names(sections), strict=True):
         for picture, name in zip(section.pictures, names, strict=True):
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(exist_ok=True)
             write_atomically(folder / f"{name}.svg", picture.svg)
             write_atomically(folder / f"{name}.pdf", to_file(picture.figure, "pdf"))
-            written = [folder]
-    return written
 
 
 def _write_tables(output: Path, sections: Sequence[Section]) -> list[Path]:
     """Writes the files of all tables, and returns their paths."""
-    output.parent.mkdir(parents=True, exist_ok=True)
     paths = []
     for section in sections:
         if section.table is not None:
