@@ -4,6 +4,7 @@ The protocol is Chrome's own (https://chromedevtools.github.io/devtools-protocol
 driver nor a library is needed. Messages are JSON, each with a zero byte at its end.
 """
 
+import base64
 import fcntl
 import json
 import os
@@ -21,6 +22,10 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 def find_browser() -> str | None:
     """The path of a Chromium; None if there is none."""
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
+
+
+class PageLeft(Exception):
+    """A page was left for another one before it could answer."""
 
 
 class Browser:
@@ -111,9 +116,16 @@ class Browser:
     def wait_until(self, condition: str, seconds: float = 30.0) -> None:
         """Waits until a JavaScript expression is true in the page."""
         end = time.monotonic() + seconds
-        while not self.evaluate(condition):
+        while not self._is_true(condition):
             assert time.monotonic() < end, f"still not true: {condition}"
             time.sleep(0.02)
+
+    def _is_true(self, condition: str) -> bool:
+        """Whether a JavaScript expression is true; not while another page is being loaded."""
+        try:
+            return bool(self.evaluate(condition))
+        except PageLeft:
+            return False
 
     def press(self, key: str) -> None:
         """Presses and releases a key: `Tab`, `Enter`, or a character."""
@@ -134,8 +146,6 @@ class Browser:
         return self._data("Page.printToPDF", preferCSSPageSize=True)
 
     def _data(self, method: str, **parameters: Any) -> bytes:
-        import base64
-
         return base64.b64decode(self._ask(method, **parameters)["data"])
 
     def _ask(self, method: str, **parameters: Any) -> dict[str, Any]:
@@ -148,7 +158,10 @@ class Browser:
         while True:
             answer = self._read()
             if answer.get("id") == self._count:
-                assert "error" not in answer, (method, answer["error"])
+                fault = answer.get("error", {}).get("message")
+                if fault == "Inspected target navigated or closed":
+                    raise PageLeft
+                assert fault is None, (method, fault)
                 result: dict[str, Any] = answer["result"]
                 return result
 
