@@ -24,7 +24,7 @@ def find_browser() -> str | None:
     return next((path for name in _NAMES if (path := shutil.which(name))), None)
 
 
-class PageLeft(Exception):
+class PageLeftError(Exception):
     """A page was left for another one before it could answer."""
 
 
@@ -124,7 +124,7 @@ class Browser:
         """Whether a JavaScript expression is true; not while another page is being loaded."""
         try:
             return bool(self.evaluate(condition))
-        except PageLeft:
+        except PageLeftError:
             return False
 
     def press(self, key: str) -> None:
@@ -160,7 +160,7 @@ class Browser:
             if answer.get("id") == self._count:
                 fault = answer.get("error", {}).get("message")
                 if fault == "Inspected target navigated or closed":
-                    raise PageLeft
+                    raise PageLeftError
                 assert fault is None, (method, fault)
                 result: dict[str, Any] = answer["result"]
                 return result

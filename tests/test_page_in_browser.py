@@ -157,12 +157,16 @@ def test_tables_are_sorted_and_filtered_by_keyboard(browser, pages):
 def test_a_renewed_page_keeps_what_the_reader_chose(browser, pages, tmp_path):
     page = tmp_path / "r.html"
     html = (pages / "renewed.html").read_text(encoding="utf-8")
-    page.write_text(html.replace('data-seconds="20"', 'data-seconds="0.3"'), encoding="utf-8")
+    paused = html.replace('checked data-seconds="20"', 'data-seconds="0.1"')
+    assert paused != html
+    page.write_text(paused, encoding="utf-8")
     browser.show(page)
     browser.evaluate("document.querySelectorAll('th button')[2].click()")  # test error
     browser.evaluate("scrollTo(0, 300)")
     finished = (pages / "finished.html").read_text(encoding="utf-8").replace("8 runs", "9 runs")
     page.write_text(finished, encoding="utf-8")
+    assert "8 runs" in browser.evaluate("document.querySelector('header').textContent")
+    browser.evaluate("document.getElementById('renew_').checked = true")
     browser.wait_until("document.querySelector('header')?.textContent.includes('9 runs')")
     browser.wait_until("document.readyState === 'complete'")
     assert browser.evaluate("scrollY") == 300
