@@ -152,4 +152,5 @@ def count_states(runs: Sequence[RunRecord]) -> str:
     """The number of runs in all and in each state: `3 runs: 2 finished, 1 failed`."""
     states = [run.state for run in runs]
     counts = (f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
-    return f"{len(runs):,} runs: {', '.join(counts)}"
+    noun = "run" if len(runs) == 1 else "runs"
+    return f"{len(runs):,} {noun}: {', '.join(counts)}"

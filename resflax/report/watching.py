@@ -6,6 +6,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+POLL_SECONDS = 5.0
+"""The least time between two looks at the folders."""
+
+REST = 5.0
+"""The least time between two calls, as a multiple of the time that the first of them took."""
+
 _DEEPEST = 3
 """Number of levels of folders between a folder that is watched and a run folder in it."""
 
@@ -23,9 +29,7 @@ class Look:
     """Whether all runs and all trials of sweeps have ended, those included that have not begun."""
 
 
-def watch(
-    folders: Sequence[Path], renew: Callable[[bool], None], poll: float = 5.0, rest: float = 5.0
-) -> None:
+def watch(folders: Sequence[Path], renew: Callable[[bool], None]) -> None:
     """Calls `renew` at once and after every change in the folders, until all runs have ended.
 
     A run has ended if it has a result, or if its sweep notes why there is none. Trials that a sweep
@@ -34,8 +38,6 @@ def watch(
     Args:
       folders: run folders, sweep folders, or folders that contain these.
       renew: is called with True, and at the end, for the last time, with False.
-      poll: the least time between two looks at the folders, in seconds.
-      rest: the time between two calls as a multiple of the time that a call takes, at least.
     """
     before: Look | None = None
     while True:
@@ -46,7 +48,7 @@ def watch(
         if look.ended:
             return
         before = look
-        time.sleep(max(poll, rest * (time.monotonic() - began)))
+        time.sleep(max(POLL_SECONDS, REST * (time.monotonic() - began)))
 
 
 def look_at(folders: Sequence[Path], now: float) -> Look:
