@@ -6,6 +6,7 @@ import shutil
 import signal
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
@@ -55,7 +56,7 @@ def end(folder, **state):
     (ended / f"{folder.name}.json").write_text(json.dumps(state))
 
 
-def wait_until(condition, seconds=60.0):
+def wait_until(condition, seconds=200.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until
@@ -129,7 +130,7 @@ def test_the_report_is_renewed_after_changes_alone_and_the_last_time_at_the_end(
     def renew(more):
         calls.append(more)
 
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    monkeypatch.setattr(time, "sleep", sleep)
     watch([tmp_path / "sweep"], renew)
     assert calls == [True, True, True, False]  # at once, and after each trial
     assert slept == [watching.POLL_SECONDS] * 4  # nothing had changed after the first
@@ -146,8 +147,8 @@ def test_a_report_that_takes_long_is_renewed_seldom(trials, tmp_path, monkeypatc
     def renew(more):
         clock[0] += 20
 
-    monkeypatch.setattr(watching.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(watching.time, "sleep", sleep)
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "sleep", sleep)
     watch([tmp_path / "sweep"], renew)
     assert slept == [100]
 
@@ -168,7 +169,7 @@ def test_it_follows_a_sweep_to_its_end_through_faulty_runs(trials, tmp_path, wat
     command = watched()
 
     def fill():
-        time.sleep(0.3)
+        wait_until(lambda: "waiting" in Path(command._folder, "stderr").read_text())
         make_run(first, trials[first], 0.1)
         wait_until(page.exists)
         second.mkdir()
@@ -183,7 +184,7 @@ def test_it_follows_a_sweep_to_its_end_through_faulty_runs(trials, tmp_path, wat
 
     filling = threading.Thread(target=fill)
     filling.start()
-    out, err = command.communicate(timeout=120)
+    out, err = command.communicate(timeout=300)
     filling.join()
     assert command.returncode == 0, err
     *_, last = out.splitlines()
@@ -200,7 +201,7 @@ def test_signals_end_it_and_leave_a_whole_page(tmp_path, watched, number, code):
     command = watched()
     wait_until((tmp_path / "page.html").exists)
     os.kill(command.pid, number)
-    _, err = command.communicate(timeout=60)
+    _, err = command.communicate(timeout=300)
     assert command.returncode == code
     assert err == ""
     assert (tmp_path / "page.html").read_text().endswith("</html>\n")

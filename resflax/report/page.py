@@ -83,7 +83,8 @@ def _distinct(titles: Iterable[str]) -> list[str]:
     """The titles as names. Of equal ones, the second ends in -2, and so on."""
     names: dict[str, None] = {}
     for title in titles:
-        plain = unicodedata.normalize("NFKD", title).encode("ascii", "ignore").decode().lower()
+        letters = unicodedata.normalize("NFKD", title.casefold())
+        plain = letters.encode("ascii", "ignore").decode().lower()
         stem = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST].rstrip("-") or "untitled"
         name, count = stem, 1
         while name in names:
