@@ -111,7 +111,11 @@ def test_names_are_safe_and_distinct(titles):
 
 def test_names_are_made_of_titles():
     pictures = tuple(Picture(title, Figure(), "") for title in ("", "order post", "Größe ≠ 3", ""))
-    sections = [Section("Training loss, against depth", pictures), Section("x" * 300, pictures[:2])]
+    sections = [
+        Section("Training loss, against depth", pictures),
+        Section("x" * 300, pictures[:2]),
+        Section("!", pictures),
+    ]
     assert picture_names(sections) == [
         [
             "training-loss-against-depth",
@@ -119,7 +123,8 @@ def test_names_are_made_of_titles():
             "training-loss-against-depth-grosse-3",
             "training-loss-against-depth-2",
         ],
-        ["x" * 80, f"{'x' * 80}-2"],
+        ["x" * 60, f"{'x' * 60}-order-post"],
+        ["picture", "order-post", "grosse-3", "picture-2"],
     ]
 
 

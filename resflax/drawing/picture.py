@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 from resflax.drawing.style import INK, plot_style
 
@@ -72,6 +73,38 @@ def to_file(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
     file = io.BytesIO()
     keyed: Any = {"svg.hashsalt": "figure"}  # ids depend on the figure alone
     date: Any = {"Date" if kind == "svg" else "CreationDate": None}
+    _write_powers_as_text(figure)
     with plot_style(), mpl.rc_context(keyed):
         figure.savefig(file, format=kind, transparent=True, metadata=date)
     return file.getvalue()
+
+
+class _PowersAsText(LogFormatterSciNotation):
+    """Labels the ticks of logarithmic axes without mathematics, which `plot_style` has off."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of the tick at x: `0.01`, `10⁶`, `2·10⁻⁶`, or nothing."""
+        label = super().__call__(x, pos)
+        power = re.search(r"(-?)(?:([\d.]+)\\times)?10\^\{(-?\d+)\}", label)
+        if power is None or 1e-4 < abs(x) < 1e5:
+            return self.fix_minus(f"{x:g}") if label else ""
+        sign, factor, exponent = power.groups()
+        return (
+            f"{self.fix_minus(sign)}{factor + '·' if factor else ''}10{exponent.translate(_RAISED)}"
+        )
+
+
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def _write_powers_as_text(figure: Figure) -> None:
+    """Replaces matplotlib's own labels of logarithmic axes, which are mathematics."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for formatter, replace in (
+            (axis.get_major_formatter(), axis.set_major_formatter),
+            (axis.get_minor_formatter(), axis.set_minor_formatter),
+        ):
+            if type(formatter) is LogFormatterSciNotation:
+                as_text = _PowersAsText()
+                vars(as_text).update(vars(formatter))
+                replace(as_text)

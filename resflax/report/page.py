@@ -1,5 +1,6 @@
 """The parts of a report's page, in their order. How they are shown is said in other modules."""
 
+import itertools
 import re
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,8 @@ PAPER_MARK = (
 )
 """What † after a paper's figure means."""
 
-_LONGEST = 80
-"""The most characters of a name."""
+_LONGEST = 60
+"""The most characters that a name has of one title."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ def note_texts(note: PaperNote) -> tuple[str, str]:
 
 def section_names(sections: Sequence[Section]) -> list[str]:
     """A name for each section, for links: small letters, digits and hyphens; no two are equal."""
-    return _distinct(section.title for section in sections)
+    return _distinct(_as_name(section.title) or "section" for section in sections)
 
 
 def picture_names(sections: Sequence[Section]) -> list[list[str]]:
@@ -74,21 +75,26 @@ def picture_names(sections: Sequence[Section]) -> list[list[str]]:
     They are made of the titles of section and picture, so that they stay the same from report to
     report: small letters, digits and hyphens. No two are equal.
     """
-    titles = [f"{section.title} {p.title}" for section in sections for p in section.pictures]
-    names = iter(_distinct(titles))
+    names = iter(
+        _distinct(
+            f"{_as_name(section.title)}-{_as_name(picture.title)}".strip("-") or "picture"
+            for section in sections
+            for picture in section.pictures
+        )
+    )
     return [[next(names) for _ in section.pictures] for section in sections]
 
 
-def _distinct(titles: Iterable[str]) -> list[str]:
-    """The titles as names. Of equal ones, the second ends in -2, and so on."""
-    names: dict[str, None] = {}
-    for title in titles:
-        letters = unicodedata.normalize("NFKD", title.casefold())
-        plain = letters.encode("ascii", "ignore").decode().lower()
-        stem = re.sub(r"[^a-z0-9]+", "-", plain).strip("-")[:_LONGEST].rstrip("-") or "untitled"
-        name, count = stem, 1
-        while name in names:
-            count += 1
-            name = f"{stem}-{count}"
-        names[name] = None
-    return list(names)
+def _as_name(title: str) -> str:
+    """The letters and digits of a title, without accents, and with hyphens for all else."""
+    letters = unicodedata.normalize("NFKD", title.casefold()).encode("ascii", "ignore").decode()
+    return re.sub(r"[^a-z0-9]+", "-", letters.lower()).strip("-")[:_LONGEST].rstrip("-")
+
+
+def _distinct(names: Iterable[str]) -> list[str]:
+    """The names, of which equal ones get a number from the second on."""
+    distinct: dict[str, None] = {}
+    for name in names:
+        numbered = (f"{name}-{count}" for count in itertools.count(2))
+        distinct[next(n for n in itertools.chain([name], numbered) if n not in distinct)] = None
+    return list(distinct)
