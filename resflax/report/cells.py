@@ -1,6 +1,5 @@
 """The cells and rows of the report's tables, and how numbers are written in them."""
 
-import dataclasses
 import math
 from dataclasses import dataclass
 
@@ -39,12 +38,6 @@ class ReportTable:
     def has_words(self, column: int) -> bool:
         """Whether a column has words, and not numbers."""
         return all(isinstance(row[column].value, str) for row in self.rows)
-
-
-def first_rows(table: ReportTable, most: int) -> tuple[ReportTable, int]:
-    """The table with its first rows, at most so many, and the number of rows that were cut."""
-    shown = dataclasses.replace(table, rows=table.rows[:most], states=table.states[:most])
-    return shown, len(table.rows) - len(shown.rows)
 
 
 def decimal(value: float, digits: int, *, sign: bool = False) -> str:
