@@ -25,8 +25,9 @@ class Options:
     """Path of the page; an existing file is replaced."""
 
     diagnostics: Flag = False
-    """Add diagnostics of one network per variant, that of its first finished run: layer responses,
-    gradients, feature reuse, mistakes and more."""
+    """Add what each depth of up to 8 variants knows of the class and the picture, and diagnostics
+    of one network per variant, that of its first finished run: layer responses, gradients, feature
+    reuse, mistakes and more."""
 
     trust_code: Flag = False
     """Run the code of classes of your own as the run's folder keeps it, even if the file where it
@@ -58,7 +59,14 @@ def main(arguments: Sequence[str]) -> None:
     groups, sections = form_seed_groups(runs), []
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
+        from resflax.report.probe_pictures import draw_knowledge
 
+        def probing(title: str) -> None:
+            print(f"probing {title}", file=sys.stderr)
+
+        knowledge = draw_knowledge(groups, note, probing, trust_code=options.trust_code)
+        if knowledge is not None:
+            sections.append(knowledge)
         for group in groups:
             for finished_run in group.finished[:1]:
                 title = f"{group.label}, seed {finished_run.experiment.seed}"
