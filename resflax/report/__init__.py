@@ -1,4 +1,4 @@
-"""Reports of run folders: one self-contained page and its tables.
+"""Reports of run folders: one self-contained page, its tables and its pictures.
 
-Only `diagnostic_pictures` imports JAX.
+Only what looks into networks imports JAX: `inspection`, `diagnostic_pictures`, `probe_pictures`.
 """
