@@ -1,5 +1,6 @@
 """Small data sets, read whole into memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +21,7 @@ from resflax.declarations.data import TFDS, Data, Streamed
 from resflax.errors import UsageError
 
 _CHUNK = 1000  # number of examples between two reports of the progress
+_DRAW_SEED = 7  # decides which pictures are drawn
 
 
 @dataclass(frozen=True)
@@ -100,13 +102,27 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
     Damaged streamed pictures are left out. Raises `UsageError` if none can be read, and
     `SystemFault` if the system cannot read one.
     """
+    return _some_pictures(data, split, lambda examples: np.arange(min(count, examples)))
+
+
+def drawn_pictures(data: Data, split: SplitName, count: int) -> Split:
+    """`count` different pictures of a split, drawn at random but the same ones in every call.
+
+    They are cropped as in evaluation; all are returned if there are fewer. Raises as
+    `first_pictures` does.
+    """
+    return _some_pictures(data, split, lambda examples: permutation(examples, _DRAW_SEED)[:count])
+
+
+def _some_pictures(data: Data, split: SplitName, choose: Callable[[int], np.ndarray]) -> Split:
+    """The pictures at the places that `choose` takes from a number of examples."""
     if not isinstance(data, Streamed):
         loaded = load_split(data, split)
-        return loaded[np.arange(min(count, len(loaded)))]
+        return loaded[choose(len(loaded))]
     splits = open_splits(data)
     examples = splits.split(data, split)
-    images, labels = [], []
-    for index in range(min(count, len(examples))):
+    images, labels, places = [], [], choose(len(examples)).tolist()
+    for index in places:
         read = read_example(examples, index)
         if isinstance(read, str):
             continue
@@ -118,8 +134,7 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
         except Exception as error:  # a damaged file can raise anything
             reason_of_damage(error, examples.name(index))
     if not images:
-        first = min(count, len(examples))
-        raise UsageError(f"none of the first {first} pictures of {split} can be read")
+        raise UsageError(f"none of the {len(places)} pictures of {split} can be read")
     return Split(np.stack(images), np.array(labels, np.int32))
 
 
