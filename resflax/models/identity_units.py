@@ -12,7 +12,6 @@ bias is its running mean. In training it normalises by the batch, so it does the
 are the moments of its input, which are therefore measured.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -21,12 +20,10 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from resflax.declarations.deepening import added_parts, branch_factor, projects_everywhere
 from resflax.declarations.models import ResNet
-from resflax.declarations.own import Own
-from resflax.errors import UsageError
 from resflax.models.layers import BatchNorm, Moments, moments, relu
 from resflax.orders import ORDERS
-from resflax.shortcuts import SHORTCUTS, ProjectionAll
 
 Variables = dict[str, Any]
 """A network's `params` and `batch_stats`, by module path; equal units are not stacked."""
@@ -39,101 +36,11 @@ class Signal(NamedTuple):
     variance: np.ndarray
 
 
-def added_units(shallow: ResNet, deep: ResNet) -> dict[int, range]:
-    """The numbers of the added units of each stage that gets any, such as `{1: range(4, 10)}`.
-
-    Raises `UsageError` if a stage has fewer units in the deeper network, or if no stage has more.
-    """
-    pairs = [*zip(shallow.units_per_stage, deep.units_per_stage, strict=True)]
-    if (
-        any(there > here for there, here in pairs)
-        or shallow.units_per_stage == deep.units_per_stage
-    ):
-        raise UsageError(
-            f"model.depth is {deep.depth}, which makes stages of {_listed(deep)} units; the stages "
-            f"of depth {shallow.depth} have {_listed(shallow)}, and none may lose any or all stay"
-        )
-    return {
-        stage: range(there + 1, here + 1)
-        for stage, (there, here) in enumerate(pairs, start=1)
-        if here > there
-    }
-
-
-def _listed(config: ResNet) -> str:
-    return ", ".join(map(str, config.units_per_stage))
-
-
-def branch_factor(config: ResNet) -> float:
-    """The number c for which a unit of a resolved declaration returns x if its branch is c x.
-
-    Raises `UsageError` if there is none.
-    """
-    shortcut = config.resolved_shortcut
-    if shortcut in ("none", "exclusive_gating"):  # x = (1 - g) x + g x
-        return 1.0
-    if shortcut == "shortcut_gating":  # x = (1 - g) x + g x, where g does not depend on x
-        assert config.gate_bias is not None, "the declaration is resolved"
-        return 1 / (1 + math.exp(-config.gate_bias))
-    if shortcut == "constant_scaling":
-        kept, scale = config.shortcut_scale, config.branch_scale
-        assert kept is not None, "the declaration is resolved"
-        assert scale is not None, "the declaration is resolved"
-        if kept != 1 and scale == 0:
-            raise UsageError(
-                f"model.branch_scale is 0, so every unit returns {kept:g} x: none is the identity"
-            )
-        return 0.0 if kept == 1 else (1 - kept) / scale
-    return 0.0
-
-
-def check_identity(config: ResNet) -> None:
-    """Raises `UsageError` if no unit of a resolved declaration is the identity and can learn."""
-    order, factor = ORDERS[config.order], branch_factor(config)
-    if isinstance(config.unit, Own):
-        raise UsageError(f"the branch {config.unit} is a class of your own: nothing makes it 0")
-    if config.scales_branches:
-        raise UsageError(
-            "model.stochastic_depth by batch scales every branch by its probability of survival, "
-            "which changes with the depth: the old units would no longer compute the same"
-        )
-    if factor == 0:
-        if order.after_last[-1:] == ("relu",):
-            raise UsageError(
-                f"a branch of order {config.order} ends in ReLU: to add 0 it must be 0 everywhere, "
-                "and then so is its gradient, so the added units would never learn"
-            )
-        return
-    shortcut = config.resolved_shortcut
-    if config.resolved_block == "bottleneck" and config.inner_width != 4 * config.width:
-        raise UsageError(
-            f"the shortcut {shortcut} needs branches that pass all {4 * config.width} maps of the "
-            f"first stage on, and these bottlenecks have {config.inner_width} inside"
-        )
-    if order.before and shortcut != "none":
-        raise UsageError(
-            f"a branch of order {config.order} begins with ReLU and does not see negative inputs, "
-            f"of which the shortcut {shortcut} passes only a part on: no unit is the identity"
-        )
-    scales = (config.shortcut_scale or 0, config.branch_scale or 0, factor)
-    if order.after_last[-1:] == ("relu",) and min(scales) < 0:
-        raise UsageError(
-            f"a branch of order {config.order} ends in ReLU and is never negative, which these "
-            "scales of shortcut and branch would need: no unit is the identity"
-        )
-
-
 def needs_signals(config: ResNet) -> bool:
     """Whether identity units of a resolved declaration have a batch norm that returns its input."""
     order = ORDERS[config.order]
-    projected = _projects(config) and order.normalizes_projection
+    projected = projects_everywhere(config) and order.normalizes_projection
     return branch_factor(config) != 0 or "norm" in order.after_addition or projected
-
-
-def _projects(config: ResNet) -> bool:
-    """Whether the shortcut convolves where the shape stays the same."""
-    shortcut = config.resolved_shortcut
-    return not isinstance(shortcut, Own) and SHORTCUTS[shortcut] is ProjectionAll
 
 
 def signal_moments(
@@ -198,7 +105,7 @@ def deepened(
 
     Args:
       shallow: the resolved declaration of the trained network.
-      deep: the same declaration with another depth; see `added_units` and `check_identity`.
+      deep: the same declaration with another depth; `check_deeper` accepts them.
       trained: the variables of the trained network.
       drawn: variables of the deeper network as drawn from a seed.
       signals: for each stage with added units, the signal of `signal_moments`; may be empty if
@@ -213,7 +120,7 @@ def deepened(
         name: flatten_dict(dict(drawn[name]), sep="/") | flatten_dict(dict(trained[name]), sep="/")
         for name in ("params", "batch_stats")
     }
-    for stage, numbers in added_units(shallow, deep).items():
+    for stage, numbers in added_parts(shallow, deep).items():
         for number in numbers:
             _make_identity(deep, flat, f"stage{stage}_unit{number}", signals.get(stage))
         if _moves_norm(deep):
@@ -251,6 +158,7 @@ def _make_identity(config: ResNet, flat: Variables, unit: str, signal: Signal | 
     if factor:
         if config.squeeze_excitation is not None:
             fill("squeeze_excitation/excite/kernel")  # every gate is sigmoid(0)
+            fill("squeeze_excitation/excite/bias")
             factor /= 0.5
         for number in range(1, last):
             connect(f"conv{number}")
@@ -262,16 +170,19 @@ def _make_identity(config: ResNet, flat: Variables, unit: str, signal: Signal | 
             pass_on(f"norm{last}")
     elif order.branch_ends_in_norm:
         fill(f"norm{last}/scale")
+        fill(f"norm{last}/bias")
     else:
         fill(f"conv{last}/kernel")
     if "norm" in order.after_addition:
         pass_on(f"norm{last}")
-    if _projects(config):
+    if projects_everywhere(config):
         connect("shortcut/conv")
         if order.normalizes_projection:
             pass_on("shortcut/norm")
     if config.resolved_shortcut == "shortcut_gating":
+        assert config.gate_bias is not None, "the declaration is resolved"
         fill("shortcut/gate/kernel")
+        fill("shortcut/gate/bias", config.gate_bias)
 
 
 def _set_norm(flat: Variables, name: str, signal: Signal) -> None:

@@ -14,32 +14,9 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resflax.declarations.models import DenseNet
-from resflax.errors import UsageError
 
 Variables = dict[str, Any]
 """A network's `params` and `batch_stats`, by module path."""
-
-
-def added_layers(shallow: DenseNet, deep: DenseNet) -> dict[int, range]:
-    """The numbers of the added layers of each block that gets any, such as `{1: range(7, 13)}`.
-
-    Raises `UsageError` if a block has fewer layers in the deeper network, or if no block has more.
-    """
-    there, here = shallow.layers_per_block, deep.layers_per_block
-    if there == here or any(old > new for old, new in zip(there, here, strict=True)):
-        raise UsageError(
-            f"model.depth is {deep.depth}, with blocks of {_listed(here)} layers; those of depth "
-            f"{shallow.depth} have {_listed(there)}, and a deeper net has more and nowhere fewer"
-        )
-    return {
-        block: range(old + 1, new + 1)
-        for block, (old, new) in enumerate(zip(there, here, strict=True), start=1)
-        if new > old
-    }
-
-
-def _listed(layers: tuple[int, ...]) -> str:
-    return ", ".join(map(str, layers))
 
 
 def deepened(
@@ -49,7 +26,7 @@ def deepened(
 
     Args:
       shallow: the resolved declaration of the trained network.
-      deep: the same declaration with another depth; see `added_layers`.
+      deep: the same declaration with another depth; see `check_deeper`.
       trained: the variables of the trained network.
       drawn: variables of the deeper network as drawn from a seed.
     """

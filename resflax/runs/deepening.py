@@ -12,6 +12,9 @@ import jax
 import jax.numpy as jnp
 
 from resflax.data.normalization import Normalization
+from resflax.declarations.deepening import added_parts, check_deeper
+from resflax.declarations.models import Custom, Model, ResNet
+from resflax.devices.compilation import keep_compiled
 from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
@@ -21,7 +24,6 @@ from resflax.models.own_parts import explaining
 from resflax.runs import environment
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.deeper_variables import (
-    check_deeper,
     compare,
     deeper_variables,
     pictures_to_compare,
@@ -54,9 +56,12 @@ def deepen(
       TrainingError: if all checkpoints of a folder are damaged.
     """
     check_settings()
+    keep_compiled()
     there, experiment = source.read_experiment().resolved(), experiment.resolved()
     _check_same_subject(source, there, experiment)
-    added = check_deeper(there.model, experiment.model)
+    check_deeper(there.model, experiment.model)
+    if not folder.experiment.exists():
+        folder.status(experiment)  # refuses a folder that cannot be a run's
     checkpoints = Checkpoints(folder.checkpoints)
     if checkpoints.newest_good(say) is not None:
         raise UsageError(f"{folder.path} holds a run already; name another folder with --run-dir")
@@ -66,9 +71,13 @@ def deepen(
         pictures, kind = pictures_to_compare(trained)
         agreement = compare(trained, experiment.model, variables, pictures)
     if not agreement.holds:
+        own = ", ".join(map(str, experiment.own_classes.values()))
+        why = (
+            f"a unit of {own} whose branch is 0 is not the identity" if own else "rounding adds up"
+        )
         raise UsageError(
-            f"the logits of {len(pictures)} {kind} differ by up to {agreement.difference:.3g}, of "
-            f"at most {agreement.largest:.3g}: the added layers change what {source.path} computes"
+            f"the logits of {len(pictures)} {kind} would differ by up to "
+            f"{agreement.difference:.3g}, and the largest is {agreement.largest:.3g}: {why}"
         )
     weights = params_sha256(variables["params"])
     experiment = dataclasses.replace(
@@ -88,7 +97,8 @@ def deepen(
     folder.begin(experiment, here | {"initialized_from": origin}, changes)
     checkpoints.forget_after(None)  # a command that was cut off may have left some
     checkpoints.save(0, state, {"seconds": 0.0, "params_sha256": weights})
-    say(f"{source.path} after {trained.step:,} steps, with {added} added")
+    added = _added_in_words(there.model, experiment.model)
+    say(f"{source.path} after {trained.step:,} steps, deeper by {added}")
     say(
         f"the logits of {len(pictures)} {kind} agree: the largest difference is "
         f"{agreement.difference:.2g}, and the largest logit {agreement.largest:.3g}"
@@ -97,7 +107,9 @@ def deepen(
 
 
 def _check_same_subject(source: RunFolder, there: Experiment, here: Experiment) -> None:
-    """Raises `UsageError` if more of network and data differs than the depth."""
+    """Raises `UsageError` if more differs than the depth and the way of training."""
+    if here.initialize_from != there.initialize_from:
+        raise UsageError(f"a deeper run starts with {source.path}; leave --initialize-from out")
     allowed = ("model.depth", "model.remat")
     fields = [
         difference
@@ -108,8 +120,19 @@ def _check_same_subject(source: RunFolder, there: Experiment, here: Experiment) 
     if fields:
         raise UsageError(
             f"of network and data only model.depth may differ from {source.path} (there != here): "
-            f"{'; '.join(fields)}; anything else would make another function of it"
+            f"{'; '.join(fields)}; otherwise it would not begin as the same function"
         )
+
+
+def _added_in_words(there: Model, here: Model) -> str:
+    """What was added, as in "6 identity units in stage 1, 6 in stage 2"."""
+    assert not isinstance(there, Custom), "check_deeper refuses it"
+    assert not isinstance(here, Custom), "check_deeper refuses it"
+    part, place = ("identity unit", "stage") if isinstance(here, ResNet) else ("layer", "block")
+    added = {number: len(numbers) for number, numbers in added_parts(there, here).items()}
+    return ", ".join(
+        f"{count} {part}{'s' * (count > 1)} in {place} {number}" for number, count in added.items()
+    )
 
 
 def _first_state(

@@ -1,6 +1,6 @@
 """The variables of a deeper network that computes what a trained one does, and their check."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -11,11 +11,13 @@ import numpy as np
 from resflax.data.in_memory import drawn_pictures
 from resflax.data.normalization import Normalization, normalize
 from resflax.declarations.data import Streamed
+from resflax.declarations.deepening import added_parts
 from resflax.declarations.models import DenseNet, Model, Published, ResNet
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build, identity_units, unread_layers
 from resflax.models.identity_units import Signal, Variables
+from resflax.models.stacking import stack
 from resflax.runs.trained import TrainedNetwork
 from resflax.training.state import drawing
 
@@ -42,39 +44,6 @@ class Agreement(NamedTuple):
         return self.difference <= TOLERANCE * self.largest
 
 
-def check_deeper(there: Model, here: Model) -> str:
-    """Checks that one network can be made out of another by adding layers; describes these.
-
-    Args:
-      there: the shallower network, resolved.
-      here: the same with another depth.
-
-    Returns:
-      What is added, such as "6 units to each stage".
-
-    Raises:
-      UsageError: with the reason, if that is impossible.
-    """
-    if isinstance(there, ResNet) and isinstance(here, ResNet):
-        added, parts = identity_units.added_units(there, here), ("identity unit", "stage")
-        identity_units.check_identity(here)
-    elif isinstance(there, DenseNet) and isinstance(here, DenseNet):
-        added, parts = unread_layers.added_layers(there, here), ("layer", "block")
-    else:
-        raise UsageError(
-            "only a ResNet or a DenseNet can be made deeper: nothing is known about the layers of "
-            "a network of your own"
-        )
-    return _in_words({place: len(numbers) for place, numbers in added.items()}, *parts)
-
-
-def _in_words(added: Mapping[int, int], part: str, place: str) -> str:
-    """The added parts, as in "6 identity units to stage 1, 6 to stage 2"."""
-    first, *others = (f"{count} {{}}to {place} {number}" for number, count in added.items())
-    several = "s" if next(iter(added.values())) > 1 else ""
-    return ", ".join([first.format(f"{part}{several} "), *(other.format("") for other in others)])
-
-
 def deeper_variables(trained: TrainedNetwork, experiment: Experiment) -> Variables:
     """The variables with which the deeper network begins, by module path, on the host.
 
@@ -91,7 +60,7 @@ def deeper_variables(trained: TrainedNetwork, experiment: Experiment) -> Variabl
     assert isinstance(here, ResNet), "check_deeper refuses others"
     signals: dict[int, Signal] = {}
     if identity_units.needs_signals(here):
-        signals = _measure(trained, there, tuple(identity_units.added_units(there, here)))
+        signals = _measure(trained, there, tuple(added_parts(there, here)))
     drawn = _draw(trained, here, experiment.seed)
     return identity_units.deepened(there, here, before, drawn, signals)
 
@@ -177,8 +146,10 @@ def compare(
     logits = []
     with jax.default_matmul_precision("highest"):
         for model, arrays in networks:
-            apply = jax.jit(partial(build(model, _classes(trained)).apply, train=False))
+            module = build(model, _classes(trained), for_training=True)
+            apply = jax.jit(partial(module.apply, train=False))
+            stacked = {name: stack(tree) for name, tree in arrays.items()}
             batches = _batches(pictures, trained.normalization)
-            logits.append(np.concatenate([np.asarray(apply(arrays, x)) for x in batches]))
+            logits.append(np.concatenate([np.asarray(apply(stacked, x)) for x in batches]))
     before, after = logits
     return Agreement(float(np.max(np.abs(after - before))), float(np.max(np.abs(before))))
