@@ -76,6 +76,7 @@ WITHOUT_JAX = [
     "resflax.runs.git",
     "resflax.runs.initial_weights",
     "resflax.runs.metrics",
+    "resflax.runs.origins",
     "resflax.runs.run_folder",
     "resflax.runs.versions",
     "resflax.shortcuts",

@@ -68,7 +68,7 @@ def deepen(
     trained = load_trained(source, say)
     with explaining(experiment.model):
         variables = deeper_variables(trained, experiment)
-        pictures, kind = pictures_to_compare(trained)
+        pictures, kind = pictures_to_compare(trained, experiment.data)
         agreement = compare(trained, experiment.model, variables, pictures)
     if not agreement.holds:
         own = ", ".join(map(str, experiment.own_classes.values()))

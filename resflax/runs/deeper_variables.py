@@ -10,7 +10,7 @@ import numpy as np
 
 from resflax.data.in_memory import drawn_pictures
 from resflax.data.normalization import Normalization, normalize
-from resflax.declarations.data import Streamed
+from resflax.declarations.data import Data, Streamed
 from resflax.declarations.deepening import added_parts
 from resflax.declarations.models import DenseNet, Model, Published, ResNet
 from resflax.errors import UsageError
@@ -60,7 +60,8 @@ def deeper_variables(trained: TrainedNetwork, experiment: Experiment) -> Variabl
     assert isinstance(here, ResNet), "check_deeper refuses others"
     signals: dict[int, Signal] = {}
     if identity_units.needs_signals(here):
-        signals = _measure(trained, there, tuple(added_parts(there, here)))
+        stages = tuple(added_parts(there, here))
+        signals = _measure(trained, there, stages, experiment.data)
     drawn = _draw(trained, here, experiment.seed)
     return identity_units.deepened(there, here, before, drawn, signals)
 
@@ -88,13 +89,15 @@ def _image_shape(trained: TrainedNetwork) -> tuple[int, int, int]:
     return side, side, len(mean)
 
 
-def _measure(trained: TrainedNetwork, config: ResNet, stages: tuple[int, ...]) -> dict[int, Signal]:
+def _measure(
+    trained: TrainedNetwork, config: ResNet, stages: tuple[int, ...], data: Data
+) -> dict[int, Signal]:
     """The signals that the added units of some stages will get, over training pictures.
 
     Raises `UsageError` if these cannot be read.
     """
     try:
-        pictures = drawn_pictures(trained.experiment.data, "train", MEASURED).images
+        pictures = drawn_pictures(data, "train", MEASURED).images
     except UsageError as error:
         raise UsageError(
             f"the added batch norms need the moments of training pictures, and {error}"
@@ -118,14 +121,20 @@ def _batches(pictures: np.ndarray, normalization: Normalization) -> Iterator[jax
         yield normalize(jnp.asarray(pictures[start : start + _BATCH]), normalization)
 
 
-def pictures_to_compare(trained: TrainedNetwork) -> tuple[np.ndarray, str]:
-    """Pictures (N, H, W, C) uint8 to compare logits on, and how to call them."""
+def pictures_to_compare(trained: TrainedNetwork, data: Data) -> tuple[np.ndarray, str]:
+    """Pictures (N, H, W, C) uint8 to compare logits on, and how to call them.
+
+    They are random if the run's own data cannot be read. Raises `UsageError` if `data` cannot be
+    read and was named anew.
+    """
     try:
-        return drawn_pictures(trained.experiment.data, "test", COMPARED).images, "test pictures"
-    except UsageError:
-        random = np.random.default_rng(0)
+        return drawn_pictures(data, "test", COMPARED).images, "test pictures"
+    except UsageError as error:
+        if data != trained.experiment.data:
+            raise
         shape = (_BATCH, *_image_shape(trained))
-        return random.integers(0, 256, shape, np.uint8), "random pictures (the data are missing)"
+        random = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
+        return random, f"random pictures ({error})"
 
 
 def compare(
