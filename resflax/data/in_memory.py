@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from resflax.data.crops import central_square
-from resflax.data.draws import permutation
 from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits, parse
 from resflax.data.faults import patiently, read_example, reason_of_damage
 from resflax.data.pictures.bad_picture import BadPicture
@@ -105,9 +104,10 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
 
 
 def spread_pictures(data: Data, split: SplitName, count: int) -> Split:
-    """As `first_pictures`, but the pictures are taken at even distances from the whole split.
+    """`count` pictures of a split, or all if there are fewer, taken at even distances.
 
     So the classes are as frequent as in the split, even if it is sorted by class, as folders are.
+    Otherwise this is `first_pictures`.
     """
 
     def places(length: int) -> np.ndarray:
@@ -123,8 +123,7 @@ def _some_pictures(data: Data, split: SplitName, choose: Callable[[int], np.ndar
         return loaded[choose(len(loaded))]
     splits = open_splits(data)
     examples = splits.split(data, split)
-    images, labels = [], []
-    places = choose(len(examples)).tolist()
+    images, labels, places = [], [], choose(len(examples)).tolist()
     for index in places:
         read = read_example(examples, index)
         if isinstance(read, str):
@@ -137,7 +136,7 @@ def _some_pictures(data: Data, split: SplitName, choose: Callable[[int], np.ndar
         except Exception as error:  # a damaged file can raise anything
             reason_of_damage(error, examples.name(index))
     if not images:
-        raise UsageError(f"none of {len(places)} pictures of {split} can be read")
+        raise UsageError(f"none of the {len(places)} pictures of {split} can be read")
     return Split(np.stack(images), np.array(labels, np.int32))
 
 
