@@ -55,7 +55,11 @@ def main(arguments: Sequence[str]) -> None:
     def note(text: str) -> None:
         print(message_line(text), file=sys.stderr)
 
-    groups, sections = form_seed_groups(runs), []
+    from resflax.report.network_pictures import draw_networks  # imports JAX
+
+    groups = form_seed_groups(runs)
+    networks = draw_networks(groups, note, trust_code=options.trust_code)
+    sections = [] if networks is None else [networks]
     if options.diagnostics:
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
 

@@ -95,11 +95,11 @@ def _moved(numbers: Iterable[int], places: Mapping[int, int]) -> tuple[int, ...]
 
 
 def inside(graph: Graph, call: Call) -> Graph:
-    """The graph of one call of a module; what the call reads are its inputs."""
+    """The graph of one call of a module; what the call reads are its inputs, which come first."""
     within, borders = _within(graph, call)
     places: dict[int, int] = {}
     nodes: list[Node] = []
-    for number in sorted(within | borders):
+    for number in sorted(borders) + sorted(within):
         node = graph.nodes[number]
         places[number] = len(nodes)
         if number in borders:

@@ -125,7 +125,7 @@ def describe_dense_blocks(blocks: Sequence[DenseBlock]) -> str:
             zip(block.read[:-1], block.maps_read, strict=False), start=1
         )
     ]
-    return "; ".join(texts)
+    return " ".join([f"{'; '.join(texts)}.", *_explanations(blocks, 0)])
 
 
 def _arc(

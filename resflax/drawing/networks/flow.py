@@ -73,14 +73,17 @@ def draw_flow(graph: Graph, *, sizes: bool = False) -> Sketch:
     return Sketch(right, height, tuple(dict.fromkeys(shapes)))
 
 
-def in_words(graph: Graph) -> str:
-    """The graph as a text: `1: 32x32x16; 2: 3x3 conv, 16 of 1; 3: + of 1 and 2`."""
+def in_words(graph: Graph, *, sizes: bool = False) -> str:
+    """The graph as a text: `1: 32x32x16; 2: 3x3 conv, 16 of 1; 3: + of 1 and 2`.
+
+    With `sizes`, the text also has the shapes of all arrays.
+    """
     texts = []
     for number, node in enumerate(graph.nodes, start=1):
         text = f"{number}: {label(node).text}"
         if node.inputs:
             text += f" of {' and '.join(str(given + 1) for given in node.inputs)}"
-        texts.append(text)
+        texts.append(f"{text}, {size_text(node.shape)}" if sizes else text)
     return "; ".join(texts)
 
 

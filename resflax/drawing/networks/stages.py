@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from resflax.drawing.networks.chains import in_one_box, is_activation, with_chains
-from resflax.drawing.networks.flow import draw_flow
-from resflax.drawing.networks.labels import label, size_text
+from resflax.drawing.networks.flow import draw_flow, in_words
 from resflax.drawing.networks.sketch import Sketch
 from resflax.models.graph import Graph, Node, outermost_calls, with_hidden
 
@@ -35,8 +34,7 @@ def draw_stages(graph: Graph) -> Sketch:
 
 def describe_stages(graph: Graph) -> str:
     """The stages and their sizes in words, for readers who cannot see the drawing."""
-    rows = stages(graph).nodes
-    return "; ".join(f"{label(node).text} ({size_text(node.shape)})" for node in rows)
+    return in_words(stages(graph), sizes=True)
 
 
 def _named_input(node: Node) -> Node:

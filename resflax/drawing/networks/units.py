@@ -51,11 +51,6 @@ def distinct_units(graph: Graph) -> list[Unit]:
     return units
 
 
-def looks(units: Sequence[Unit]) -> Any:
-    """A value that is equal for units that are drawn in the same way."""
-    return tuple((*_title(unit, units), in_words(_drawn(unit))) for unit in units)
-
-
 def draw_unit(unit: Unit, units: Sequence[Unit]) -> Sketch:
     """The drawing of a unit under its title.
 

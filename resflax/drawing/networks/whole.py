@@ -9,7 +9,7 @@ from resflax.drawing.networks.stages import draw_stages
 from resflax.drawing.networks.units import distinct_units, draw_unit
 from resflax.models.graph import Graph
 
-COLUMN = 33.0
+COLUMN = 32.9
 """The width of a paper's column, 3.3 inches, as a multiple of text of 7 points."""
 GAP = 1.8
 """The distance of drawings in a figure."""
