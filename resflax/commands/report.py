@@ -51,8 +51,8 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.report.against import find_reference
     from resflax.report.build import count_states, pictures_folder, write_report
     from resflax.report.collect import RunRecord, collect_runs
-    from resflax.report.groups import SeedGroup, form_seed_groups
-    from resflax.report.page import Section
+    from resflax.report.groups import form_seed_groups
+    from resflax.report.inspection import make_inspector
     from resflax.report.run_cache import RunCache
     from resflax.report.watching import watch
 
@@ -67,11 +67,9 @@ def main(arguments: Sequence[str]) -> None:
     check_output_folder("--output", pictures_folder(output))
     folders = [user_path(folder) for folder in options.folders]
     note, cache = _noting(), RunCache()
-    inspect: Callable[[Sequence[SeedGroup]], list[Section]] | None = None
-    if options.diagnostics:
-        from resflax.report.inspection import make_inspector  # imports JAX
-
-        inspect = make_inspector(note, _say, trust_code=options.trust_code)
+    inspect = make_inspector(
+        note, _say, trust_code=options.trust_code, diagnostics=options.diagnostics
+    )
 
     def collect() -> tuple[list[RunRecord], list[str]]:
         """The runs, and a line for each that cannot be read."""
@@ -83,13 +81,12 @@ def main(arguments: Sequence[str]) -> None:
         groups = form_seed_groups(runs)
         if options.against is not None:
             find_reference(groups, options.against)  # a mistake is named before the work
-        diagnostics = inspect(groups) if inspect is not None else []
         with writing_output(output):
             paths = write_report(
                 output,
                 runs,
                 groups,
-                diagnostics,
+                inspect(groups),
                 unreadable,
                 against=options.against,
                 renewed=renewed,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from resflax.data.crops import central_square
+from resflax.data.draws import permutation
 from resflax.data.encoded import HELD_OUT_SEED, SplitName, check_label, open_splits, parse
 from resflax.data.faults import patiently, read_example, reason_of_damage
 from resflax.data.pictures.bad_picture import BadPicture
