@@ -19,6 +19,22 @@ _DEEPEST = 3
 
 
 @dataclass(frozen=True)
+class SweepRecord:
+    """A sweep, as read from its folder."""
+
+    path: Path
+    """The sweep folder."""
+    experiment: Experiment | None
+    """The experiment that the trials vary; None if it cannot be read."""
+    fields: tuple[str, ...]
+    """Dotted names of the fields that vary."""
+    searched: bool
+    """Whether the sweep is a search."""
+    trials: int
+    """Number of trials that the sweep lists."""
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """A run, as read from its folder."""
 
@@ -35,6 +51,10 @@ class RunRecord:
     """Why the run failed or was pruned; empty if there is no such reason."""
     variant: str | None = None
     """The variant's name, if the run belongs to a sweep that names its variants."""
+    sweep: SweepRecord | None = None
+    """The sweep to which the run belongs, if any."""
+    number: int | None = None
+    """The run's place in its sweep's list of trials, from 0 on."""
 
     @property
     def test_error(self) -> float | None:
@@ -109,7 +129,8 @@ def _read_run(path: Path) -> RunRecord:
     folder = RunFolder(path)
     result = folder.read_result()
     sweep = path.parent.parent
-    trial = _read_json_object(sweep / "sweep.json").get("trials", {}).get(path.name, {})
+    trials = _read_json_object(sweep / "sweep.json").get("trials", {})
+    trial = trials.get(path.name, {})
     ended = _read_json_object(sweep / "ended" / f"{path.name}.json") if trial else {}
     state: RunState = "unfinished"
     if result is not None:
@@ -124,7 +145,15 @@ def _read_run(path: Path) -> RunRecord:
         state=state,
         why=str(ended.get("why", "")) if state != "finished" else "",
         variant=trial.get("name"),
+        sweep=_read_sweep(sweep, trials) if trial else None,
+        number=list(trials).index(path.name) if trial else None,
     )
+
+
+def _read_sweep(path: Path, trials: dict[str, Any]) -> SweepRecord:
+    fields = dict.fromkeys(name for trial in trials.values() for name in trial.get("fields", {}))
+    searched = (path / "search.journal").is_file()
+    return SweepRecord(path, None, tuple(fields), searched, len(trials))
 
 
 def _read_json_object(path: Path) -> dict[str, Any]:

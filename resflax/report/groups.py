@@ -1,14 +1,14 @@
 """Groups the runs that differ only in the seed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from resflax.experiment import Experiment, flat_json
 from resflax.report.collect import RunRecord
 
-_IGNORED_FIELDS = (
+IGNORED_FIELDS = (
     "seed",
     "log_every",
     "evaluate_every",
@@ -74,9 +74,9 @@ def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
 
 def _field_names(flat: Sequence[dict[str, Any]]) -> list[str]:
     """The fields that can set groups apart: those of the first run, of the others, then `name`."""
-    names = [name for name in flat[0] if name not in ("name", *_IGNORED_FIELDS)] if flat else []
+    names = [name for name in flat[0] if name not in ("name", *IGNORED_FIELDS)] if flat else []
     others = {name for values in flat for name in values}
-    return [*names, *sorted(others - {*names, "name", *_IGNORED_FIELDS}), "name"]
+    return [*names, *sorted(others - {*names, "name", *IGNORED_FIELDS}), "name"]
 
 
 def _sort_key(value: Any) -> tuple[int, float, str]:
@@ -91,11 +91,18 @@ def _group_label(runs: Sequence[RunRecord], fields: dict[str, Any]) -> str:
     if len(variants) == 1 and (variant := variants.pop()) is not None:
         return variant
     flat = flat_json(runs[0].experiment)
-    parts = [_field_label(name, value, flat) for name, value in fields.items() if value is not None]
+    parts = [field_label(name, value, flat) for name, value in fields.items() if value is not None]
     return ", ".join(dict.fromkeys(parts)) or runs[0].experiment.name
 
 
-def _field_label(name: str, value: Any, flat: dict[str, Any]) -> str:
+def field_label(name: str, value: Any, flat: Mapping[str, Any]) -> str:
+    """A field and its value in words, such as `depth 20`.
+
+    Args:
+      name: the dotted name of the field.
+      value: its value.
+      flat: the experiment's `flat_json`.
+    """
     if name == "model.type":
         return str(flat.get("model.network", value))
     if name in ("name", "data.name", "model.network"):
