@@ -5,9 +5,9 @@ from pathlib import Path
 
 from resflax.files import write_atomically
 from resflax.report.collect import RunRecord
-from resflax.report.curves import plot_error_against_size, plot_error_curves
 from resflax.report.groups import SeedGroup
 from resflax.report.page import Section, render_page
+from resflax.report.sections import picture_sections
 from resflax.report.tables import (
     as_markdown,
     make_comparisons_table,
@@ -28,15 +28,6 @@ _COMPARISONS = (
     "2 / 2^pairs. Neither is corrected for the number of rows."
 )
 _RUNS = "Every run, finished or not."
-_CURVES = (
-    "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
-    "error on the test split, or on the validation examples where those were measured more often. "
-    "Each line is a mean over the seeds; unfinished runs are included as far as they went."
-)
-_SIZES = (
-    "Error of the finished runs at the end of training: the mean over the seeds, with the standard "
-    "deviation as bars."
-)
 
 
 def write_report(
@@ -62,17 +53,12 @@ def write_report(
     results, notes = make_results_table(groups)
     runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
     title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    sections = [Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES)]
-    if any(group.finished for group in groups):
-        sections.append(
-            Section("Error against size", tuple(plot_error_against_size(groups)), _SIZES)
-        )
     html = render_page(
         title,
         _summary(runs, unreadable),
         [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
         notes,
-        [*sections, *diagnostics],
+        [*picture_sections(groups, runs), *diagnostics],
     )
     stem = output.with_suffix("")
     tables = (results, comparisons, runs_table)

@@ -1,0 +1,326 @@
+"""The three pictures of a search. It does not import JAX.
+
+They show the best error so far, the effect of each field, and pairs of fields. Errors are those on
+the held-out examples, by which a search chooses.
+"""
+
+import itertools
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import LogNorm, Normalize
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from resflax.drawing.axes import (
+    Direction,
+    add_legend,
+    fit_scale,
+    is_wide,
+    wrap,
+)
+from resflax.drawing.picture import Picture
+from resflax.drawing.style import COLORS, INK, SIZE, plot_style
+from resflax.experiment import flat_json
+from resflax.report.collect import RunRecord
+from resflax.report.groups import SeedGroup
+from resflax.report.series import is_number, short_name
+
+MOST_PAIRED = 4
+"""The most fields whose pairs are drawn."""
+
+_SHADES = 16
+"""Number of colours for numbers."""
+_LETTERS = 14
+"""The most letters of a value's label."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial of a search, as it is drawn."""
+
+    number: int
+    """Its place in the search, from 1 on."""
+    run: RunRecord
+    error: float | None
+    """Its last error on the held-out examples, in per cent; None if none was measured."""
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where the trials lie on an axis that stands for a field."""
+
+    name: str
+    """The field in words."""
+    values: tuple[float, ...]
+    """The place of each trial."""
+    labels: tuple[str, ...]
+    """The values of a field of words, which lie at 0, 1, ...; empty for a field of numbers."""
+
+    def fit(self, axes: Axes, direction: Direction) -> None:
+        """Sets the scale, the ticks and the name of an axis."""
+        axis = axes.xaxis if direction == "x" else axes.yaxis
+        axis.set_label_text(self.name)
+        if not self.labels:
+            fit_scale(axes, direction, self.values)
+            return
+        turned = direction == "x" and sum(map(len, self.labels)) > 2 * _LETTERS
+        options: dict[str, Any] = {"rotation": 25, "ha": "right"} if turned else {}
+        axis.set_ticks(range(len(self.labels)), self.labels, **options)
+        limits = (-0.5, len(self.labels) - 0.5)
+        (axes.set_xlim if direction == "x" else axes.set_ylim)(*limits)
+
+
+def plot_search(runs: Sequence[RunRecord]) -> list[Picture]:
+    """Plots the best error so far, the effect of each field, and pairs of fields.
+
+    Args:
+      runs: the trials of one search.
+
+    Returns:
+      No pictures if no trial has an error on held-out examples.
+    """
+    trials = _trials_of(runs)
+    if not any(trial.error is not None for trial in trials):
+        return []
+    fields = _fields_of(runs)
+    values = [flat_json(trial.run.experiment) for trial in trials]
+    places = [_places(name, [flat.get(name) for flat in values], trials) for name in fields]
+    pictures = [_plot_best_so_far(trials)]
+    if places:
+        pictures.append(_plot_effects(trials, places))
+    if len(places) > 1:
+        pictures.append(_plot_pairs(trials, places[:MOST_PAIRED], len(places)))
+    return pictures
+
+
+def best_first(groups: Sequence[SeedGroup], most: int = 4) -> list[SeedGroup]:
+    """The groups with the lowest errors on held-out examples, the lowest first.
+
+    Args:
+      groups: the trials of searches, each of which is a group of its own.
+      most: the most groups that are returned.
+    """
+    errors = [_error_of(group.runs[0]) for group in groups]
+    ranked = sorted(
+        (i for i, error in enumerate(errors) if error is not None and groups[i].finished),
+        key=lambda i: (errors[i], i),
+    )
+    return [groups[i] for i in ranked[:most]]
+
+
+def _trials_of(runs: Sequence[RunRecord]) -> list[Trial]:
+    ordered = sorted(runs, key=lambda run: -1 if run.number is None else run.number)
+    return [
+        Trial(place if run.number is None else run.number + 1, run, _error_of(run))
+        for place, run in enumerate(ordered, start=1)
+    ]
+
+
+def _error_of(run: RunRecord) -> float | None:
+    """The error by which a search judges a run, in per cent; before its end, the newest one."""
+    if run.result is not None:
+        error = run.result.get("validation_error")
+    else:
+        errors = [line.get("error") for line in run.lines if line["split"] == "validation"]
+        error = errors[-1] if errors else None
+    return None if error is None else 100 * error
+
+
+def _fields_of(runs: Sequence[RunRecord]) -> list[str]:
+    """The dotted names of the fields that the search chooses."""
+    return list(dict.fromkeys(name for run in runs if run.sweep for name in run.sweep.fields))
+
+
+def _places(name: str, values: Sequence[Any], trials: Sequence[Trial]) -> Places:
+    if all(map(is_number, values)):
+        return Places(short_name(name), tuple(map(float, values)), ())
+    kinds = list(dict.fromkeys(map(str, sorted(values, key=lambda v: (is_number(v), str(v))))))
+    beside = (
+        kinds.index(str(value)) + _jitter(trial.number)
+        for value, trial in zip(values, trials, strict=True)
+    )
+    labels = tuple(wrap(kind, _LETTERS, rows=1) for kind in kinds)
+    return Places(short_name(name), tuple(beside), labels)
+
+
+def _jitter(number: int) -> float:
+    """A distance from -0.2 to 0.2, so that trials with the same word do not lie on each other."""
+    return 0.4 * (number * 0.618034 % 1 - 0.5)
+
+
+def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
+    by_state: dict[str, list[tuple[int, float]]] = {}
+    for trial in trials:
+        if trial.error is not None:
+            by_state.setdefault(trial.run.state, []).append((trial.number, trial.error))
+    finished = by_state.get("finished", [])
+    lowest = list(itertools.accumulate((error for _, error in finished), min))
+    last = max(trial.number for trial in trials)
+    with plot_style():
+        figure = Figure(figsize=SIZE, layout="constrained")
+        axes = figure.subplots()
+        errors = [trial.error for trial in trials if trial.error is not None]
+        fit_scale(axes, "y", errors, from_zero=True)
+        axes.set_xlim(0.5 - 0.02 * last, last + 0.5 + 0.02 * last)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.set(xlabel="trial", ylabel="validation error (%)")
+        entries: list[tuple[Any, str]] = []
+        for state, style in _MARKS.items():
+            if points := by_state.get(state):
+                (handle,) = axes.plot(*zip(*points, strict=True), linestyle="", **style)
+                entries.append((handle, state))
+        failed = [t.number for t in trials if t.run.state == "failed" and t.error is None]
+        if failed:
+            (handle,) = axes.plot(
+                failed, [1.0] * len(failed), linestyle="", clip_on=False,
+                transform=axes.get_xaxis_transform(), **_MARKS["failed"],
+            )  # fmt: skip
+            if "failed" not in by_state:
+                entries.append((handle, "failed"))
+        if finished:
+            numbers = [number for number, _ in finished]
+            (line,) = axes.step(
+                [*numbers, last + 0.5], [*lowest, lowest[-1]], where="post", color=COLORS[1],
+                linewidth=2, label="_best",
+            )  # fmt: skip
+            entries.append((line, "best so far"))
+        add_legend(figure, [handle for handle, _ in entries], [label for _, label in entries])
+    title = "Best error so far"
+    caption = (
+        "Error on the held-out examples, by which the search chooses. Trials that are not "
+        "finished are shown with their newest error, or at the top edge if they failed before "
+        "they had one."
+    )
+    found = ""
+    if finished:
+        number, error = min(finished, key=lambda point: point[1])
+        found = f" The best is trial {number} of {last} with {error:.3g} %."
+    return Picture(title, figure, f"{title}.{found}", f"{caption}{found}")
+
+
+_MARKS: dict[str, dict[str, Any]] = {
+    "finished": {"marker": "o", "markersize": 5, "color": COLORS[0], "label": "_finished"},
+    "pruned": {"marker": "x", "markersize": 5, "color": COLORS[9], "label": "_pruned"},
+    "failed": {
+        "marker": "^", "markersize": 7, "markerfacecolor": "none",
+        "markeredgecolor": COLORS[8], "label": "_failed",
+    },
+    "unfinished": {"marker": ".", "markersize": 5, "color": COLORS[9], "label": "_unfinished"},
+}  # fmt: skip
+"""Marks of trials by their states."""
+
+
+def _plot_effects(trials: Sequence[Trial], places: Sequence[Places]) -> Picture:
+    shown = [i for i, trial in enumerate(trials) if trial.error is not None]
+    errors = [trials[i].error or 0.0 for i in shown]
+    numbers = [float(trials[i].number) for i in shown]
+    norm = Normalize(1, max(2.0, *numbers))
+    with plot_style():
+        figure, panels = _grid(len(places))
+        for i, (axes, field) in enumerate(zip(panels, places, strict=True)):
+            field.fit(axes, "x")
+            fit_scale(axes, "y", errors, from_zero=True)
+            if i % 2:
+                axes.tick_params(labelleft=False)
+            _scatter(
+                axes,
+                [field.values[i] for i in shown],
+                errors,
+                numbers,
+                norm,
+                [trials[i] for i in shown],
+            )
+        figure.supylabel("validation error (%)", fontsize=9)
+        _add_color_bar(figure, panels, norm, "trial")
+    title = "Effect of each field"
+    names = ", ".join(field.name for field in places)
+    caption = (
+        "Every trial's last error on the held-out examples against each field. Later trials are "
+        "brighter. Crosses are trials that did not finish."
+    )
+    return Picture(title, figure, f"Validation error against {names}, for every trial.", caption)
+
+
+def _plot_pairs(trials: Sequence[Trial], places: Sequence[Places], fields: int) -> Picture:
+    shown = [i for i, trial in enumerate(trials) if trial.error is not None]
+    errors = [trials[i].error or 0.0 for i in shown]
+    finished = [i for i in shown if trials[i].run.state == "finished"]
+    best = min(finished, key=lambda i: trials[i].error or 0.0, default=None)
+    norm = (
+        LogNorm(min(errors), max(errors))
+        if min(errors) > 0 and is_wide(errors)
+        else (Normalize(min(errors), max(*errors, min(errors) + 1e-9)))
+    )
+    pairs = list(itertools.combinations(places, 2))
+    with plot_style():
+        figure, panels = _grid(len(pairs))
+        for axes, (across, up) in zip(panels, pairs, strict=True):
+            across.fit(axes, "x")
+            up.fit(axes, "y")
+            xs, ys = [across.values[i] for i in shown], [up.values[i] for i in shown]
+            _scatter(axes, xs, ys, errors, norm, [trials[i] for i in shown])
+            if best is not None:
+                axes.plot(
+                    across.values[best], up.values[best], marker="o", markersize=12,
+                    markerfacecolor="none", markeredgecolor=COLORS[1], markeredgewidth=2,
+                    label="_best",
+                )  # fmt: skip
+        _add_color_bar(figure, panels, norm, "validation error (%)")
+    caption = "Every trial by two of its fields. Darker marks have lower errors, and "
+    caption += "the best trial has a ring. Crosses are trials that did not finish."
+    if fields > len(places):
+        caption += f" The first {len(places)} of {fields} fields are shown."
+    names = ", ".join(f"{across.name} and {up.name}" for across, up in pairs)
+    return Picture("Pairs of fields", figure, f"Trials by {names}.", caption)
+
+
+def _grid(count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with small axes in two columns."""
+    columns = min(2, count)
+    rows = math.ceil(count / columns)
+    size = (SIZE[0], 2.1 * rows + 0.8 if columns > 1 else SIZE[1])
+    figure = Figure(figsize=size, layout="constrained")
+    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axes in panels[count:]:
+        axes.remove()
+    for axes in panels:
+        axes.tick_params(labelsize=8)
+        axes.xaxis.label.set_size(9)
+        axes.yaxis.label.set_size(9)
+    return figure, panels[:count]
+
+
+def _scatter(
+    axes: Axes,
+    xs: Sequence[float],
+    ys: Sequence[float],
+    colors: Sequence[float],
+    norm: Normalize,
+    trials: Sequence[Trial],
+) -> None:
+    """Marks with an edge in the text's colour, so that light and dark ones are seen on any page."""
+    for is_finished, marker in ((True, "o"), (False, "X")):
+        chosen = [i for i, t in enumerate(trials) if (t.run.state == "finished") == is_finished]
+        axes.scatter(
+            [xs[i] for i in chosen], [ys[i] for i in chosen], s=26, marker=marker,
+            c=[colors[i] for i in chosen], norm=norm, cmap=_color_map(), edgecolors=INK,
+            linewidths=0.5,
+        )  # fmt: skip
+
+
+def _add_color_bar(figure: Figure, panels: list[Axes], norm: Normalize, label: str) -> None:
+    bar = figure.colorbar(
+        ScalarMappable(norm, _color_map()), ax=panels, location="bottom", label=label, aspect=40,
+        fraction=0.06, pad=0.03,
+    )  # fmt: skip
+    bar.outline.set_visible(False)
+
+
+def _color_map() -> Any:
+    return mpl.colormaps["viridis"].resampled(_SHADES)
