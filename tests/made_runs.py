@@ -4,7 +4,8 @@ from pathlib import Path
 
 from resflax import Experiment, ResNet
 from resflax.experiment import with_fields
-from resflax.report.collect import RunRecord, SweepRecord
+from resflax.report.collect import RunRecord
+from resflax.report.sweep_records import SweepRecord
 
 BASE = Experiment(name="base", model=ResNet(20), batch_size=128, steps=100)
 
@@ -27,14 +28,15 @@ def made_run(fields=None, *, error=0.1, loss=0.5, lines=(), base=BASE, **others)
       base: the experiment.
       others: values of `RunRecord`, or of its result.
     """
-    known = {"state", "variant", "sweep", "number", "why"}
+    known = {"state", "variant", "sweep", "number", "why", "path", "initialized_from"}
     record = {name: others.pop(name) for name in known & others.keys()}
     experiment = with_fields(base, fields or {})
     result = None
     if error is not None:
         result = {"test_error": error, "train_loss": loss, "params": 1000, "macs": 2000, **others}
     record.setdefault("state", "unfinished" if result is None else "finished")
-    return RunRecord(Path(experiment.content_hash), experiment, tuple(lines), result, **record)
+    record.setdefault("path", Path(experiment.content_hash))
+    return RunRecord(experiment=experiment, lines=tuple(lines), result=result, **record)
 
 
 def made_search(fields, trials=9):

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from resflax.files import write_atomically
-from resflax.report.collect import RunRecord
-from resflax.report.groups import SeedGroup
+from resflax.report.collect import RunRecord, waiting_lines
+from resflax.report.groups import SeedGroup, repetition_lines
 from resflax.report.page import Section, render_page
 from resflax.report.sections import picture_sections
 from resflax.report.tables import (
@@ -55,7 +55,7 @@ def write_report(
     title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
     html = render_page(
         title,
-        _summary(runs, unreadable),
+        _summary(runs, groups, unreadable),
         [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
         notes,
         [*picture_sections(groups, runs), *diagnostics],
@@ -76,7 +76,14 @@ def write_report(
     return list(texts)
 
 
-def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:
+def _summary(
+    runs: Sequence[RunRecord], groups: Sequence[SeedGroup], unreadable: Sequence[str]
+) -> list[str]:
     states = [run.state for run in runs]
     counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [f"{len(runs)} runs: {', '.join(counts)}.", *(f"Left out: {x}." for x in unreadable)]
+    return [
+        f"{len(runs)} run{'s' if len(runs) > 1 else ''}: {', '.join(counts)}.",
+        *(f"{line}." for line in waiting_lines(runs)),
+        *(f"{line[0].upper()}{line[1:]}." for line in repetition_lines(groups)),
+        *(f"Left out: {x}." for x in unreadable),
+    ]

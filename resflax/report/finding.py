@@ -26,7 +26,6 @@ from resflax.report.page import Section
 from resflax.report.series import (
     NumericField,
     Panel,
-    Series,
     arrange,
     find_numeric_fields,
     short_name,
@@ -125,7 +124,8 @@ def _caption(field: NumericField, left_out: int, sources: str, missing: str) -> 
     ]
     if field.followers:
         names = " and ".join(map(short_name, field.followers))
-        sentences.append(f"Each {name} has its own {names}.")
+        verb = "varies" if len(field.followers) == 1 else "vary"
+        sentences.append(f"Along a line, {names} {verb} together with {name}.")
     sentences.append(missing)
     if left_out:
         sentences.append(f"{left_out} more lines are not drawn; the CSV file has all results.")
