@@ -133,8 +133,13 @@ def labels_apart(
     """
     figure = axes.get_figure(root=True)
     assert figure is not None
-    inches = figure.get_figwidth() if direction == "x" else figure.get_figheight()
-    letter = _LETTER * 10 / 72 / (0.8 * inches)  # in parts of the axis
+    box = axes.get_position()
+    inches = (
+        box.width * figure.get_figwidth()
+        if direction == "x"
+        else box.height * figure.get_figheight()
+    )
+    letter = _LETTER * 10 / 72 / inches  # in parts of the axis
     transform = _axis(axes, direction).get_transform()
     low, high = (float(end) for end in transform.transform(_limits(axes, direction)))
     places = [(float(p) - low) / (high - low) for p in transform.transform(list(values))]

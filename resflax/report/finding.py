@@ -11,23 +11,25 @@ from matplotlib.figure import Figure
 from resflax.drawing.axes import add_legend, fit_scale, tick_at, wrap
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import SIZE, plot_style
+from resflax.experiment import flat_json
 from resflax.report.groups import SeedGroup
-from resflax.report.marks import draw_failures, draw_series, paper_handle
+from resflax.report.marks import draw_paper_marks, draw_series, paper_handle
 from resflax.report.measures import (
     Measure,
     drawn_values,
-    hollow_marks,
     means_in_words,
     measures_of,
     missing_runs,
-    paper_sources,
 )
 from resflax.report.page import Section
+from resflax.report.paper_marks import PaperMark, errors_of, find_paper_marks, sources_sentence
+from resflax.report.papers import PaperFigure
 from resflax.report.series import (
     NumericField,
     Panel,
     arrange,
     find_numeric_fields,
+    is_number,
     short_name,
 )
 from resflax.report.variant_dots import plot_variants
@@ -73,14 +75,22 @@ def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Pic
         return []
     xs = [x for series in every for x in series.xs]
     ys = drawn_values(groups, measure)
+
+    def place(figure: PaperFigure, x: float) -> float | None:
+        there: Any = flat_json(figure.protocol).get(field.name)
+        if not is_number(there):
+            return x if field.name.startswith("model.") else None  # the network is the same
+        return float(there) if min(xs) <= there <= max(xs) else None
+
+    ys += errors_of(find_paper_marks(every, measure, place))
     pictures = []
     for panel in panels:
         title = f"{measure.name.capitalize()} against {short_name(field.name)}"
         title += f": {panel.title}" if panel.title else ""
-        sources = paper_sources([g for series in panel.series for g in series.groups], measure)
-        figure = _draw_panel(field, panel, measure, xs, ys, has_paper=bool(sources))
+        marks = find_paper_marks(panel.series, measure, place)
+        figure = _draw_panel(field, panel, measure, xs, ys, marks)
         description = means_in_words(title, panel.series, measure)
-        caption = _caption(field, panel.left_out, sources, missing)
+        caption = _caption(field, panel.left_out, marks, missing)
         pictures.append(Picture(title, figure, description, caption))
     return pictures
 
@@ -91,8 +101,7 @@ def _draw_panel(
     measure: Measure,
     xs: Sequence[float],
     ys: Sequence[float],
-    *,
-    has_paper: bool,
+    marks: Sequence[PaperMark],
 ) -> Figure:
     with plot_style():
         figure = Figure(figsize=SIZE, layout="constrained")
@@ -105,8 +114,8 @@ def _draw_panel(
             handle = draw_series(axes, series, measure)
             if handle is not None and series.label:
                 entries.append((handle, series.label))
-        draw_failures(axes, panel.series, measure)
-        if has_paper:
+        draw_paper_marks(axes, marks)
+        if marks:
             entries.append((paper_handle(), "hollow: the papers' figures"))
         together = ", ".join(map(short_name, field.followers))
         xlabel = short_name(field.name) + (f" (with {together})" if together else "")
@@ -115,12 +124,12 @@ def _draw_panel(
     return figure
 
 
-def _caption(field: NumericField, left_out: int, sources: str, missing: str) -> str:
+def _caption(field: NumericField, left_out: int, marks: Sequence[PaperMark], missing: str) -> str:
     name = short_name(field.name)
     sentences = [
         "Lines join the means over the seeds at the end of training; bars are standard deviations, "
         "and dots are single seeds.",
-        hollow_marks(sources),
+        sources_sentence([mark.figure for mark in marks]),
     ]
     if field.followers:
         names = " and ".join(map(short_name, field.followers))

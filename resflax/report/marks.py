@@ -15,6 +15,7 @@ from matplotlib.lines import Line2D
 from resflax.drawing.style import COLORS, DASHES, INK, MARKERS
 from resflax.report.groups import SeedGroup
 from resflax.report.measures import Measure
+from resflax.report.paper_marks import PaperMark
 from resflax.report.series import Series
 
 _DOT: dict[str, Any] = {
@@ -23,7 +24,8 @@ _DOT: dict[str, Any] = {
 }  # fmt: skip
 """Dots of single seeds, which let each other shine through."""
 _HOLLOW: dict[str, Any] = {
-    "linestyle": "", "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.4,
+    "linestyle": "", "marker": MARKERS[0], "markeredgecolor": INK, "label": "_paper",
+    "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.4,
     "zorder": 3,
 }  # fmt: skip
 _FAIL_DISTANCE = 0.065
@@ -53,7 +55,7 @@ def dash_of(series: Series) -> str:
 def draw_series(
     axes: Axes, series: Series, measure: Measure, *, joined: bool = True
 ) -> ErrorbarContainer | None:
-    """Draws means with deviations, every seed, and the papers' figures, over the series' xs.
+    """Draws means with deviations, and every seed, over the series' xs.
 
     Args:
       axes: the axes.
@@ -81,30 +83,30 @@ def draw_series(
         color=color, marker=marker, markersize=5, linestyle=dash_of(series) if joined else "",
         linewidth=1.5, capsize=3, elinewidth=1, label="_mean",
     )  # fmt: skip
-    for x, group, _ in points:
-        figure = measure.paper_figure(group)
-        if figure is not None and figure.error is not None:
-            hollow = {"marker": marker, "markeredgecolor": color, "label": "_paper"} | _HOLLOW
-            axes.plot(x, figure.error, **hollow)
     return handle
 
 
-def draw_failures(axes: Axes, all_series: Sequence[Series], measure: Measure) -> None:
-    """Draws a hollow mark at the top edge for every group whose run a paper calls failed."""
+def draw_paper_marks(axes: Axes, marks: Sequence[PaperMark]) -> None:
+    """Draws hollow marks, in the style of their series, or as circles if they belong to several.
+
+    A run that a paper calls failed has its mark at the top edge.
+    """
     count_at: dict[float, int] = {}
     edge: Any = axes.get_xaxis_transform()
-    for series in all_series:
-        hollow = {"marker": marker_of(series), "markeredgecolor": color_of(series)} | _HOLLOW
-        for x, group in zip(series.xs, series.groups, strict=True):
-            if not _fails(group, measure):
-                continue
-            y = 1 - _FAIL_DISTANCE * count_at.get(x, 0)
-            count_at[x] = count_at.get(x, 0) + 1
-            axes.plot(x, y, clip_on=False, label="_paper", transform=edge, **hollow)
-            axes.annotate(
-                FAILS, (x, y), (7, 0), xycoords=edge, textcoords="offset points", fontsize=8,
-                va="center", annotation_clip=False,
-            )  # fmt: skip
+    for mark in marks:
+        hollow = dict(_HOLLOW)
+        if mark.series is not None:
+            hollow |= {"marker": marker_of(mark.series), "markeredgecolor": color_of(mark.series)}
+        if mark.figure.error is not None:
+            axes.plot(mark.x, mark.figure.error, **hollow)
+            continue
+        y = 1 - _FAIL_DISTANCE * count_at.get(mark.x, 0)
+        count_at[mark.x] = count_at.get(mark.x, 0) + 1
+        axes.plot(mark.x, y, clip_on=False, transform=edge, **hollow)
+        axes.annotate(
+            FAILS, (mark.x, y), (7, 0), xycoords=edge, textcoords="offset points", fontsize=8,
+            va="center", annotation_clip=False,
+        )  # fmt: skip
 
 
 def draw_row(axes: Axes, y: float, group: SeedGroup, measure: Measure) -> None:
@@ -121,24 +123,20 @@ def draw_row(axes: Axes, y: float, group: SeedGroup, measure: Measure) -> None:
         marker=MARKERS[0], markersize=5, capsize=3, elinewidth=1, label="_mean",
     )  # fmt: skip
     figure = measure.paper_figure(group)
-    hollow = {"marker": MARKERS[1], "markeredgecolor": COLORS[1], "label": "_paper"} | _HOLLOW
-    if figure is not None and figure.error is not None:
+    if figure is None:
+        return
+    hollow = _HOLLOW | {"marker": MARKERS[1], "markeredgecolor": COLORS[1]}
+    if figure.error is not None:
         axes.plot(figure.error, y, **hollow)
-    elif _fails(group, measure):
-        edge: Any = axes.get_yaxis_transform()
-        axes.plot(1, y, clip_on=False, transform=edge, **hollow)
-        axes.annotate(
-            FAILS, (1, y), (-8, 0), xycoords=edge, textcoords="offset points", fontsize=8,
-            ha="right", va="center", annotation_clip=False,
-        )  # fmt: skip
-
-
-def _fails(group: SeedGroup, measure: Measure) -> bool:
-    """Whether the paper calls its run of the group's network failed."""
-    figure = measure.paper_figure(group)
-    return figure is not None and figure.error is None and bool(measure.of(group))
+        return
+    edge: Any = axes.get_yaxis_transform()
+    axes.plot(1, y, clip_on=False, transform=edge, **hollow)
+    axes.annotate(
+        FAILS, (1, y), (-8, 0), xycoords=edge, textcoords="offset points", fontsize=8, ha="right",
+        va="center", annotation_clip=False,
+    )  # fmt: skip
 
 
 def paper_handle(marker: str = MARKERS[0], color: str = INK) -> Line2D:
     """The hollow mark that stands for the papers' figures in a legend."""
-    return Line2D([], [], marker=marker, markeredgecolor=color, **_HOLLOW)
+    return Line2D([], [], **(_HOLLOW | {"marker": marker, "markeredgecolor": color}))

@@ -65,7 +65,11 @@ def measures_of(groups: Sequence[SeedGroup]) -> list[Measure]:
 
 
 def drawn_values(groups: Sequence[SeedGroup], measure: Measure) -> list[float]:
-    """All numbers that are drawn for the groups: seeds, ends of bars, and the papers' figures."""
+    """The numbers of all seeds, and the ends of the bars.
+
+    Lower ends that are far below all seeds are left out, so that an axis need not have room for
+    them.
+    """
     values: list[float] = []
     for group in groups:
         seeds, spread = measure.of(group), measure.spread(group)
@@ -73,19 +77,7 @@ def drawn_values(groups: Sequence[SeedGroup], measure: Measure) -> list[float]:
         if spread is not None and spread.std is not None:
             low = spread.mean - spread.std
             values += [spread.mean + spread.std, *([low] if low > 0.5 * min(seeds) else [])]
-        figure = measure.paper_figure(group)
-        if figure is not None and figure.error is not None and seeds:
-            values.append(figure.error)
     return values
-
-
-def paper_sources(groups: Sequence[SeedGroup], measure: Measure) -> str:
-    """Names the papers' tables whose figures are drawn, with their data; "" if there are none."""
-    figures = [measure.paper_figure(group) for group in groups if measure.of(group)]
-    sources = dict.fromkeys(
-        f"{figure.source} ({figure.protocol.data.name})" for figure in figures if figure is not None
-    )
-    return "; ".join(sources)
 
 
 def missing_runs(groups: Sequence[SeedGroup]) -> str:
@@ -95,16 +87,6 @@ def missing_runs(groups: Sequence[SeedGroup]) -> str:
     if not missing:
         return ""
     return f"Not drawn: {missing} of {runs} runs, which are unfinished or failed."
-
-
-def hollow_marks(sources: str) -> str:
-    """A sentence that says what the hollow marks are; "" without sources."""
-    if not sources:
-        return ""
-    return (
-        "Hollow marks are what papers report for the same networks, on their own data and "
-        f"protocol: {sources}."
-    )
 
 
 def means_in_words(title: str, all_series: Sequence[Series], measure: Measure) -> str:

@@ -7,73 +7,33 @@ the held-out examples, by which a search chooses.
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.cm import ScalarMappable
+from matplotlib.colorbar import Colorbar
 from matplotlib.colors import LogNorm, Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator
 
 from resflax.drawing.axes import (
-    Direction,
     add_legend,
     fit_scale,
     is_wide,
-    wrap,
+    plain_number,
 )
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import COLORS, INK, SIZE, plot_style
 from resflax.experiment import flat_json
 from resflax.report.collect import RunRecord
-from resflax.report.groups import SeedGroup
-from resflax.report.series import is_number, short_name
+from resflax.report.search_trials import Places, Trial, fields_of, places_of, trials_of
 
 MOST_PAIRED = 4
 """The most fields whose pairs are drawn."""
 
 _SHADES = 16
 """Number of colours for numbers."""
-_LETTERS = 14
-"""The most letters of a value's label."""
-
-
-@dataclass(frozen=True)
-class Trial:
-    """A trial of a search, as it is drawn."""
-
-    number: int
-    """Its place in the search, from 1 on."""
-    run: RunRecord
-    error: float | None
-    """Its last error on the held-out examples, in per cent; None if none was measured."""
-
-
-@dataclass(frozen=True)
-class Places:
-    """Where the trials lie on an axis that stands for a field."""
-
-    name: str
-    """The field in words."""
-    values: tuple[float, ...]
-    """The place of each trial."""
-    labels: tuple[str, ...]
-    """The values of a field of words, which lie at 0, 1, ...; empty for a field of numbers."""
-
-    def fit(self, axes: Axes, direction: Direction) -> None:
-        """Sets the scale, the ticks and the name of an axis."""
-        axis = axes.xaxis if direction == "x" else axes.yaxis
-        axis.set_label_text(self.name)
-        if not self.labels:
-            fit_scale(axes, direction, self.values)
-            return
-        turned = direction == "x" and sum(map(len, self.labels)) > 2 * _LETTERS
-        options: dict[str, Any] = {"rotation": 25, "ha": "right"} if turned else {}
-        axis.set_ticks(range(len(self.labels)), self.labels, **options)
-        limits = (-0.5, len(self.labels) - 0.5)
-        (axes.set_xlim if direction == "x" else axes.set_ylim)(*limits)
 
 
 def plot_search(runs: Sequence[RunRecord]) -> list[Picture]:
@@ -85,73 +45,18 @@ def plot_search(runs: Sequence[RunRecord]) -> list[Picture]:
     Returns:
       No pictures if no trial has an error on held-out examples.
     """
-    trials = _trials_of(runs)
+    trials = trials_of(runs)
     if not any(trial.error is not None for trial in trials):
         return []
-    fields = _fields_of(runs)
+    fields = fields_of(runs)
     values = [flat_json(trial.run.experiment) for trial in trials]
-    places = [_places(name, [flat.get(name) for flat in values], trials) for name in fields]
+    places = [places_of(name, [flat.get(name) for flat in values], trials) for name in fields]
     pictures = [_plot_best_so_far(trials)]
     if places:
         pictures.append(_plot_effects(trials, places))
     if len(places) > 1:
         pictures.append(_plot_pairs(trials, places[:MOST_PAIRED], len(places)))
     return pictures
-
-
-def best_first(groups: Sequence[SeedGroup], most: int = 4) -> list[SeedGroup]:
-    """The groups with the lowest errors on held-out examples, the lowest first.
-
-    Args:
-      groups: the trials of searches, each of which is a group of its own.
-      most: the most groups that are returned.
-    """
-    errors = [_error_of(group.runs[0]) for group in groups]
-    ranked = sorted(
-        (i for i, error in enumerate(errors) if error is not None and groups[i].finished),
-        key=lambda i: (errors[i], i),
-    )
-    return [groups[i] for i in ranked[:most]]
-
-
-def _trials_of(runs: Sequence[RunRecord]) -> list[Trial]:
-    ordered = sorted(runs, key=lambda run: -1 if run.number is None else run.number)
-    return [
-        Trial(place if run.number is None else run.number + 1, run, _error_of(run))
-        for place, run in enumerate(ordered, start=1)
-    ]
-
-
-def _error_of(run: RunRecord) -> float | None:
-    """The error by which a search judges a run, in per cent; before its end, the newest one."""
-    if run.result is not None:
-        error = run.result.get("validation_error")
-    else:
-        errors = [line.get("error") for line in run.lines if line["split"] == "validation"]
-        error = errors[-1] if errors else None
-    return None if error is None else 100 * error
-
-
-def _fields_of(runs: Sequence[RunRecord]) -> list[str]:
-    """The dotted names of the fields that the search chooses."""
-    return list(dict.fromkeys(name for run in runs if run.sweep for name in run.sweep.fields))
-
-
-def _places(name: str, values: Sequence[Any], trials: Sequence[Trial]) -> Places:
-    if all(map(is_number, values)):
-        return Places(short_name(name), tuple(map(float, values)), ())
-    kinds = list(dict.fromkeys(map(str, sorted(values, key=lambda v: (is_number(v), str(v))))))
-    beside = (
-        kinds.index(str(value)) + _jitter(trial.number)
-        for value, trial in zip(values, trials, strict=True)
-    )
-    labels = tuple(wrap(kind, _LETTERS, rows=1) for kind in kinds)
-    return Places(short_name(name), tuple(beside), labels)
-
-
-def _jitter(number: int) -> float:
-    """A distance from -0.2 to 0.2, so that trials with the same word do not lie on each other."""
-    return 0.4 * (number * 0.618034 % 1 - 0.5)
 
 
 def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
@@ -228,6 +133,8 @@ def _plot_effects(trials: Sequence[Trial], places: Sequence[Places]) -> Picture:
             fit_scale(axes, "y", errors, from_zero=True)
             if i % 2:
                 axes.tick_params(labelleft=False)
+            else:
+                axes.set_ylabel("error (%)")
             _scatter(
                 axes,
                 [field.values[i] for i in shown],
@@ -236,8 +143,9 @@ def _plot_effects(trials: Sequence[Trial], places: Sequence[Places]) -> Picture:
                 norm,
                 [trials[i] for i in shown],
             )
-        figure.supylabel("validation error (%)", fontsize=9)
-        _add_color_bar(figure, panels, norm, "trial")
+        bar = _add_color_bar(figure, panels, norm, "trial")
+        bar.locator = MaxNLocator(integer=True)
+        bar.update_ticks()
     title = "Effect of each field"
     names = ", ".join(field.name for field in places)
     caption = (
@@ -271,7 +179,12 @@ def _plot_pairs(trials: Sequence[Trial], places: Sequence[Places], fields: int) 
                     markerfacecolor="none", markeredgecolor=COLORS[1], markeredgewidth=2,
                     label="_best",
                 )  # fmt: skip
-        _add_color_bar(figure, panels, norm, "validation error (%)")
+        bar = _add_color_bar(figure, panels, norm, "validation error (%)")
+        if isinstance(norm, LogNorm):
+            bar.locator = LogLocator(subs=(1.0, 2.0, 5.0))
+            bar.formatter = FuncFormatter(lambda value, _: plain_number(value))
+            bar.minorticks_off()
+            bar.update_ticks()
     caption = "Every trial by two of its fields. Darker marks have lower errors, and "
     caption += "the best trial has a ring. Crosses are trials that did not finish."
     if fields > len(places):
@@ -314,12 +227,13 @@ def _scatter(
         )  # fmt: skip
 
 
-def _add_color_bar(figure: Figure, panels: list[Axes], norm: Normalize, label: str) -> None:
+def _add_color_bar(figure: Figure, panels: list[Axes], norm: Normalize, label: str) -> Colorbar:
     bar = figure.colorbar(
         ScalarMappable(norm, _color_map()), ax=panels, location="bottom", label=label, aspect=40,
         fraction=0.06, pad=0.03,
     )  # fmt: skip
     bar.outline.set_visible(False)
+    return bar
 
 
 def _color_map() -> Any:

@@ -8,7 +8,8 @@ from resflax.report.curves import plot_error_curves, plot_loss_curves
 from resflax.report.finding import plot_findings
 from resflax.report.groups import SeedGroup
 from resflax.report.page import Section
-from resflax.report.search_pictures import best_first, plot_search
+from resflax.report.search_pictures import plot_search
+from resflax.report.search_trials import best_first
 from resflax.report.sizes import plot_error_against_size
 
 

@@ -11,17 +11,16 @@ from resflax.drawing.axes import add_legend, fit_scale, labels_apart
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import SIZE, plot_style
 from resflax.report.groups import SeedGroup
-from resflax.report.marks import draw_failures, draw_series, paper_handle
+from resflax.report.marks import draw_paper_marks, draw_series, paper_handle
 from resflax.report.measures import (
     TRAINING_LOSS,
     Measure,
     drawn_values,
-    hollow_marks,
     means_in_words,
     measures_of,
     missing_runs,
-    paper_sources,
 )
+from resflax.report.paper_marks import errors_of, find_paper_marks, sources_sentence
 from resflax.report.series import (
     NumericField,
     Panel,
@@ -79,11 +78,13 @@ def _plot_against(
     placed = {id(group) for line in lines for group in line}
     lines += [[group] for group in measured if id(group) not in placed]
     panels = arrange(lines, None if field is None else field.others, x_of=size)
-    drawn = [group for panel in panels for series in panel.series for group in series.groups]
-    sizes, errors = [size(group) for group in drawn], drawn_values(drawn, measure)
+    every = [series for panel in panels for series in panel.series]
+    sizes = [x for series in every for x in series.xs]
+    errors = drawn_values([group for series in every for group in series.groups], measure)
+    errors += errors_of(find_paper_marks(every, measure))
     pictures = []
     for panel in panels:
-        sources = paper_sources([g for series in panel.series for g in series.groups], measure)
+        marks = find_paper_marks(panel.series, measure)
         with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
             axes = figure.subplots()
@@ -96,8 +97,8 @@ def _plot_against(
                 handle = draw_series(axes, series, measure, joined=field is not None)
                 if handle is not None and series.label:
                     entries.append((handle, series.label))
-            draw_failures(axes, panel.series, measure)
-            if sources:
+            draw_paper_marks(axes, marks)
+            if marks:
                 entries.append((paper_handle(), "hollow: the papers' figures"))
             if field is not None:
                 _name_sizes(axes, panel, field)
@@ -110,7 +111,7 @@ def _plot_against(
         caption = [
             "Means over the seeds at the end of training, with standard deviations and every seed.",
             joined,
-            hollow_marks(sources),
+            sources_sentence([mark.figure for mark in marks]),
             missing_runs(groups),
         ]
         if panel.left_out:

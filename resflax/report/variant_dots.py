@@ -9,7 +9,8 @@ from resflax.drawing.picture import Picture
 from resflax.drawing.style import COLORS, MARKERS, SIZE, plot_style
 from resflax.report.groups import SeedGroup
 from resflax.report.marks import draw_row, paper_handle
-from resflax.report.measures import Measure, drawn_values, hollow_marks, missing_runs, paper_sources
+from resflax.report.measures import Measure, drawn_values, missing_runs
+from resflax.report.paper_marks import sources_sentence
 
 MOST_ROWS = 40
 """The most groups in one picture."""
@@ -34,18 +35,19 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
     lines = [label.count("\n") + 1 for label in labels]
     heights = [max(1.0, 0.62 * n) for n in lines]
     places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
-    sources = paper_sources(shown, measure)
+    figures = [figure for g in shown if (figure := measure.paper_figure(g)) is not None]
+    errors = [figure.error for figure in figures if figure.error is not None]
     with plot_style():
         figure = Figure(figsize=(SIZE[0], 0.8 + _ROW * sum(heights)), layout="constrained")
         axes = figure.subplots()
-        fit_scale(axes, "x", drawn_values(shown, measure), from_zero=True)
+        fit_scale(axes, "x", drawn_values(shown, measure) + errors, from_zero=True)
         for y, group in zip(places, shown, strict=True):
             draw_row(axes, y, group, measure)
         axes.set_ylim(sum(heights), 0)
         axes.set_yticks(places, labels, fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(measure.axis_label)
-        if sources:
+        if figures:
             add_legend(
                 figure, [paper_handle(MARKERS[1], COLORS[1])], ["hollow: the paper's figure"]
             )
@@ -55,7 +57,7 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         title,
         figure,
         f"{title}. Means: {'; '.join(means)}.",
-        _caption(groups, len(measured) - len(shown), sources),
+        _caption(groups, len(measured) - len(shown), sources_sentence(figures)),
     )
 
 
@@ -63,7 +65,7 @@ def _caption(groups: Sequence[SeedGroup], left_out: int, sources: str) -> str:
     sentences = [
         "Filled marks are means over the seeds at the end of training, bars are standard "
         "deviations, and dots are single seeds.",
-        hollow_marks(sources),
+        sources,
         missing_runs(groups),
     ]
     if left_out:
