@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from resflax.drawing.axes import plain_number
 from resflax.report.groups import SeedGroup
 from resflax.report.papers import PaperFigure, nearest_figure
 from resflax.report.series import Series
@@ -96,6 +97,12 @@ def means_in_words(title: str, all_series: Sequence[Series], measure: Measure) -
     parts = []
     for series in all_series:
         points = zip(series.xs, series.groups, strict=True)
-        means = ", ".join(f"{measure.mean_in_words(group)} at {x:g}" for x, group in points)
+        means = ", ".join(
+            f"{measure.mean_in_words(group)} at {_in_words(x)}" for x, group in points
+        )
         parts.append(f"{series.label}: {means}" if series.label else means)
     return f"{title}. Means: {'; '.join(parts)}."
+
+
+def _in_words(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1000 else plain_number(number)

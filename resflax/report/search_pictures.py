@@ -32,6 +32,8 @@ from resflax.report.search_trials import Places, Trial, fields_of, places_of, tr
 MOST_PAIRED = 4
 """The most fields whose pairs are drawn."""
 
+_COLUMNS = 2
+"""The most small axes side by side."""
 _SHADES = 16
 """Number of colours for numbers."""
 
@@ -46,17 +48,26 @@ def plot_search(runs: Sequence[RunRecord]) -> list[Picture]:
       No pictures if no trial has an error on held-out examples.
     """
     trials = trials_of(runs)
-    if not any(trial.error is not None for trial in trials):
+    measured = [trial for trial in trials if trial.error is not None]
+    if not measured:
         return []
     fields = fields_of(runs)
-    values = [flat_json(trial.run.experiment) for trial in trials]
-    places = [places_of(name, [flat.get(name) for flat in values], trials) for name in fields]
+    values = [flat_json(trial.run.experiment) for trial in measured]
+    places = [places_of(name, [flat.get(name) for flat in values], measured) for name in fields]
+    missing = len(trials) - len(measured)
+    note = f" Not drawn: {missing} of {len(trials)} trials, which have no error." if missing else ""
     pictures = [_plot_best_so_far(trials)]
     if places:
-        pictures.append(_plot_effects(trials, places))
+        pictures.append(_plot_effects(measured, places, note))
     if len(places) > 1:
-        pictures.append(_plot_pairs(trials, places[:MOST_PAIRED], len(places)))
+        if len(places) > MOST_PAIRED:
+            note += f" The first {MOST_PAIRED} of {len(places)} fields are shown."
+        pictures.append(_plot_pairs(measured, places[:MOST_PAIRED], note))
     return pictures
+
+
+def _errors(trials: Sequence[Trial]) -> list[float]:
+    return [trial.error for trial in trials if trial.error is not None]
 
 
 def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
@@ -70,8 +81,7 @@ def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
     with plot_style():
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        errors = [trial.error for trial in trials if trial.error is not None]
-        fit_scale(axes, "y", errors, from_zero=True)
+        fit_scale(axes, "y", _errors(trials), from_zero=True)
         axes.set_xlim(0.5 - 0.02 * last, last + 0.5 + 0.02 * last)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="trial", ylabel="validation error (%)")
@@ -105,7 +115,7 @@ def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
     found = ""
     if finished:
         number, error = min(finished, key=lambda point: point[1])
-        found = f" The best is trial {number} of {last} with {error:.3g} %."
+        found = f" The best of the finished ones is trial {number} of {last}, with {error:.3g} %."
     return Picture(title, figure, f"{title}.{found}", f"{caption}{found}")
 
 
@@ -121,28 +131,19 @@ _MARKS: dict[str, dict[str, Any]] = {
 """Marks of trials by their states."""
 
 
-def _plot_effects(trials: Sequence[Trial], places: Sequence[Places]) -> Picture:
-    shown = [i for i, trial in enumerate(trials) if trial.error is not None]
-    errors = [trials[i].error or 0.0 for i in shown]
-    numbers = [float(trials[i].number) for i in shown]
+def _plot_effects(trials: Sequence[Trial], places: Sequence[Places], note: str) -> Picture:
+    errors, numbers = _errors(trials), [float(trial.number) for trial in trials]
     norm = Normalize(1, max(2.0, *numbers))
     with plot_style():
         figure, panels = _grid(len(places))
-        for i, (axes, field) in enumerate(zip(panels, places, strict=True)):
+        for axes, field in zip(panels, places, strict=True):
             field.fit(axes, "x")
             fit_scale(axes, "y", errors, from_zero=True)
-            if i % 2:
-                axes.tick_params(labelleft=False)
-            else:
-                axes.set_ylabel("error (%)")
-            _scatter(
-                axes,
-                [field.values[i] for i in shown],
-                errors,
-                numbers,
-                norm,
-                [trials[i] for i in shown],
-            )
+            _scatter(axes, field.values, errors, numbers, norm, trials)
+        for axes in panels[::_COLUMNS]:
+            axes.set_ylabel("error (%)")
+        for axes in panels[1::_COLUMNS]:
+            axes.tick_params(labelleft=False)
         bar = _add_color_bar(figure, panels, norm, "trial")
         bar.locator = MaxNLocator(integer=True)
         bar.update_ticks()
@@ -150,58 +151,57 @@ def _plot_effects(trials: Sequence[Trial], places: Sequence[Places]) -> Picture:
     names = ", ".join(field.name for field in places)
     caption = (
         "Every trial's last error on the held-out examples against each field. Later trials are "
-        "brighter. Crosses are trials that did not finish."
+        f"brighter. Crosses are trials that did not finish.{note}"
     )
     return Picture(title, figure, f"Validation error against {names}, for every trial.", caption)
 
 
-def _plot_pairs(trials: Sequence[Trial], places: Sequence[Places], fields: int) -> Picture:
-    shown = [i for i, trial in enumerate(trials) if trial.error is not None]
-    errors = [trials[i].error or 0.0 for i in shown]
-    finished = [i for i in shown if trials[i].run.state == "finished"]
-    best = min(finished, key=lambda i: trials[i].error or 0.0, default=None)
-    norm = (
-        LogNorm(min(errors), max(errors))
-        if min(errors) > 0 and is_wide(errors)
-        else (Normalize(min(errors), max(*errors, min(errors) + 1e-9)))
-    )
+def _plot_pairs(trials: Sequence[Trial], places: Sequence[Places], note: str) -> Picture:
+    errors = _errors(trials)
+    finished = [i for i, trial in enumerate(trials) if trial.run.state == "finished"]
+    best = min(finished, key=lambda i: errors[i], default=None)
+    low, high = min(errors), max(errors)
+    is_log = low > 0 and is_wide(errors)
+    norm = LogNorm(low, high) if is_log else Normalize(low, high if high > low else low + 1)
     pairs = list(itertools.combinations(places, 2))
     with plot_style():
         figure, panels = _grid(len(pairs))
         for axes, (across, up) in zip(panels, pairs, strict=True):
             across.fit(axes, "x")
             up.fit(axes, "y")
-            xs, ys = [across.values[i] for i in shown], [up.values[i] for i in shown]
-            _scatter(axes, xs, ys, errors, norm, [trials[i] for i in shown])
+            _scatter(axes, across.values, up.values, errors, norm, trials)
             if best is not None:
-                axes.plot(
-                    across.values[best], up.values[best], marker="o", markersize=12,
-                    markerfacecolor="none", markeredgecolor=COLORS[1], markeredgewidth=2,
-                    label="_best",
-                )  # fmt: skip
+                axes.plot(across.values[best], up.values[best], **_RING)
         bar = _add_color_bar(figure, panels, norm, "validation error (%)")
-        if isinstance(norm, LogNorm):
+        if is_log:
             bar.locator = LogLocator(subs=(1.0, 2.0, 5.0))
             bar.formatter = FuncFormatter(lambda value, _: plain_number(value))
             bar.minorticks_off()
             bar.update_ticks()
-    caption = "Every trial by two of its fields. Darker marks have lower errors, and "
-    caption += "the best trial has a ring. Crosses are trials that did not finish."
-    if fields > len(places):
-        caption += f" The first {len(places)} of {fields} fields are shown."
+    caption = (
+        "Every trial by two of its fields. Darker marks have lower errors, and the best of the "
+        f"finished trials has a ring. Crosses are trials that did not finish.{note}"
+    )
     names = ", ".join(f"{across.name} and {up.name}" for across, up in pairs)
     return Picture("Pairs of fields", figure, f"Trials by {names}.", caption)
 
 
+_RING: dict[str, Any] = {
+    "marker": "o", "markersize": 12, "markerfacecolor": "none", "markeredgecolor": COLORS[1],
+    "markeredgewidth": 2, "label": "_best",
+}  # fmt: skip
+"""The mark of the best trial."""
+
+
 def _grid(count: int) -> tuple[Figure, list[Axes]]:
     """A figure with small axes in two columns."""
-    columns = min(2, count)
+    columns = min(_COLUMNS, count)
     rows = math.ceil(count / columns)
     size = (SIZE[0], 2.1 * rows + 0.8 if columns > 1 else SIZE[1])
     figure = Figure(figsize=size, layout="constrained")
     panels = list(figure.subplots(rows, columns, squeeze=False).flat)
     for axes in panels[count:]:
-        axes.remove()
+        axes.set_axis_off()
     for axes in panels:
         axes.tick_params(labelsize=8)
         axes.xaxis.label.set_size(9)

@@ -11,7 +11,7 @@ from resflax.report.collect import RunRecord
 from resflax.report.groups import SeedGroup
 from resflax.report.series import is_number, short_name
 
-_LETTERS = 14
+_LETTERS = 16
 """The most letters of a value's label."""
 
 

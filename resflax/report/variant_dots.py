@@ -35,8 +35,8 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
     lines = [label.count("\n") + 1 for label in labels]
     heights = [max(1.0, 0.62 * n) for n in lines]
     places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
-    figures = [figure for g in shown if (figure := measure.paper_figure(g)) is not None]
-    errors = [figure.error for figure in figures if figure.error is not None]
+    papers = [paper for g in shown if (paper := measure.paper_figure(g)) is not None]
+    errors = [paper.error for paper in papers if paper.error is not None]
     with plot_style():
         figure = Figure(figsize=(SIZE[0], 0.8 + _ROW * sum(heights)), layout="constrained")
         axes = figure.subplots()
@@ -47,7 +47,7 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         axes.set_yticks(places, labels, fontsize=9)
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(measure.axis_label)
-        if figures:
+        if papers:
             add_legend(
                 figure, [paper_handle(MARKERS[1], COLORS[1])], ["hollow: the paper's figure"]
             )
@@ -57,7 +57,7 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         title,
         figure,
         f"{title}. Means: {'; '.join(means)}.",
-        _caption(groups, len(measured) - len(shown), sources_sentence(figures)),
+        _caption(groups, len(measured) - len(shown), sources_sentence(papers)),
     )
 
 
