@@ -51,7 +51,7 @@ def test_a_mean_of_runs_that_were_logged_at_different_steps_has_no_jumps():
     # Both fall along a straight line, so their mean does.
     often = made_run({"seed": 0}, lines=log_of(np.linspace(9, 0, 10), every=10))
     seldom = made_run({"seed": 1}, lines=log_of(np.linspace(18, 2, 3), every=40))
-    steps, values = mean_curve(*form_seed_groups([often, seldom]), "train", "loss")
+    steps, values = mean_curve(form_seed_groups([often, seldom])[0], "train", "loss")
     assert steps.tolist() == [40, 50, 60, 70, 80, 90, 100]  # both have been measured
     assert values == pytest.approx([(10 - s / 10 + 26 - s / 5) / 2 for s in steps])
 
@@ -88,7 +88,7 @@ def test_a_thinned_curve_keeps_its_ends_and_its_range(values, most):
 
 def test_a_long_curve_is_averaged_over_stretches():
     run = made_run(lines=log_of([1.0, *[2.0, 4.0] * 198, 9.0], every=1))
-    steps, values = mean_curve(*form_seed_groups([run]), "train", "loss")
+    steps, values = mean_curve(form_seed_groups([run])[0], "train", "loss")
     assert len(steps) == 200
     assert values.tolist() == [1.0, *[3.0] * 198, 9.0]
     assert steps[:3].tolist() == [1, 2.5, 4.5]

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -59,7 +60,7 @@ def titles_of(sections):
 
 def test_loss_and_error_against_depth_come_first():
     runs = degradation()
-    sections = picture_sections(form_seed_groups(runs), runs)
+    sections = picture_sections(form_seed_groups(runs))
     assert sections[0].title == "Loss and error against depth"
     assert titles_of(sections[:1]) == ["Training loss against depth", "Test error against depth"]
     assert [section.title for section in sections[1:]] == [
@@ -181,7 +182,7 @@ def test_without_a_number_that_varies_every_variant_has_a_row():
 
 
 def test_variants_are_named_and_their_numbers_have_pictures_too():
-    variants = {
+    variants: dict[str, dict[str, Any]] = {
         "original": {SHORTCUT: "zero_pad"},
         **{
             f"gates {b:.0f}": {SHORTCUT: "exclusive_gating", "model.gate_bias": b}

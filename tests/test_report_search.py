@@ -1,5 +1,6 @@
 """The pictures of a search, against numbers that were worked out by hand."""
 
+import numpy as np
 import pytest
 from made_runs import (
     BASE,
@@ -49,7 +50,7 @@ def trials():
 
 def test_a_search_has_its_three_pictures_and_no_comparison_of_groups():
     runs = trials()
-    sections = picture_sections(form_seed_groups(runs), runs)
+    sections = picture_sections(form_seed_groups(runs))
     assert [section.title for section in sections] == ["Search", "Loss and error against steps"]
     assert [picture.title for picture in sections[0].pictures] == [
         "Best error so far", "Effect of each field", "Pairs of fields",
@@ -61,12 +62,12 @@ def test_a_search_has_its_three_pictures_and_no_comparison_of_groups():
 def test_a_sweep_beside_a_search_is_compared_and_two_searches_are_told_apart():
     others = [made_run({DEPTH: d, "seed": s}) for d in (56, 110) for s in range(2)]
     runs = [*trials(), *others]
-    titles = [section.title for section in picture_sections(form_seed_groups(runs), runs)]
+    titles = [section.title for section in picture_sections(form_seed_groups(runs))]
     assert titles[:2] == ["Loss and error against depth", "Search"]
     second = made_search([RATE])
     object.__setattr__(second, "path", second.path / "other")
     runs = [*trials(), trial(0, 0.7, 0.6, sweep=second)]
-    titles = [section.title for section in picture_sections(form_seed_groups(runs), runs)]
+    titles = [section.title for section in picture_sections(form_seed_groups(runs))]
     assert titles[:2] == ["Search search", "Search other"]
 
 
@@ -85,7 +86,8 @@ def test_the_lowest_error_so_far_falls_with_the_finished_trials():
 
 
 def offsets(axes):
-    return [tuple(map(float, point)) for c in axes.collections for point in c.get_offsets()]
+    """The places of all marks, as an array (n, 2)."""
+    return np.concatenate([marks.get_offsets() for marks in axes.collections])
 
 
 def test_each_field_has_a_panel_of_errors_against_its_values():
@@ -95,7 +97,7 @@ def test_each_field_has_a_panel_of_errors_against_its_values():
         "learning rate", "shortcut", "depth",
     ]  # fmt: skip
     expected = {(0.001, 40), (0.1, 20), (0.3, 10), (0.2, 30), (0.01, 50)}
-    assert {(x, round(y, 9)) for x, y in offsets(rate)} == expected
+    assert {(x, round(y, 9)) for x, y in offsets(rate).tolist()} == expected
     assert rate.get_xscale() == "log"
     assert [label.get_text() for label in shortcut.get_xticklabels()] == ["none", "zero_pad"]
     places = {round(y): round(x) for x, y in offsets(shortcut)}
@@ -112,12 +114,9 @@ def test_pairs_of_fields_are_coloured_by_the_error_and_the_best_has_a_ring():
     ]  # fmt: skip
     axes = picture.figure.axes[1]
     assert points_of(axes, "_best") == [([0.3], [20])]
-    colors = {
-        round(x, 9): float(value)
-        for c in axes.collections
-        for (x, _), value in zip(c.get_offsets(), c.get_array(), strict=True)
-    }
-    assert colors == pytest.approx({0.001: 40, 0.01: 50, 0.1: 20, 0.2: 30, 0.3: 10})
+    values = np.concatenate([np.asarray(marks.get_array()) for marks in axes.collections])
+    errors = dict(zip(offsets(axes)[:, 0].tolist(), values.tolist(), strict=True))
+    assert errors == pytest.approx({0.001: 40, 0.01: 50, 0.1: 20, 0.2: 30, 0.3: 10})
 
 
 def test_of_many_fields_the_first_four_are_paired():

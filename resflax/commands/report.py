@@ -1,22 +1,27 @@
-"""Writes tables and plots of runs and sweeps: one HTML page, and its tables as CSV and Markdown."""
+"""Writes tables and plots of runs and sweeps: one HTML page, and files of its parts for papers."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import Positional, arg
 
 from resflax.errors import TrainingError, UsageError
-from resflax.paths import check_output_file, user_path, writing_output
+from resflax.paths import check_output_file, check_output_folder, user_path, writing_output
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
+
+if TYPE_CHECKING:
+    from resflax.report.groups import SeedGroup
+    from resflax.report.page import Section
 
 
 @dataclass(frozen=True)
 class Options:
-    """Reports runs and sweeps on one HTML page, and writes its tables as CSV and Markdown."""
+    """Reports runs and sweeps on one HTML page, with its tables and pictures as files beside it."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
     """Run folders, sweep folders, or folders that contain these."""
@@ -28,6 +33,15 @@ class Options:
     """Add diagnostics of one network per variant, that of its first finished run: layer responses,
     gradients, feature reuse, mistakes and more."""
 
+    against: str | None = None
+    """What the variants are compared with, as the report names it: a variant, or a value such as
+    "shortcut none" or "depth 20, shortcut none". If not given, it is what the sweep's experiment
+    has."""
+
+    watch: Flag = False
+    """Write the report again whenever the runs have changed, until all of them have ended; trials
+    of a sweep that have not begun are waited for."""
+
     trust_code: Flag = False
     """Run the code of classes of your own as the run's folder keeps it, even if the file where it
     came from has changed or is gone. Trust only code that you know."""
@@ -37,9 +51,12 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the report, and prints the paths of its files."""
     options = parse(Options, arguments)
     # Imported here, so that help and mistakes are answered before matplotlib is loaded.
-    from resflax.report.build import write_report
-    from resflax.report.collect import collect_runs
+    from resflax.report.against import find_reference
+    from resflax.report.build import count_states, pictures_folder, write_report
+    from resflax.report.collect import RunRecord, collect_runs
     from resflax.report.groups import form_seed_groups
+    from resflax.report.run_cache import RunCache
+    from resflax.report.watching import watch
 
     output = user_path(options.output)
     if output.suffix != ".html":
@@ -47,30 +64,91 @@ def main(arguments: Sequence[str]) -> None:
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
     check_output_file("--output", output, in_new_folder=True)
-    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its tables
+    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its files
     check_output_file("--output", longest, in_new_folder=True)
-    unreadable: list[str] = []
-    runs = collect_runs([user_path(folder) for folder in options.folders], unreadable.append)
+    check_output_folder("--output", pictures_folder(output))
+    folders = [user_path(folder) for folder in options.folders]
+    note, cache = _noting(), RunCache()
+    inspect = _inspecting(note, trust_code=options.trust_code)
+
+    def collect() -> tuple[list[RunRecord], list[str]]:
+        """The runs, and a line for each that cannot be read."""
+        unreadable: list[str] = []
+        return collect_runs(folders, unreadable.append, cache), unreadable
+
+    def write(runs: list[RunRecord], unreadable: list[str], *, renewed: bool) -> list[Path]:
+        """Writes the report, and returns the paths of its files."""
+        groups = form_seed_groups(runs)
+        if options.against is not None:
+            find_reference(groups, options.against)  # a mistake is named before the work
+        diagnostics = inspect(groups) if options.diagnostics else []
+        with writing_output(output):
+            paths = write_report(
+                output,
+                runs,
+                groups,
+                diagnostics,
+                unreadable,
+                against=options.against,
+                renewed=renewed,
+            )
+        for line in unreadable:
+            note(f"left out: {line}")
+        return paths
+
+    def renew(more: bool) -> None:
+        """Writes the report while the runs train, and says so in one line."""
+        try:
+            runs, unreadable = collect()
+        except UsageError as error:
+            if not more:
+                raise
+            note(f"waiting: {error}")
+            return
+        write(runs, unreadable, renewed=more)
+        print(f"{time.strftime('%H:%M:%S')} {output}: {count_states(runs)}", flush=True)
+
+    if options.watch:
+        watch(folders, renew)
+    else:
+        for path in write(*collect(), renewed=False):
+            print(path)
+
+
+def _noting() -> Callable[[str], None]:
+    """A function that prints a line on stderr, unless it has printed the same line before."""
+    noted: set[str] = set()
 
     def note(text: str) -> None:
-        print(message_line(text), file=sys.stderr)
+        if text not in noted:
+            noted.add(text)
+            print(message_line(text), file=sys.stderr, flush=True)
 
-    groups, sections = form_seed_groups(runs), []
-    if options.diagnostics:
+    return note
+
+
+def _inspecting(
+    note: Callable[[str], None], *, trust_code: bool
+) -> "Callable[[Sequence[SeedGroup]], list[Section]]":
+    """A function that draws the diagnostics of one network per group, each network only once."""
+    drawn: dict[tuple[Path, str], Section | None] = {}
+
+    def inspect(groups: "Sequence[SeedGroup]") -> "list[Section]":
         from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
 
+        sections = []
         for group in groups:
-            for finished_run in group.finished[:1]:
-                title = f"{group.label}, seed {finished_run.experiment.seed}"
-                print(f"inspecting {title}", file=sys.stderr)
-                draw = partial(draw_diagnostics, finished_run.path, title, note)
-                try:
-                    sections.append(draw(trust_code=options.trust_code))
-                except (UsageError, TrainingError) as error:
-                    note(f"not inspected: {error}")
-    with writing_output(output):
-        files = write_report(output, runs, groups, sections, unreadable)
-    for path in files:
-        print(path)
-    for line in unreadable:
-        note(f"left out: {line}")
+            for run in group.finished[:1]:
+                title = f"{group.label}, seed {run.experiment.seed}"
+                if (run.path, title) not in drawn:
+                    drawn[run.path, title] = None
+                    print(f"inspecting {title}", file=sys.stderr)
+                    try:
+                        section = draw_diagnostics(run.path, title, note, trust_code=trust_code)
+                        drawn[run.path, title] = section
+                    except (UsageError, TrainingError) as error:
+                        note(f"not inspected: {error}")
+                sections.append(drawn[run.path, title])
+        return [section for section in sections if section is not None]
+
+    return inspect

@@ -74,7 +74,8 @@ def collect_runs(
 
     Args:
       paths: run folders, sweep folders, or folders that contain these.
-      note: is called with a line for each run that cannot be read, which is left out.
+      note: is called with a line for each run that cannot be read, which is left out, and for each
+        sweep of which nothing has begun.
       cache: keeps what is read, if the same runs are to be collected again.
 
     Raises:
@@ -89,7 +90,9 @@ def collect_runs(
             raise UsageError(f"{path} cannot be reported: there is no such folder")
         faults_before = len(faults)
         found = list(_run_folders_below(path, faults))
-        if not found and len(faults) == faults_before:
+        if not found and (listed := read_sweep(path, cache)) is not None:
+            faults.append(f"none of the {listed.record.trials} trials of {path} has begun")
+        elif not found and len(faults) == faults_before:
             raise UsageError(f"{path} has no runs: no experiment.json in it or below it")
         for folder in found:
             try:

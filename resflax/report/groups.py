@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from resflax.experiment import Experiment, flat_json
@@ -13,6 +14,7 @@ from resflax.report.labels import (
     name_origins,
     sort_key,
 )
+from resflax.report.papers import PaperFigure, nearest_figure
 from resflax.runs.origins import InitialWeights, find_initial_weights, hash_without_seed
 from resflax.text import path_text
 
@@ -45,6 +47,11 @@ class SeedGroup:
         """The experiment of the first run."""
         return self.runs[0].experiment
 
+    @cached_property
+    def paper_figure(self) -> PaperFigure | None:
+        """The figure of `nearest_figure` for the experiment, which is looked up once."""
+        return nearest_figure(self.experiment)
+
 
 def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
     """Divides runs into groups whose runs differ only in the seed.
@@ -57,29 +64,26 @@ def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
     if the labels begin with these.
     """
     members: dict[tuple[str, str | None], list[RunRecord]] = {}
-    origins: dict[tuple[str, str | None], InitialWeights | None] = {}
     for run in runs:
-        origin = find_initial_weights(run.experiment, run.initialized_from)
+        origin = _find_origin(run)
         key = hash_without_seed(run.experiment), None if origin is None else origin.identity
         members.setdefault(key, []).append(run)
-        origins[key] = origin
-    values = [_comparable_fields(inside[0].experiment) for inside in members.values()]
-    for fields, name in zip(values, name_origins(list(origins.values())), strict=True):
-        fields["initial_weights"] = name
+    divided = [_use_seeds_once(inside) for inside in members.values()]
+    origins = name_origins([_find_origin(used[0]) for used, _ in divided])
+    values = [
+        _comparable_fields(used[0].experiment) | {"initial_weights": origin}
+        for (used, _), origin in zip(divided, origins, strict=True)
+    ]
     varying = find_varying(values)
-    variants = [_find_variant(inside) for inside in members.values()]
+    order = sorted(range(len(values)), key=lambda i: [sort_key(values[i].get(n)) for n in varying])
+    values, divided = [values[i] for i in order], [divided[i] for i in order]
+    variants = [_find_variant([*used, *repeated]) for used, repeated in divided]
     labels, by_name = make_labels(values, variants, varying)
-    groups = []
-    for label, fields, inside in zip(labels, values, members.values(), strict=True):
-        used, repeated = _use_seeds_once(inside)
-        here = {name: fields.get(name) for name in varying}
-        groups.append(SeedGroup(label, here, used, repeated))
-
-    def order(group: SeedGroup) -> list[Any]:
-        first = [sort_key(group.experiment.name)] if by_name else []
-        return [*first, *map(sort_key, group.fields.values())]
-
-    return sorted(groups, key=order)
+    groups = [
+        SeedGroup(label, {name: fields.get(name) for name in varying}, used, repeated)
+        for label, fields, (used, repeated) in zip(labels, values, divided, strict=True)
+    ]
+    return sorted(groups, key=lambda group: group.experiment.name) if by_name else groups
 
 
 def repetition_lines(groups: Sequence[SeedGroup]) -> list[str]:
@@ -104,6 +108,10 @@ def repetition_lines(groups: Sequence[SeedGroup]) -> list[str]:
         last = f"{more} more seeds were run several times; the table of runs says which are used"
         return [*lines[:_MOST_LINES], last]
     return lines
+
+
+def _find_origin(run: RunRecord) -> InitialWeights | None:
+    return find_initial_weights(run.experiment, run.initialized_from)
 
 
 def _comparable_fields(experiment: Experiment) -> dict[str, Any]:

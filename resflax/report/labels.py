@@ -15,6 +15,10 @@ _LONGEST = 40
 """The most characters of a value in a label."""
 
 
+value_text = json.JSONEncoder(sort_keys=True).encode
+"""A text that is equal for equal values; 1, 1.0 and True differ."""
+
+
 def field_label(name: str, value: Any, flat: Mapping[str, Any], exact: bool = False) -> str:
     """The value of a field in words, such as `depth 20`.
 
@@ -46,7 +50,10 @@ def name_origins(origins: Sequence[InitialWeights | None]) -> list[str | None]:
 
     It is the name of the experiment that trained the weights, with the step if that alone differs.
     """
-    distinct = {origin.identity: origin for origin in origins if origin is not None}
+    known = [origin for origin in origins if origin is not None]
+    # The same weights may be found in several folders; the first name is used.
+    by_name = sorted(known, key=lambda origin: (origin.name, origin.step or 0), reverse=True)
+    distinct = {origin.identity: origin for origin in by_name}
     levels = [
         [origin.name for origin in distinct.values()],
         [
@@ -63,6 +70,27 @@ def find_varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names under which not all have the same value: in order, but with `name` at the end."""
     names = dict.fromkeys(name for fields in values for name in fields if name != "name")
     return [name for name in (*names, "name") if len({value_text(v.get(name)) for v in values}) > 1]
+
+
+def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
+    """The names that tell these apart, without those that follow from the names before them.
+
+    The initial weights are among them wherever they vary.
+    """
+    telling = []
+    parts, count = [0] * len(values), min(1, len(values))
+    for name in varying:
+        numbers: dict[tuple[int, str], int] = {}
+        finer = [
+            numbers.setdefault((part, value_text(fields.get(name))), len(numbers))
+            for part, fields in zip(parts, values, strict=True)
+        ]
+        if len(numbers) > count:
+            parts, count = finer, len(numbers)
+            telling.append(name)
+        elif name == "initial_weights" and len({fields[name] for fields in values}) > 1:
+            telling.append(name)
+    return telling
 
 
 def make_labels(
@@ -138,31 +166,6 @@ def _is_set(fields: Mapping[str, Any], name: str) -> bool:
 
 def _joined(parts: Sequence[str]) -> str:
     return ", ".join(dict.fromkeys(parts))
-
-
-value_text = json.JSONEncoder(sort_keys=True).encode
-"""A text that is equal for equal values; 1, 1.0 and True differ."""
-
-
-def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
-    """The names that tell these apart, without those that follow from the names before them.
-
-    The initial weights are among them wherever they vary.
-    """
-    telling = []
-    parts, count = [0] * len(values), min(1, len(values))
-    for name in varying:
-        numbers: dict[tuple[int, str], int] = {}
-        finer = [
-            numbers.setdefault((part, value_text(fields.get(name))), len(numbers))
-            for part, fields in zip(parts, values, strict=True)
-        ]
-        if len(numbers) > count:
-            parts, count = finer, len(numbers)
-            telling.append(name)
-        elif name == "initial_weights" and len({fields[name] for fields in values}) > 1:
-            telling.append(name)
-    return telling
 
 
 def _first_distinct(levels: Sequence[Sequence[str]]) -> list[str]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from resflax.drawing.axes import plain_number
 from resflax.report.groups import SeedGroup
-from resflax.report.papers import PaperFigure, nearest_figure
+from resflax.report.papers import PaperFigure
 from resflax.report.series import Series
 from resflax.report.statistics import Spread, compute_spread
 
@@ -44,7 +44,7 @@ class Measure:
 
     def paper_figure(self, group: SeedGroup) -> PaperFigure | None:
         """The paper's figure for this measure, if there is one: papers report test errors."""
-        return nearest_figure(group.experiment) if self.key == "test_error" else None
+        return group.paper_figure if self.key == "test_error" else None
 
 
 _MOST_NUMBERS = 60

@@ -11,7 +11,7 @@ split, with a single crop, at the end of training.
 
 import dataclasses
 from dataclasses import dataclass
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 from resflax.declarations.data import CIFAR10, CIFAR100, TFDS, Streamed
@@ -100,12 +100,17 @@ def _length(experiment: Experiment) -> str:
     return f"{experiment.epochs:g} epochs"
 
 
-@lru_cache(maxsize=4096)
 def nearest_figure(experiment: Experiment) -> PaperFigure | None:
     """The figure of the same network whose protocol differs least; None if no paper has one."""
     network = _network(experiment.model)
-    figures = [figure for figure, there in _figures_and_networks() if there == network]
+    figures = [figure for other, figure in _figures_by_network() if other == network]
     return min(figures, key=lambda f: len(protocol_differences(f, experiment)), default=None)
+
+
+@cache
+def _figures_by_network() -> tuple[tuple[Model, PaperFigure], ...]:
+    """Every figure with its network."""
+    return tuple((_network(figure.protocol.model), figure) for figure in paper_figures())
 
 
 def _network(model: Model) -> Model:
@@ -126,11 +131,6 @@ def paper_figures() -> tuple[PaperFigure, ...]:
         *_zagoruyko2016(),
         *_huang2017(),
     )
-
-
-@cache
-def _figures_and_networks() -> tuple[tuple[PaperFigure, Model], ...]:
-    return tuple((figure, _network(figure.protocol.model)) for figure in paper_figures())
 
 
 def _he(name: str, model: Model, *, warmup: bool, data: TFDS | None = None) -> Experiment:

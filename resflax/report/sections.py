@@ -13,18 +13,14 @@ from resflax.report.search_trials import best_first
 from resflax.report.sizes import plot_error_against_size
 
 
-def picture_sections(groups: Sequence[SeedGroup], runs: Sequence[RunRecord]) -> list[Section]:
+def picture_sections(groups: Sequence[SeedGroup]) -> list[Section]:
     """All pictures of the runs: the finding first, then searches, curves, and sizes.
 
     Every trial of a search is a group of its own. So searches have pictures of their own in place
     of the finding's, and the curves are those of their four best trials.
-
-    Args:
-      groups: the runs, divided into seed groups.
-      runs: the same runs.
     """
     searches: dict[Path, list[RunRecord]] = {}
-    for run in runs:
+    for run in (run for group in groups for run in (*group.runs, *group.repeated)):
         if run.sweep is not None and run.sweep.searched:
             searches.setdefault(run.sweep.path, []).append(run)
     searched = {id(run) for members in searches.values() for run in members}

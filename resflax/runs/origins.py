@@ -74,7 +74,7 @@ def describe_origin(
     if earlier is not None:
         parts.append(earlier.identity)
     if isinstance(imported := noted.get("imported"), Mapping):
-        parts.append(str(imported.get("sha256")))
+        parts.append(f"imported {imported.get('sha256')}")
     hashed = parts[0]
     if len(parts) > 1:
         hashed = hashlib.sha256(" ".join(parts).encode()).hexdigest()[:12]
