@@ -7,12 +7,12 @@ from resflax.drawing.picture import to_file
 from resflax.files import write_atomically
 from resflax.report import comparisons, forest
 from resflax.report.collect import RunRecord, waiting_lines
-from resflax.report.curves import plot_error_against_size, plot_error_curves
 from resflax.report.groups import SeedGroup, repetition_lines
 from resflax.report.latex import to_latex
 from resflax.report.page import Page, Section, picture_names
 from resflax.report.page_html import render_html
 from resflax.report.page_markdown import render_markdown
+from resflax.report.sections import picture_sections
 from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
 from resflax.report.texts import to_csv
@@ -26,15 +26,6 @@ _RESULTS = (
     "with augmentation. Time is wall-clock time."
 )
 _RUNS = "Every run, finished or not."
-_CURVES = (
-    "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
-    "error on the test split, or on the validation examples where those were measured more often. "
-    "Each line is a mean over the seeds; unfinished runs are included as far as they went."
-)
-_SIZES = (
-    "Error of the finished runs at the end of training: the mean over the seeds, with the standard "
-    "deviation as bars."
-)
 
 
 def write_report(
@@ -101,8 +92,6 @@ def make_sections(
 
     results, notes = make_results_table(groups)
     compared = comparisons.compare(groups, against)
-    finished = any(group.finished for group in groups)
-    sizes = plot_error_against_size(groups) if finished else []
     sections = [
         Section(
             results.title,
@@ -111,6 +100,7 @@ def make_sections(
             files=files(""),
             notes=tuple(notes),
         ),
+        *picture_sections(groups),
         Section(
             "Differences",
             pictures=tuple(forest.plot_comparisons(compared)),
@@ -119,8 +109,6 @@ def make_sections(
             table=comparisons.make_comparisons_table(compared),
             files=files("-comparisons"),
         ),
-        Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES),
-        Section("Error against size", tuple(sizes), _SIZES),
         *diagnostics,
         Section("Runs", explanation=_RUNS, table=make_runs_table(groups), files=files("-runs")),
     ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from resflax.experiment import Experiment, flat_json
@@ -13,6 +14,7 @@ from resflax.report.labels import (
     name_origins,
     sort_key,
 )
+from resflax.report.papers import PaperFigure, nearest_figure
 from resflax.runs.origins import InitialWeights, find_initial_weights, hash_without_seed
 from resflax.text import path_text
 
@@ -44,6 +46,11 @@ class SeedGroup:
     def experiment(self) -> Experiment:
         """The experiment of the first run."""
         return self.runs[0].experiment
+
+    @cached_property
+    def paper_figure(self) -> PaperFigure | None:
+        """The figure of `nearest_figure` for the experiment, which is looked up once."""
+        return nearest_figure(self.experiment)
 
 
 def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
