@@ -23,9 +23,9 @@ from made_runs import (
 
 from resflax import DenseNet, ResNet
 from resflax.drawing.picture import to_file
+from resflax.report.build import make_sections
 from resflax.report.finding import plot_findings
 from resflax.report.groups import form_seed_groups
-from resflax.report.sections import picture_sections
 from resflax.report.series import find_numeric_fields
 
 RATE, BATCH, DECAY = "optimizer.learning_rate", "batch_size", "optimizer.weight_decay"
@@ -60,12 +60,12 @@ def titles_of(sections):
 
 def test_loss_and_error_against_depth_come_first():
     runs = degradation()
-    sections = picture_sections(form_seed_groups(runs))
-    assert sections[0].title == "Loss and error against depth"
-    assert titles_of(sections[:1]) == ["Training loss against depth", "Test error against depth"]
-    assert [section.title for section in sections[1:]] == [
-        "Loss and error against steps", "Error against size",
+    sections = make_sections("report", form_seed_groups(runs))
+    assert [section.title for section in sections] == [
+        "Loss and error against depth", "Results", "Differences", "Loss and error against steps",
+        "Error against size", "Runs",
     ]  # fmt: skip
+    assert titles_of(sections[:1]) == ["Training loss against depth", "Test error against depth"]
 
 
 def test_means_deviations_and_seeds_are_those_of_the_runs(against_depth):
