@@ -97,7 +97,7 @@ def test_pictures_are_svg_in_the_text_colour_of_the_page(sweep):
     root = ElementTree.fromstring(picture)
     assert root.tag.endswith("svg")
     assert (root.get("role"), root.get("aria-label")) == (
-        "img", "error against steps: thin train, bold test",
+        "img", "Error against steps. One curve for each of: shortcut none; shortcut zero_pad.",
     )  # fmt: skip
     assert root.get("style", "").startswith("max-width:")
     assert root.get("width") is root.get("height") is None
