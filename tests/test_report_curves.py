@@ -154,6 +154,19 @@ def test_groups_with_equal_labels_have_curves_of_their_own():
         assert legend_of(picture) == ["depth 20", "depth 56", "depth 110"]
 
 
+def test_panels_with_equal_titles_are_not_one():
+    splits = [f"{'a very long name of a split ' * 2}{end}" for end in "ab"]  # titles are shortened
+    runs = [
+        made_run({"data.train_split": split, DEPTH: depth}, lines=log_of((depth, 1)))
+        for split in splits
+        for depth in (20, 32, 56)
+    ]
+    pictures = plot_loss_curves(form_seed_groups(runs))
+    assert len(pictures) == 2
+    assert pictures[0].title == pictures[1].title
+    assert [len(axes_of(picture).lines) for picture in pictures] == [3, 3]
+
+
 def test_curves_of_one_picture_differ_in_more_than_colour():
     runs = [made_run({"batch_size": 8 + i}, lines=log_of((i + 2, 1))) for i in range(15)]
     (picture,) = plot_loss_curves(form_seed_groups(runs))

@@ -288,7 +288,7 @@ def test_of_many_variants_forty_are_drawn_and_the_others_are_counted():
 def test_runs_without_a_result_are_counted():
     runs = [*degradation(), made_run({DEPTH: 32}, error=None, state="failed")]
     (section,) = plot_findings(form_seed_groups(runs))
-    assert "Not drawn: 1 of 13 runs, which are unfinished or failed." in section.pictures[0].caption
+    assert "1 of 13 runs is unfinished or failed, and not drawn." in section.pictures[0].caption
     assert all(32 not in xs for xs, _ in means_of(axes_of(section.pictures[0])))
 
 

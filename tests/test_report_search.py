@@ -104,7 +104,7 @@ def test_each_field_has_a_panel_of_errors_against_its_values():
     places = {round(y): round(x) for x, y in offsets(shortcut)}
     assert places == {40: 0, 20: 0, 10: 0, 30: 1, 50: 1}
     assert [label.get_text() for label in depth.get_xticklabels()] == ["20", "32"]
-    assert "Not drawn: 1 of 6 trials" in picture.caption
+    assert "1 of 6 trials has no error, and is not drawn." in picture.caption
 
 
 def test_pairs_of_fields_are_coloured_by_the_error_and_the_best_has_a_ring():

@@ -94,8 +94,9 @@ _MEANS = (
 )
 _LOSSES = f"Mean loss on the training batches, with augmentation. {_MEANS}"
 _ERRORS = (
-    "Thin: error on the training batches, with augmentation. Bold: error on the test split, or on "
-    f"the validation examples where those were measured more often. {_MEANS}"
+    "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
+    "error on the test split, or on the validation examples where those were measured more often. "
+    f"{_MEANS}"
 )
 
 

@@ -87,7 +87,8 @@ def missing_runs(groups: Sequence[SeedGroup]) -> str:
     runs = sum(len(group.runs) for group in groups)
     if not missing:
         return ""
-    return f"Not drawn: {missing} of {runs} runs, which are unfinished or failed."
+    verb = "is" if missing == 1 else "are"
+    return f"{missing} of {runs} runs {verb} unfinished or failed, and not drawn."
 
 
 def means_in_words(title: str, all_series: Sequence[Series], measure: Measure) -> str:

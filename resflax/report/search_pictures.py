@@ -55,7 +55,8 @@ def plot_search(runs: Sequence[RunRecord]) -> list[Picture]:
     values = [flat_json(trial.run.experiment) for trial in measured]
     places = [places_of(name, [flat.get(name) for flat in values], measured) for name in fields]
     missing = len(trials) - len(measured)
-    note = f" Not drawn: {missing} of {len(trials)} trials, which have no error." if missing else ""
+    words = "has no error, and is" if missing == 1 else "have no error, and are"
+    note = f" {missing} of {len(trials)} trials {words} not drawn." if missing else ""
     pictures = [_plot_best_so_far(trials)]
     if places:
         pictures.append(_plot_effects(measured, places, note))
@@ -121,12 +122,14 @@ def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
 
 _MARKS: dict[str, dict[str, Any]] = {
     "finished": {"marker": "o", "markersize": 5, "color": COLORS[0], "label": "_finished"},
-    "pruned": {"marker": "x", "markersize": 5, "color": COLORS[9], "label": "_pruned"},
+    "pruned": {"marker": "x", "markersize": 5, "color": INK, "alpha": 0.6, "label": "_pruned"},
     "failed": {
         "marker": "^", "markersize": 7, "markerfacecolor": "none",
-        "markeredgecolor": COLORS[8], "label": "_failed",
+        "markeredgecolor": COLORS[4], "label": "_failed",
     },
-    "unfinished": {"marker": ".", "markersize": 5, "color": COLORS[9], "label": "_unfinished"},
+    "unfinished": {
+        "marker": ".", "markersize": 5, "color": INK, "alpha": 0.6, "label": "_unfinished",
+    },
 }  # fmt: skip
 """Marks of trials by their states."""
 
