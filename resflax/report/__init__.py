@@ -1,4 +1,4 @@
 """Reports of run folders: one self-contained page and its tables.
 
-Only `diagnostic_pictures` imports JAX.
+Only `diagnostic_pictures` and `probe_pictures` import JAX.
 """
