@@ -123,7 +123,8 @@ def _draw(
 ) -> Picture:
     """Draws one share for all groups, as percentages against the number of layers."""
     labels = [textwrap.fill(in_legend(group.label), 56) for group in known]
-    rows = sum(label.count("\n") + 1 for label in labels) + 2
+    columns = 2 if max(map(len, labels)) <= 24 else 1
+    rows = -(-(sum(label.count("\n") + 1 for label in labels) + 2) // columns)
     figure = Figure(figsize=(SIZE[0], SIZE[1] + 0.19 * rows), layout="constrained")
     axis = figure.subplots()
     ends = []
@@ -146,7 +147,7 @@ def _draw(
     axis.plot([], [], "-", color=INK, label="trained")
     axis.plot([], [], "--", color=INK, label="before the first step")
     axis.set(xlabel="weighted layers passed", ylabel=quantity, xlim=(0, None), ylim=(-2, 102))
-    figure.legend(loc="outside lower left", alignment="left")
+    figure.legend(loc="outside lower left", ncols=columns)
     numbers = "; ".join(
         f"{group.label} {before:.0f} %, then {after:.0f} %"
         for group, before, after in zip(known, ends[::2], ends[1::2], strict=True)
