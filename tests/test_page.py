@@ -251,6 +251,7 @@ def test_diagnostics_of_dense_and_gated_networks_are_pictures_of_the_page(script
     assert len(page.ids) == len(set(page.ids))
     titles = re.findall(r"<figure><h3>([^<]+)</h3>", html)
     for title, count in {
+        "The class, told from each depth": 1, "The picture, rebuilt from each depth": 1,
         "Layer responses": 2, "Gradients": 2, "Gradients over training": 2,
         "Signal at initialisation": 2, "Gates": 1,
         "Without single units": 2, "Feature reuse": 1, "First filters": 2,
