@@ -18,7 +18,7 @@ from whole_runs import assert_same, metrics, result
 
 from resflax import SGD, Cosine, Custom, DenseNet, Digits, Experiment, Own, ResNet, UsageError
 from resflax.commands.deepen import main
-from resflax.data.in_memory import drawn_pictures, load_split
+from resflax.data.in_memory import load_split
 from resflax.declarations.deepening import added_parts, branch_factor, check_deeper
 from resflax.errors import Interrupted, TrainingError
 from resflax.experiment import to_json
@@ -503,7 +503,7 @@ def test_without_data_a_residual_run_is_compared_on_random_pictures(
     def missing(*_: Any) -> None:
         raise UsageError("the set is gone")
 
-    monkeypatch.setattr("resflax.runs.deeper_variables.drawn_pictures", missing)
+    monkeypatch.setattr("resflax.runs.deeper_variables.spread_pictures", missing)
     source = RunFolder(shallow)
     with pytest.raises(UsageError, match=r"moments of training pictures, and the set is gone"):
         deepen(source, at_depth(source, 14), RunFolder(tmp_path / "plain"), print)
@@ -590,17 +590,3 @@ def test_networks_of_ones_own_are_refused():
     custom = Custom.__new__(Custom)
     with pytest.raises(UsageError, match="only a ResNet or a DenseNet"):
         check_deeper(custom, custom)
-
-
-def test_drawn_pictures_are_different_ones_and_always_the_same():
-    whole = load_split(Digits(), "test")
-    some = drawn_pictures(Digits(), "test", 40)
-    again = drawn_pictures(Digits(), "test", 40)
-    np.testing.assert_array_equal(some.images, again.images)
-    assert len(some) == 40
-    known = {
-        image.tobytes(): label for image, label in zip(whole.images, whole.labels, strict=True)
-    }
-    assert [known[image.tobytes()] for image in some.images] == some.labels.tolist()
-    assert not np.array_equal(some.images, whole.images[:40])
-    assert len(drawn_pictures(Digits(), "test", 10**6)) == len(whole)

@@ -21,7 +21,6 @@ from resflax.declarations.data import TFDS, Data, Streamed
 from resflax.errors import UsageError
 
 _CHUNK = 1000  # number of examples between two reports of the progress
-_DRAW_SEED = 7  # decides which pictures are drawn
 
 
 @dataclass(frozen=True)
@@ -102,20 +101,24 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
     Damaged streamed pictures are left out. Raises `UsageError` if none can be read, and
     `SystemFault` if the system cannot read one.
     """
-    return _some_pictures(data, split, lambda examples: np.arange(min(count, examples)))
+    return _some_pictures(data, split, lambda length: np.arange(min(count, length)))
 
 
-def drawn_pictures(data: Data, split: SplitName, count: int) -> Split:
-    """`count` different pictures of a split, drawn at random but the same ones in every call.
+def spread_pictures(data: Data, split: SplitName, count: int) -> Split:
+    """`count` pictures of a split, or all if there are fewer, taken at even distances.
 
-    They are cropped as in evaluation; all are returned if there are fewer. Raises as
-    `first_pictures` does.
+    So the classes are as frequent as in the split, even if it is sorted by class, as folders are.
+    Otherwise this is `first_pictures`.
     """
-    return _some_pictures(data, split, lambda examples: permutation(examples, _DRAW_SEED)[:count])
+
+    def places(length: int) -> np.ndarray:
+        return np.arange(min(count, length)) * length // min(count, length)
+
+    return _some_pictures(data, split, places)
 
 
 def _some_pictures(data: Data, split: SplitName, choose: Callable[[int], np.ndarray]) -> Split:
-    """The pictures at the places that `choose` takes from a number of examples."""
+    """The pictures at the places that are chosen for the length of the split."""
     if not isinstance(data, Streamed):
         loaded = load_split(data, split)
         return loaded[choose(len(loaded))]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from resflax.data.in_memory import drawn_pictures
+from resflax.data.in_memory import spread_pictures
 from resflax.data.normalization import Normalization, normalize
 from resflax.declarations.data import Data, Streamed
 from resflax.declarations.deepening import added_parts
@@ -97,7 +97,7 @@ def _measure(
     Raises `UsageError` if these cannot be read.
     """
     try:
-        pictures = drawn_pictures(data, "train", MEASURED).images
+        pictures = spread_pictures(data, "train", MEASURED).images
     except UsageError as error:
         raise UsageError(
             f"the added batch norms need the moments of training pictures, and {error}"
@@ -128,7 +128,7 @@ def pictures_to_compare(trained: TrainedNetwork, data: Data) -> tuple[np.ndarray
     read and was named anew.
     """
     try:
-        return drawn_pictures(data, "test", COMPARED).images, "test pictures"
+        return spread_pictures(data, "test", COMPARED).images, "test pictures"
     except UsageError as error:
         if data != trained.experiment.data:
             raise
