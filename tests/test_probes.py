@@ -145,7 +145,6 @@ def features_by_hand(net: InspectedNetwork, images: jax.Array) -> dict[str, np.n
         DenseNet(16, 3),
         DenseNet(10, 2, bottleneck=False, compression=1.0, initial_channels=1),
         ResNet(14, shortcut="projection", order="full_pre"),
-        ResNet(8, shortcut="none"),
     ],
 )
 def test_knowledge_is_that_of_regressions_on_the_maps_gathered_by_hand(model):
