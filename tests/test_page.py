@@ -103,6 +103,7 @@ def test_pictures_are_svg_in_the_text_colour_of_the_page(sweep):
     assert root.get("width") is root.get("height") is None
     assert "currentColor" in picture
     assert "#010203" not in picture
+    assert "font-family" not in picture
     assert "shortcut zero_pad" in picture  # text stays text
 
 

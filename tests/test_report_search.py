@@ -17,7 +17,7 @@ from made_runs import (
 from resflax.drawing.picture import to_file
 from resflax.report.groups import form_seed_groups
 from resflax.report.search_pictures import plot_search
-from resflax.report.sections import picture_sections
+from resflax.report.sections import course_sections, finding_sections
 
 RATE = "optimizer.learning_rate"
 SWEEP = made_search([RATE, SHORTCUT, DEPTH])
@@ -50,24 +50,25 @@ def trials():
 
 def test_a_search_has_its_three_pictures_and_no_comparison_of_groups():
     runs = trials()
-    sections = picture_sections(form_seed_groups(runs))
-    assert [section.title for section in sections] == ["Search", "Loss and error against steps"]
-    assert [picture.title for picture in sections[0].pictures] == [
+    groups = form_seed_groups(runs)
+    (search,), (curves, sizes) = finding_sections(groups), course_sections(groups)
+    assert search.title == "Search"
+    assert not sizes.pictures
+    assert [picture.title for picture in search.pictures] == [
         "Best error so far", "Effect of each field", "Pairs of fields",
     ]  # fmt: skip
-    curves = sections[1].pictures[0]
-    assert len(axes_of(curves).lines) == 4  # of the finished ones
+    assert len(axes_of(curves.pictures[0]).lines) == 4  # of the finished ones
 
 
 def test_a_sweep_beside_a_search_is_compared_and_two_searches_are_told_apart():
     others = [made_run({DEPTH: d, "seed": s}) for d in (56, 110) for s in range(2)]
     runs = [*trials(), *others]
-    titles = [section.title for section in picture_sections(form_seed_groups(runs))]
+    titles = [section.title for section in finding_sections(form_seed_groups(runs))]
     assert titles[:2] == ["Loss and error against depth", "Search"]
     second = made_search([RATE])
     object.__setattr__(second, "path", second.path / "other")
     runs = [*trials(), trial(0, 0.7, 0.6, sweep=second)]
-    titles = [section.title for section in picture_sections(form_seed_groups(runs))]
+    titles = [section.title for section in finding_sections(form_seed_groups(runs))]
     assert titles[:2] == ["Search search", "Search other"]
 
 

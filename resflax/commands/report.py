@@ -5,18 +5,14 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.errors import TrainingError, UsageError
+from resflax.errors import UsageError
 from resflax.paths import check_output_file, check_output_folder, user_path, writing_output
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
-
-if TYPE_CHECKING:
-    from resflax.report.groups import SeedGroup
-    from resflax.report.page import Section
 
 
 @dataclass(frozen=True)
@@ -30,8 +26,9 @@ class Options:
     """Path of the page; an existing file is replaced."""
 
     diagnostics: Flag = False
-    """Add diagnostics of one network per variant, that of its first finished run: layer responses,
-    gradients, feature reuse, mistakes and more."""
+    """Add what each depth of up to 8 variants knows of the class and the picture, and diagnostics
+    of one network per variant, that of its first finished run: layer responses, gradients, feature
+    reuse, mistakes and more."""
 
     against: str | None = None
     """What the variants are compared with, as the report names it: a variant, or a value such as
@@ -55,6 +52,7 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.report.build import count_states, pictures_folder, write_report
     from resflax.report.collect import RunRecord, collect_runs
     from resflax.report.groups import form_seed_groups
+    from resflax.report.inspection import make_inspector
     from resflax.report.run_cache import RunCache
     from resflax.report.watching import watch
 
@@ -69,7 +67,9 @@ def main(arguments: Sequence[str]) -> None:
     check_output_folder("--output", pictures_folder(output))
     folders = [user_path(folder) for folder in options.folders]
     note, cache = _noting(), RunCache()
-    inspect = _inspecting(note, trust_code=options.trust_code)
+    inspect = make_inspector(
+        note, _say, trust_code=options.trust_code, diagnostics=options.diagnostics
+    )
 
     def collect() -> tuple[list[RunRecord], list[str]]:
         """The runs, and a line for each that cannot be read."""
@@ -81,13 +81,12 @@ def main(arguments: Sequence[str]) -> None:
         groups = form_seed_groups(runs)
         if options.against is not None:
             find_reference(groups, options.against)  # a mistake is named before the work
-        diagnostics = inspect(groups) if options.diagnostics else []
         with writing_output(output):
             paths = write_report(
                 output,
                 runs,
                 groups,
-                diagnostics,
+                inspect(groups),
                 unreadable,
                 against=options.against,
                 renewed=renewed,
@@ -122,33 +121,10 @@ def _noting() -> Callable[[str], None]:
     def note(text: str) -> None:
         if text not in noted:
             noted.add(text)
-            print(message_line(text), file=sys.stderr, flush=True)
+            _say(text)
 
     return note
 
 
-def _inspecting(
-    note: Callable[[str], None], *, trust_code: bool
-) -> "Callable[[Sequence[SeedGroup]], list[Section]]":
-    """A function that draws the diagnostics of one network per group, each network only once."""
-    drawn: dict[tuple[Path, str], Section | None] = {}
-
-    def inspect(groups: "Sequence[SeedGroup]") -> "list[Section]":
-        from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
-
-        sections = []
-        for group in groups:
-            for run in group.finished[:1]:
-                title = f"{group.label}, seed {run.experiment.seed}"
-                if (run.path, title) not in drawn:
-                    drawn[run.path, title] = None
-                    print(f"inspecting {title}", file=sys.stderr)
-                    try:
-                        section = draw_diagnostics(run.path, title, note, trust_code=trust_code)
-                        drawn[run.path, title] = section
-                    except (UsageError, TrainingError) as error:
-                        note(f"not inspected: {error}")
-                sections.append(drawn[run.path, title])
-        return [section for section in sections if section is not None]
-
-    return inspect
+def _say(text: str) -> None:
+    print(message_line(text), file=sys.stderr, flush=True)

@@ -1,6 +1,6 @@
 """Shows the layers of a network: output shapes, parameters, multiply-adds and memory.
 
-usage: resflax summary EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
+usage: resflax summary EXPERIMENT|NAME [--json] [--draw FILE] [--FIELD VALUE ...]
        resflax summary zoo [--json]
 
   EXPERIMENT     a Python file that declares `experiment = Experiment(...)`
@@ -8,6 +8,7 @@ usage: resflax summary EXPERIMENT|NAME [--json] [--FIELD VALUE ...]
                  or densenet_bc_100_12 (for 32x32x3 pictures of 10 classes)
   zoo            a table of all published networks, with the printed figures beside the counts
   --json         print one JSON object and nothing else
+  --draw FILE    draw the network's units and stages to FILE.svg or FILE.pdf
   --FIELD VALUE  replaces a field of the experiment, such as --model.depth 56; a published
                  network has only the fields that begin with --model
 
@@ -16,11 +17,18 @@ or network.
 """
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from rich.console import Console
 
+from resflax.declarations.models import Model
+from resflax.errors import UsageError
+from resflax.files import write_atomically
+from resflax.models.zoo import NAMES, TASKS, Task
+from resflax.paths import check_output_file, user_path, writing_output
 from resflax.terminal.options import (
     ExperimentFile,
     Flag,
@@ -48,6 +56,10 @@ class Options:
     json: Flag = False
     """Print one JSON object and nothing else."""
 
+    draw: str | None = None
+    """Draw the units and the stages of the network to this file, which ends in .svg or .pdf. The
+    drawing fits into a column of a paper."""
+
 
 @dataclass(frozen=True)
 class NamedOptions:
@@ -60,6 +72,10 @@ class NamedOptions:
 
     json: Flag = False
     """Print one JSON object and nothing else."""
+
+    draw: str | None = None
+    """Draw the units and the stages of the network to this file, which ends in .svg or .pdf. The
+    drawing fits into a column of a paper."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +94,6 @@ def zoo(options: ZooOptions) -> None:
         comparison_table,
         summarize_published,
     )
-    from resflax.models.zoo import NAMES
     from resflax.terminal.display import Display
 
     check_settings()
@@ -99,19 +114,43 @@ def main(arguments: Sequence[str]) -> None:
     from resflax.data.description import describe
     from resflax.devices.settings import check_settings
     from resflax.models.summary import summarize, summary_table, summary_to_json  # imports JAX
-    from resflax.models.zoo import TASKS
 
+    drawing = None if options.draw is None else _drawing_file(options.draw)
     check_settings()
+    model: Model
     if isinstance(options, NamedOptions):
-        title, task = options.name, TASKS[options.model.layout]
-        summary = summarize(options.model, task.num_classes, task.image_shape)
+        title, model, task = options.name, options.model, TASKS[options.model.layout]
+        summary = summarize(model, task.num_classes, task.image_shape)
     else:
         title, experiment = options.experiment.name, options.experiment
-        facts = describe(experiment.data)
-        summary = summarize(
-            experiment.model, facts.num_classes, facts.image_shape, dtype=experiment.precision
-        )
+        model, facts = experiment.model, describe(experiment.data)
+        task = Task(facts.image_shape, facts.num_classes)
+        summary = summarize(model, task.num_classes, task.image_shape, dtype=experiment.precision)
     if options.json:
         print(json.dumps(summary_to_json(summary)))
     else:
         Console().print(summary_table(summary, title))
+    if drawing is not None:
+        _draw(drawing, model, task)
+        print(drawing, file=sys.stderr if options.json else sys.stdout)
+
+
+def _drawing_file(given: str) -> Path:
+    """The path of `--draw`. Raises `UsageError` if no drawing can be written there."""
+    path = user_path(given)
+    if path.suffix not in (".svg", ".pdf"):
+        raise UsageError(f"--draw is {given!r}; it must end in .svg or .pdf")
+    check_output_file("--draw", path)
+    return path
+
+
+def _draw(path: Path, model: Model, task: Task) -> None:
+    """Draws a network to a file."""
+    from resflax.drawing.networks.whole import draw_network
+    from resflax.drawing.picture import to_file
+    from resflax.models.dataflow import trace  # imports JAX
+
+    figure = draw_network(trace(model, task.num_classes, task.image_shape))
+    content = to_file(figure, "svg" if path.suffix == ".svg" else "pdf")
+    with writing_output(path):
+        write_atomically(path, content)

@@ -41,8 +41,8 @@ _serial = itertools.count(1)
 def to_inline_svg(picture: Picture) -> str:
     """The picture as an SVG element that can be put into an HTML page.
 
-    It scales with the page, up to the size of the figure, and its text and axes have the page's
-    text colour. Its ids are unique in the process.
+    It scales with the page, up to the size of the figure. Its text and axes have the page's text
+    colour, and the page chooses the font. Its ids are unique in the process.
     """
     text = picture.svg.decode()
     text = text[text.index("<svg") :]
@@ -52,6 +52,7 @@ def to_inline_svg(picture: Picture) -> str:
     def adapt(tag: re.Match[str]) -> str:
         adapted = tag[0].replace(INK, "currentColor").replace("url(#", f"url(#{prefix}")
         adapted = re.sub(r'\bid="', f'id="{prefix}', adapted)
+        adapted = re.sub(r'font-family: [^;"]*;? ?', "", adapted)
         return re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', adapted)
 
     text = re.sub(r"<[^>]*>", adapt, text)  # texts between the tags stay as they are

@@ -35,7 +35,7 @@ def _add(counts: Counter[str], jaxpr: Any, scope: str, times: int) -> None:
             counts.update(max(branches, key=lambda branch: sum(branch.values())))
         else:
             repeated = times * equation.params["length"] if name == "scan" else times
-            for inner in _programs_in(equation.params):
+            for inner in programs_in(equation.params):
                 _add(counts, inner, inner_scope, repeated)
 
 
@@ -43,7 +43,7 @@ def _joined(outer: str, inner: str) -> str:
     return f"{outer}/{inner}".strip("/")
 
 
-def _programs_in(params: dict[str, Any]) -> list[Any]:
+def programs_in(params: dict[str, Any]) -> list[Any]:
     """The programs that an equation runs. Rules for gradients are functions, and not among them."""
     programs = []
     for value in params.values():

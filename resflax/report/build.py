@@ -12,7 +12,7 @@ from resflax.report.latex import to_latex
 from resflax.report.page import Page, Section, picture_names
 from resflax.report.page_html import render_html
 from resflax.report.page_markdown import render_markdown
-from resflax.report.sections import picture_sections
+from resflax.report.sections import course_sections, finding_sections
 from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
 from resflax.report.texts import to_csv
@@ -93,6 +93,7 @@ def make_sections(
     results, notes = make_results_table(groups)
     compared = comparisons.compare(groups, against)
     sections = [
+        *finding_sections(groups),
         Section(
             results.title,
             explanation=_RESULTS,
@@ -100,7 +101,6 @@ def make_sections(
             files=files(""),
             notes=tuple(notes),
         ),
-        *picture_sections(groups),
         Section(
             "Differences",
             pictures=tuple(forest.plot_comparisons(compared)),
@@ -109,6 +109,7 @@ def make_sections(
             table=comparisons.make_comparisons_table(compared),
             files=files("-comparisons"),
         ),
+        *course_sections(groups),
         *diagnostics,
         Section("Runs", explanation=_RUNS, table=make_runs_table(groups), files=files("-runs")),
     ]

@@ -145,7 +145,10 @@ def _check_same_network(path: Path, there: Experiment, here: Experiment) -> None
         if difference.split(":")[0].removeprefix("model.") not in ignored
     ]
     if fields:
-        raise UsageError(f"{path} has another network (there != here): {'; '.join(fields)}")
+        advice = ""
+        if [field.split(":")[0] for field in fields] == ["model.depth"]:
+            advice = "; resflax deepen makes a deeper run that begins as the same function"
+        raise UsageError(f"{path} has another network (there != here): {'; '.join(fields)}{advice}")
 
 
 def _check_shapes(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:
