@@ -115,6 +115,15 @@ def test_the_training_loss_has_a_curve_on_a_logarithmic_scale():
     assert [t.get_text() for t in axes_of(picture).get_yticklabels()][1:-1] == ["0.1", "1"]
 
 
+def test_the_curve_of_a_net_that_diverged_leaves_the_picture():
+    courses = {20: (2, 1, 0.5, 0.4), 32: (2, 1, 0.6, 0.3), 56: (2, 1, 0.2, 3e12)}
+    runs = [made_run({DEPTH: depth}, lines=log_of(losses)) for depth, losses in courses.items()]
+    (picture,) = plot_loss_curves(form_seed_groups(runs))
+    assert 2 < axes_of(picture).get_ylim()[1] < 4
+    assert "Curves of nets that diverged leave the picture." in picture.caption
+    assert "diverged" not in plot_loss_curves(form_seed_groups(runs[:2]))[0].caption
+
+
 def test_error_curves_are_thin_for_training_and_bold_for_the_test_split():
     (picture,) = plot_error_curves(form_seed_groups(two_nets()))
     axes = axes_of(picture)
@@ -177,12 +186,13 @@ def test_curves_of_one_picture_differ_in_more_than_colour():
     assert len({(line.get_color(), line.get_marker()) for line in lines}) == 12
 
 
-def test_runs_without_lines_have_no_curves_and_zeros_are_drawn():
+def test_runs_without_lines_have_no_curves_and_extreme_losses_are_drawn():
     groups = form_seed_groups([made_run(error=None)])
     assert plot_loss_curves(groups) == plot_error_curves(groups) == []
     zeros = form_seed_groups([made_run(lines=log_of(x), error=0.0) for x in [(0, 0)]])
     mixed = form_seed_groups([made_run(lines=log_of((5, 0.1, 0)))])
-    for groups in (zeros, mixed):
+    diverged = form_seed_groups([made_run(lines=log_of((*[1e-3] * 5, 1e30)))])
+    for groups in (zeros, mixed, diverged):
         for picture in (*plot_loss_curves(groups), *plot_error_curves(groups)):
             assert to_file(picture.figure, "svg")
 

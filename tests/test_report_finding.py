@@ -249,6 +249,40 @@ def test_axes_are_logarithmic_from_a_decade_on_and_show_a_zero():
     assert axes_of(by_batch.pictures[0]).get_xscale() == "linear"
 
 
+def test_a_net_that_diverged_does_not_hide_how_the_others_differ():
+    losses = {0.01: 0.2, 0.03: 0.1, 0.1: 0.3, 1.0: 5e13}
+    sections = plot_findings(
+        form_seed_groups([made_run({RATE: r}, loss=x) for r, x in losses.items()])
+    )
+    picture = sections[0].pictures[0]
+    axes = axes_of(picture)
+    assert axes.get_ylim()[1] < 1
+    ((xs, _),) = points_of(axes, "_beyond")
+    assert xs == [1.0]
+    assert [text.get_text() for text in axes.texts] == ["5e13"]
+    assert "have a triangle at the edge" in picture.caption
+    shortcuts = ("none", "zero_pad", "projection", "conv")
+    runs = [
+        made_run({SHORTCUT: s}, loss=x) for s, x in zip(shortcuts, losses.values(), strict=True)
+    ]
+    ((picture, _),) = (section.pictures for section in plot_findings(form_seed_groups(runs)))
+    assert axes_of(picture).get_xlim()[1] < 1
+    rows = [label.get_text() for label in axes_of(picture).get_yticklabels()]
+    ((_, ys),) = points_of(axes_of(picture), "_beyond")
+    assert rows[int(ys[0])] == "shortcut conv"
+
+
+def test_losses_of_a_few_decades_are_no_outliers():
+    losses = {0.01: 1e-5, 0.03: 2e-5, 0.1: 2.3}
+    sections = plot_findings(
+        form_seed_groups([made_run({RATE: r}, loss=x) for r, x in losses.items()])
+    )
+    picture = sections[0].pictures[0]
+    assert axes_of(picture).get_ylim()[1] > 2.3
+    assert not points_of(axes_of(picture), "_beyond")
+    assert "triangle" not in picture.caption
+
+
 def test_many_lines_are_divided_and_what_is_left_out_is_counted():
     shortcuts = ("none", "zero_pad", "projection")
     some = [

@@ -25,6 +25,8 @@ from resflax.drawing.style import in_legend
 Direction = Literal["x", "y"]
 
 _DECADE = 10.0
+_FAR = 1e6
+"""Number of upper quartiles from which on a value is an outlier."""
 _MOST_TICKS = 8
 """The most values of a field that all get a tick of their own."""
 _LETTER = 0.62
@@ -46,8 +48,8 @@ def wrap(text: str, width: int, rows: int = 3) -> str:
 
 
 def plain_number(value: float) -> str:
-    """The number in at most six digits, and small ones as `1e-4`."""
-    if 0 < abs(value) < 0.001:
+    """The number in at most six digits; small and large ones as `1e-4` and `1e13`."""
+    if 0 < abs(value) < 0.001 or abs(value) >= 1e6:
         digits, _, exponent = f"{value:e}".partition("e")
         return f"{float(digits):g}e{int(exponent)}"
     return f"{value:g}"
@@ -88,6 +90,22 @@ def fit_scale(
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
+
+
+def outlier_limit(values: Sequence[float]) -> float:
+    """A million times the upper quartile of the positive values; infinite if there are none.
+
+    A net whose training diverged may have a loss of 1e13. On an axis that reaches so far, nobody
+    could see how the others differ.
+    """
+    positive = sorted(value for value in values if value > 0)
+    return _FAR * positive[int(0.75 * (len(positive) - 1))] if positive else math.inf
+
+
+def without_outliers(values: Sequence[float]) -> list[float]:
+    """The values that are not above the `outlier_limit`."""
+    limit = outlier_limit(values)
+    return [value for value in values if value <= limit]
 
 
 def is_wide(values: Sequence[float]) -> bool:

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from resflax.drawing.axes import add_legend, fit_scale
+from resflax.drawing.axes import add_legend, fit_scale, outlier_limit
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import SIZE, plot_style
 from resflax.report.collect import RunRecord
@@ -35,20 +35,23 @@ def plot_loss_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
     """
     panels = _panels(groups)
     curves = {id(s): mean_curve(s.groups[0], "train", "loss") for p in panels for s in p.series}
-    values = [float(value) for _, losses in curves.values() for value in losses]
+    losses = [losses for _, losses in curves.values() if len(losses)]
+    limit = outlier_limit([float(value) for values in losses for value in values])
+    calm = [values for values in losses if values.max() <= limit] or losses
+    caption = _LOSSES if len(calm) == len(losses) else f"{_LOSSES} {_DIVERGED}"
     pictures = []
     for panel in panels:
         if not any(len(curves[id(series)][0]) for series in panel.series):
             continue
         with plot_style():
             figure, axes = _new_figure("training loss")
-            fit_scale(axes, "y", values, from_zero=True)
+            fit_scale(axes, "y", np.concatenate(calm).tolist(), from_zero=True)
             entries = [
                 (_draw_marked(axes, curves[id(series)], series), series.label)
                 for series in panel.series
             ]
             _add_legend(figure, entries)
-        pictures.append(_picture("Training loss", panel, figure, _LOSSES))
+        pictures.append(_picture("Training loss", panel, figure, caption))
     return pictures
 
 
@@ -93,6 +96,7 @@ _MEANS = (
     "and end where the first of them ends."
 )
 _LOSSES = f"Mean loss on the training batches, with augmentation. {_MEANS}"
+_DIVERGED = "Curves of nets that diverged leave the picture."
 _ERRORS = (
     "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
     "error on the test split, or on the validation examples where those were measured more often. "

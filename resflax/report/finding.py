@@ -8,18 +8,19 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from resflax.drawing.axes import add_legend, fit_scale, tick_at, wrap
+from resflax.drawing.axes import add_legend, fit_scale, tick_at, without_outliers, wrap
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import SIZE, plot_style
 from resflax.experiment import flat_json
 from resflax.report.groups import SeedGroup
-from resflax.report.marks import draw_paper_marks, draw_series, paper_handle
+from resflax.report.marks import draw_outliers, draw_paper_marks, draw_series, paper_handle
 from resflax.report.measures import (
     Measure,
     drawn_values,
     means_in_words,
     measures_of,
     missing_runs,
+    outliers_sentence,
 )
 from resflax.report.page import Section
 from resflax.report.paper_marks import PaperMark, errors_of, find_paper_marks, sources_sentence
@@ -74,7 +75,9 @@ def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Pic
     if not any(measure.of(group) for group in groups):
         return []
     xs = [x for series in every for x in series.xs]
-    ys = drawn_values(groups, measure)
+    drawn = drawn_values(groups, measure)
+    ys = without_outliers(drawn)
+    notes = [outliers_sentence(drawn), missing]
 
     def place(figure: PaperFigure, x: float) -> float | None:
         there: Any = flat_json(figure.protocol).get(field.name)
@@ -90,7 +93,7 @@ def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Pic
         marks = find_paper_marks(panel.series, measure, place)
         figure = _draw_panel(field, panel, measure, xs, ys, marks)
         description = means_in_words(title, panel.series, measure)
-        caption = _caption(field, panel.left_out, marks, missing)
+        caption = _caption(field, panel.left_out, marks, notes)
         pictures.append(Picture(title, figure, description, caption))
     return pictures
 
@@ -114,6 +117,7 @@ def _draw_panel(
             handle = draw_series(axes, series, measure)
             if handle is not None and series.label:
                 entries.append((handle, series.label))
+        draw_outliers(axes, panel.series, measure)
         draw_paper_marks(axes, marks)
         if marks:
             entries.append((paper_handle(), "hollow: the papers' figures"))
@@ -124,7 +128,9 @@ def _draw_panel(
     return figure
 
 
-def _caption(field: NumericField, left_out: int, marks: Sequence[PaperMark], missing: str) -> str:
+def _caption(
+    field: NumericField, left_out: int, marks: Sequence[PaperMark], notes: Sequence[str]
+) -> str:
     name = short_name(field.name)
     sentences = [
         "Lines join the means over the seeds at the end of training; bars are standard deviations, "
@@ -135,7 +141,7 @@ def _caption(field: NumericField, left_out: int, marks: Sequence[PaperMark], mis
         names = " and ".join(map(short_name, field.followers))
         verb = "varies" if len(field.followers) == 1 else "vary"
         sentences.append(f"Along a line, {names} {verb} together with {name}.")
-    sentences.append(missing)
+    sentences += notes
     if left_out:
         sentences.append(f"{left_out} more lines are not drawn; the CSV file has all results.")
     return " ".join(filter(None, sentences))

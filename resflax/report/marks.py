@@ -28,8 +28,9 @@ _HOLLOW: dict[str, Any] = {
     "markersize": 8, "markerfacecolor": "none", "markeredgewidth": 1.4,
     "zorder": 3,
 }  # fmt: skip
-_FAIL_DISTANCE = 0.065
-"""Distance of the marks of failed runs, in parts of the axis."""
+_BEYOND: dict[str, Any] = {"linestyle": "", "markersize": 7, "label": "_beyond"}
+_EDGE_DISTANCE = 0.065
+"""Distance of marks at the top edge, in parts of the axis."""
 _BELOW = 0.25
 """Distance of the seeds' dots from the mean, in rows."""
 
@@ -91,50 +92,78 @@ def draw_paper_marks(axes: Axes, marks: Sequence[PaperMark]) -> None:
 
     A run that a paper calls failed has its mark at the top edge.
     """
-    count_at: dict[float, int] = {}
-    edge: Any = axes.get_xaxis_transform()
+    at_edge = []
     for mark in marks:
         hollow = dict(_HOLLOW)
         if mark.series is not None:
             hollow |= {"marker": marker_of(mark.series), "markeredgecolor": color_of(mark.series)}
-        if mark.figure.error is not None:
+        if mark.figure.error is None:
+            at_edge.append((mark.x, FAILS, hollow))
+        else:
             axes.plot(mark.x, mark.figure.error, **hollow)
-            continue
-        y = 1 - _FAIL_DISTANCE * count_at.get(mark.x, 0)
-        count_at[mark.x] = count_at.get(mark.x, 0) + 1
-        axes.plot(mark.x, y, clip_on=False, transform=edge, **hollow)
+    _draw_at_top(axes, at_edge)
+
+
+def draw_outliers(axes: Axes, all_series: Sequence[Series], measure: Measure) -> None:
+    """Draws a mark at the top edge for every mean above it, with its number."""
+    top = axes.get_ylim()[1]
+    at_edge = []
+    for series in all_series:
+        style = _BEYOND | {"marker": "^", "color": color_of(series)}
+        for x, group in zip(series.xs, series.groups, strict=True):
+            spread = measure.spread(group)
+            if spread is not None and spread.mean > top:
+                at_edge.append((x, measure.mean_in_words(group), style))
+    _draw_at_top(axes, at_edge)
+
+
+def _draw_at_top(axes: Axes, marks: Sequence[tuple[float, str, dict[str, Any]]]) -> None:
+    """Draws marks with texts at places of the x axis; those of one place lie below each other."""
+    count_at: dict[float, int] = {}
+    edge: Any = axes.get_xaxis_transform()
+    for x, text, style in marks:
+        y = 1 - _EDGE_DISTANCE * count_at.get(x, 0)
+        count_at[x] = count_at.get(x, 0) + 1
+        axes.plot(x, y, clip_on=False, transform=edge, **style)
         axes.annotate(
-            FAILS, (mark.x, y), (7, 0), xycoords=edge, textcoords="offset points", fontsize=8,
+            text, (x, y), (7, 0), xycoords=edge, textcoords="offset points", fontsize=8,
             va="center", annotation_clip=False,
         )  # fmt: skip
+
+
+def _draw_at_right(axes: Axes, y: float, text: str, style: dict[str, Any]) -> None:
+    edge: Any = axes.get_yaxis_transform()
+    axes.plot(1, y, clip_on=False, transform=edge, **style)
+    axes.annotate(
+        text, (1, y), (-8, 0), xycoords=edge, textcoords="offset points", fontsize=8, ha="right",
+        va="center", annotation_clip=False,
+    )  # fmt: skip
 
 
 def draw_row(axes: Axes, y: float, group: SeedGroup, measure: Measure) -> None:
     """Draws the group's mean with deviation, and the paper's figure, and every seed below them.
 
-    A run that the paper calls failed has a hollow mark at the right edge.
+    What has no place inside has a mark at the right edge: a mean that is too great with its number,
+    and a run that the paper calls failed with a hollow mark.
     """
     seeds, spread, color = measure.of(group), measure.spread(group), COLORS[0]
     if spread is None:
         return
     axes.plot(seeds, [y + _BELOW] * len(seeds), color=color, **_DOT)
-    axes.errorbar(
-        spread.mean, y, xerr=math.nan if spread.std is None else spread.std, color=color,
-        marker=MARKERS[0], markersize=5, capsize=3, elinewidth=1, label="_mean",
-    )  # fmt: skip
+    if spread.mean > axes.get_xlim()[1]:
+        beyond = _BEYOND | {"marker": ">", "color": color}
+        _draw_at_right(axes, y, measure.mean_in_words(group), beyond)
+    else:
+        axes.errorbar(
+            spread.mean, y, xerr=math.nan if spread.std is None else spread.std, color=color,
+            marker=MARKERS[0], markersize=5, capsize=3, elinewidth=1, label="_mean",
+        )  # fmt: skip
     figure = measure.paper_figure(group)
-    if figure is None:
-        return
     hollow = _HOLLOW | {"marker": MARKERS[1], "markeredgecolor": COLORS[1]}
-    if figure.error is not None:
+    if figure is not None and figure.error is not None:
         axes.plot(figure.error, y, **hollow)
-        return
-    edge: Any = axes.get_yaxis_transform()
-    axes.plot(1, y, clip_on=False, transform=edge, **hollow)
-    axes.annotate(
-        FAILS, (1, y), (-8, 0), xycoords=edge, textcoords="offset points", fontsize=8, ha="right",
-        va="center", annotation_clip=False,
-    )  # fmt: skip
+    elif figure is not None:
+        _draw_at_right(axes, y, FAILS, hollow)
 
 
 def paper_handle(marker: str = MARKERS[0], color: str = INK) -> Line2D:

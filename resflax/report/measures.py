@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from resflax.drawing.axes import plain_number
+from resflax.drawing.axes import plain_number, without_outliers
 from resflax.report.groups import SeedGroup
 from resflax.report.papers import PaperFigure
 from resflax.report.series import Series
@@ -40,7 +40,7 @@ class Measure:
         spread = self.spread(group)
         if spread is None:
             return "-"
-        return f"{spread.mean:.3g} {self.unit}".rstrip()
+        return f"{plain_number(float(f'{spread.mean:.3g}'))} {self.unit}".rstrip()
 
     def paper_figure(self, group: SeedGroup) -> PaperFigure | None:
         """The paper's figure for this measure, if there is one: papers report test errors."""
@@ -79,6 +79,13 @@ def drawn_values(groups: Sequence[SeedGroup], measure: Measure) -> list[float]:
             low = spread.mean - spread.std
             values += [spread.mean + spread.std, *([low] if low > 0.5 * min(seeds) else [])]
     return values
+
+
+def outliers_sentence(values: Sequence[float]) -> str:
+    """A sentence on the numbers that have no place on the axis; "" if there are none."""
+    if len(without_outliers(values)) == len(values):
+        return ""
+    return "Numbers of nets that diverged are far outside, and have a triangle at the edge."
 
 
 def missing_runs(groups: Sequence[SeedGroup]) -> str:

@@ -4,12 +4,12 @@ from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from resflax.drawing.axes import add_legend, fit_scale, wrap
+from resflax.drawing.axes import add_legend, fit_scale, without_outliers, wrap
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import COLORS, MARKERS, SIZE, plot_style
 from resflax.report.groups import SeedGroup
 from resflax.report.marks import draw_row, paper_handle
-from resflax.report.measures import Measure, drawn_values, missing_runs
+from resflax.report.measures import Measure, drawn_values, missing_runs, outliers_sentence
 from resflax.report.paper_marks import sources_sentence
 
 MOST_ROWS = 40
@@ -37,10 +37,11 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
     places = [sum(heights[:i]) + height / 2 for i, height in enumerate(heights)]
     papers = [paper for g in shown if (paper := measure.paper_figure(g)) is not None]
     errors = [paper.error for paper in papers if paper.error is not None]
+    drawn = drawn_values(shown, measure)
     with plot_style():
         figure = Figure(figsize=(SIZE[0], 0.8 + _ROW * sum(heights)), layout="constrained")
         axes = figure.subplots()
-        fit_scale(axes, "x", drawn_values(shown, measure) + errors, from_zero=True)
+        fit_scale(axes, "x", without_outliers(drawn) + errors, from_zero=True)
         for y, group in zip(places, shown, strict=True):
             draw_row(axes, y, group, measure)
         axes.set_ylim(sum(heights), 0)
@@ -57,16 +58,20 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         title,
         figure,
         f"{title}. Means: {'; '.join(means)}.",
-        _caption(groups, len(measured) - len(shown), sources_sentence(papers)),
+        _caption(
+            len(measured) - len(shown),
+            sources_sentence(papers),
+            outliers_sentence(drawn),
+            missing_runs(groups),
+        ),
     )
 
 
-def _caption(groups: Sequence[SeedGroup], left_out: int, sources: str) -> str:
+def _caption(left_out: int, *notes: str) -> str:
     sentences = [
         "Filled marks are means over the seeds at the end of training, bars are standard "
         "deviations, and dots are single seeds.",
-        sources,
-        missing_runs(groups),
+        *notes,
     ]
     if left_out:
         sentences.append(f"{left_out} more variants are not drawn; the CSV file has them all.")
