@@ -381,6 +381,31 @@ def test_modules_of_an_own_network_are_nodes():
     ]
 
 
+class Lifted(nn.Module):
+    """The same module compiled, recomputed and as it is."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = images
+        for lift in (nn.jit, nn.remat, lambda module: module):
+            x = lift(Inner)()(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x + nn.silu(nn.Conv(3, (3, 3))(x))
+
+
+def test_lifted_modules_are_traced_each_time():
+    for _ in range(2):
+        graph = trace(Custom(Lifted), 5, (4, 4, 3))
+        assert kinds(graph) == ["conv", "silu", "add"] * 3 + ["global average", "dense"]
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
