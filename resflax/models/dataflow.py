@@ -55,7 +55,7 @@ def trace(config: Model, num_classes: int, image_shape: tuple[int, int, int]) ->
 
 
 _CALLS = {
-    "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "custom_jvp_call",
+    "jit", "pjit", "closed_call", "core_call", "checkpoint", "remat", "remat2", "custom_jvp_call",
     "custom_vjp_call",
 }  # fmt: skip
 """Operations that only call another program."""
