@@ -10,40 +10,22 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from inspected_networks import network
 
-from resflax import DenseNet, Experiment, ResNet
-from resflax.data.in_memory import Split
+from resflax import DenseNet, ResNet
 from resflax.data.normalization import Normalization
 from resflax.diagnostics.dropped_units import errors_without_units
 from resflax.diagnostics.first_layer import feature_maps, filters
 from resflax.diagnostics.gates import gate_values
 from resflax.diagnostics.gradients import gradient_norms, norms_over_training
-from resflax.diagnostics.inspected import InspectedNetwork, outputs, untrained
+from resflax.diagnostics.inspected import outputs, untrained
 from resflax.diagnostics.mistakes import confusion, probabilities, surest_mistakes
 from resflax.diagnostics.propagation import signal_propagation
 from resflax.diagnostics.responses import layer_responses
 from resflax.diagnostics.reuse import feature_reuse
 from resflax.errors import UsageError
-from resflax.models import build
 from resflax.models.layers import Conv
 from resflax.training.state import initial_state
-
-
-def network(model, examples=6):
-    rng = np.random.default_rng(0)
-    experiment = Experiment(name="x", model=model, batch_size=4, steps=1)
-    pictures = Split(
-        rng.integers(0, 256, (examples, 8, 8, 1), dtype=np.uint8),
-        rng.integers(0, 10, examples, dtype=np.int32),
-    )
-    module = build(model, 10)
-    images = jnp.asarray(pictures.images / 100 - 1, jnp.float32)
-    shapes = jax.eval_shape(lambda: module.init(jax.random.key(0), images, train=False))
-    variables = jax.tree.map(  # nothing at its initial value
-        lambda x: jnp.asarray(rng.normal(0, 0.3, x.shape), jnp.float32), dict(shapes)
-    )
-    variables["batch_stats"] = jax.tree.map(lambda x: 0.5 + jnp.abs(x), variables["batch_stats"])
-    return InspectedNetwork(experiment, module, variables, 1, pictures, images)
 
 
 def convolve(x, kernel, stride=1):

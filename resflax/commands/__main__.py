@@ -28,6 +28,7 @@ COMMANDS = (
     "prepare-data",
     "import-weights",
     "export-weights",
+    "deepen",
     "track",
     "benchmark",
     "benchmark-data",

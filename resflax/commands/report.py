@@ -1,22 +1,23 @@
-"""Writes tables and plots of runs and sweeps: one HTML page, and its tables as CSV and Markdown."""
+"""Writes tables and plots of runs and sweeps: one HTML page, and files of its parts for papers."""
 
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
+from pathlib import Path
 from typing import Annotated
 
 from tyro.conf import Positional, arg
 
-from resflax.errors import TrainingError, UsageError
-from resflax.paths import check_output_file, user_path, writing_output
+from resflax.errors import UsageError
+from resflax.paths import check_output_file, check_output_folder, user_path, writing_output
 from resflax.terminal.command import message_line
 from resflax.terminal.options import Flag, parse
 
 
 @dataclass(frozen=True)
 class Options:
-    """Reports runs and sweeps on one HTML page, and writes its tables as CSV and Markdown."""
+    """Reports runs and sweeps on one HTML page, with its tables and pictures as files beside it."""
 
     folders: Annotated[Positional[tuple[str, ...]], arg(metavar="DIR")]
     """Run folders, sweep folders, or folders that contain these."""
@@ -25,8 +26,18 @@ class Options:
     """Path of the page; an existing file is replaced."""
 
     diagnostics: Flag = False
-    """Add diagnostics of one network per variant, that of its first finished run: layer responses,
-    gradients, feature reuse, mistakes and more."""
+    """Add what each depth of up to 8 variants knows of the class and the picture, and diagnostics
+    of one network per variant, that of its first finished run: layer responses, gradients, feature
+    reuse, mistakes and more."""
+
+    against: str | None = None
+    """What the variants are compared with, as the report names it: a variant, or a value such as
+    "shortcut none" or "depth 20, shortcut none". If not given, it is what the sweep's experiment
+    has."""
+
+    watch: Flag = False
+    """Write the report again whenever the runs have changed, until all of them have ended; trials
+    of a sweep that have not begun are waited for."""
 
     trust_code: Flag = False
     """Run the code of classes of your own as the run's folder keeps it, even if the file where it
@@ -37,9 +48,13 @@ def main(arguments: Sequence[str]) -> None:
     """Writes the report, and prints the paths of its files."""
     options = parse(Options, arguments)
     # Imported here, so that help and mistakes are answered before matplotlib is loaded.
-    from resflax.report.build import write_report
-    from resflax.report.collect import collect_runs
+    from resflax.report.against import find_reference
+    from resflax.report.build import count_states, pictures_folder, write_report
+    from resflax.report.collect import RunRecord, collect_runs
     from resflax.report.groups import form_seed_groups
+    from resflax.report.inspection import make_inspector
+    from resflax.report.run_cache import RunCache
+    from resflax.report.watching import watch
 
     output = user_path(options.output)
     if output.suffix != ".html":
@@ -47,34 +62,69 @@ def main(arguments: Sequence[str]) -> None:
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
     check_output_file("--output", output, in_new_folder=True)
-    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its tables
+    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its files
     check_output_file("--output", longest, in_new_folder=True)
-    unreadable: list[str] = []
-    runs = collect_runs([user_path(folder) for folder in options.folders], unreadable.append)
+    check_output_folder("--output", pictures_folder(output))
+    folders = [user_path(folder) for folder in options.folders]
+    note, cache = _noting(), RunCache()
+    inspect = make_inspector(
+        note, _say, trust_code=options.trust_code, diagnostics=options.diagnostics
+    )
+
+    def collect() -> tuple[list[RunRecord], list[str]]:
+        """The runs, and a line for each that cannot be read."""
+        unreadable: list[str] = []
+        return collect_runs(folders, unreadable.append, cache), unreadable
+
+    def write(runs: list[RunRecord], unreadable: list[str], *, renewed: bool) -> list[Path]:
+        """Writes the report, and returns the paths of its files."""
+        groups = form_seed_groups(runs)
+        if options.against is not None:
+            find_reference(groups, options.against)  # a mistake is named before the work
+        with writing_output(output):
+            paths = write_report(
+                output,
+                runs,
+                groups,
+                inspect(groups),
+                unreadable,
+                against=options.against,
+                renewed=renewed,
+            )
+        for line in unreadable:
+            note(f"left out: {line}")
+        return paths
+
+    def renew(more: bool) -> None:
+        """Writes the report while the runs train, and says so in one line."""
+        try:
+            runs, unreadable = collect()
+        except UsageError as error:
+            if not more:
+                raise
+            note(f"waiting: {error}")
+            return
+        write(runs, unreadable, renewed=more)
+        print(f"{time.strftime('%H:%M:%S')} {output}: {count_states(runs)}", flush=True)
+
+    if options.watch:
+        watch(folders, renew)
+    else:
+        for path in write(*collect(), renewed=False):
+            print(path)
+
+
+def _noting() -> Callable[[str], None]:
+    """A function that prints a line on stderr, unless it has printed the same line before."""
+    noted: set[str] = set()
 
     def note(text: str) -> None:
-        print(message_line(text), file=sys.stderr)
+        if text not in noted:
+            noted.add(text)
+            _say(text)
 
-    from resflax.report.network_pictures import draw_networks  # imports JAX
+    return note
 
-    groups = form_seed_groups(runs)
-    networks = draw_networks(groups, note, trust_code=options.trust_code)
-    sections = [] if networks is None else [networks]
-    if options.diagnostics:
-        from resflax.report.diagnostic_pictures import draw_diagnostics  # imports JAX
 
-        for group in groups:
-            for finished_run in group.finished[:1]:
-                title = f"{group.label}, seed {finished_run.experiment.seed}"
-                print(f"inspecting {title}", file=sys.stderr)
-                draw = partial(draw_diagnostics, finished_run.path, title, note)
-                try:
-                    sections.append(draw(trust_code=options.trust_code))
-                except (UsageError, TrainingError) as error:
-                    note(f"not inspected: {error}")
-    with writing_output(output):
-        files = write_report(output, runs, groups, sections, unreadable)
-    for path in files:
-        print(path)
-    for line in unreadable:
-        note(f"left out: {line}")
+def _say(text: str) -> None:
+    print(message_line(text), file=sys.stderr, flush=True)

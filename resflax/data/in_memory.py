@@ -1,5 +1,6 @@
 """Small data sets, read whole into memory."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -100,13 +101,31 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
     Damaged streamed pictures are left out. Raises `UsageError` if none can be read, and
     `SystemFault` if the system cannot read one.
     """
+    return _some_pictures(data, split, lambda length: np.arange(min(count, length)))
+
+
+def spread_pictures(data: Data, split: SplitName, count: int) -> Split:
+    """`count` pictures of a split, or all if there are fewer, taken at even distances.
+
+    So the classes are as frequent as in the split, even if it is sorted by class, as folders are.
+    Otherwise this is `first_pictures`.
+    """
+
+    def places(length: int) -> np.ndarray:
+        return np.arange(min(count, length)) * length // min(count, length)
+
+    return _some_pictures(data, split, places)
+
+
+def _some_pictures(data: Data, split: SplitName, choose: Callable[[int], np.ndarray]) -> Split:
+    """The pictures at the places that are chosen for the length of the split."""
     if not isinstance(data, Streamed):
         loaded = load_split(data, split)
-        return loaded[np.arange(min(count, len(loaded)))]
+        return loaded[choose(len(loaded))]
     splits = open_splits(data)
     examples = splits.split(data, split)
-    images, labels = [], []
-    for index in range(min(count, len(examples))):
+    images, labels, places = [], [], choose(len(examples)).tolist()
+    for index in places:
         read = read_example(examples, index)
         if isinstance(read, str):
             continue
@@ -118,8 +137,7 @@ def first_pictures(data: Data, split: SplitName, count: int) -> Split:
         except Exception as error:  # a damaged file can raise anything
             reason_of_damage(error, examples.name(index))
     if not images:
-        first = min(count, len(examples))
-        raise UsageError(f"none of the first {first} pictures of {split} can be read")
+        raise UsageError(f"none of the {len(places)} pictures of {split} can be read")
     return Split(np.stack(images), np.array(labels, np.int32))
 
 

@@ -1,6 +1,7 @@
 """Checks that all declarations share: type checks by annotation, and one way to refuse a value."""
 
 import dataclasses
+import functools
 import math
 import numbers
 import types
@@ -78,6 +79,11 @@ def as_python(value: Any) -> Any:
 
 def field_types(cls: Any) -> Mapping[str, Any]:
     """The resolved annotation of every field of a dataclass."""
+    return _resolve_types(cls)
+
+
+@functools.cache  # resolving takes longer than everything else that is done to a declaration
+def _resolve_types(cls: Any) -> Mapping[str, Any]:
     hints = get_type_hints(cls)
     return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 

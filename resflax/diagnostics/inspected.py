@@ -12,13 +12,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from resflax.data.description import describe
-from resflax.data.in_memory import Split, first_pictures
-from resflax.data.normalization import normalize
+from resflax.data.in_memory import Split, spread_pictures
+from resflax.data.normalization import Normalization, normalize
 from resflax.devices.compilation import compile_fast
 from resflax.devices.randomness import pinned_randomness
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.models import build
+from resflax.models.layers import BatchNorm
 from resflax.runs.checkpoints import Checkpoints
 from resflax.runs.run_folder import RunFolder
 from resflax.runs.trained import read_trained
@@ -40,6 +41,8 @@ class InspectedNetwork:
     """The pictures with their labels, not normalised."""
     images: jax.Array
     """(N, H, W, C) float32: the pictures, normalised as in training."""
+    normalization: Normalization
+    """The normalisation of the training."""
 
     @property
     def labels(self) -> np.ndarray:
@@ -54,7 +57,7 @@ def load_networks(
 
     Args:
       folder: the run's folder.
-      examples: number of pictures; they are the first ones of the test split.
+      examples: number of pictures, which are taken at even distances from the test split.
       say: is called with a line for every unfinished or damaged checkpoint that is skipped.
 
     Raises:
@@ -66,14 +69,16 @@ def load_networks(
     steps = sorted(checkpoints.good(say))
     if not steps:
         raise UsageError(f"{folder.path} has no checkpoint to look into")
-    pictures = first_pictures(experiment.data, "test", examples)
+    pictures = spread_pictures(experiment.data, "test", examples)
     module = build(experiment.model, describe(experiment.data).num_classes)
     networks = []
     for step in steps:
         trained = read_trained(experiment, checkpoints, step)
         images = normalize(jnp.asarray(pictures.images), trained.normalization)
         networks.append(
-            InspectedNetwork(experiment, module, trained.variables, step, pictures, images)
+            InspectedNetwork(
+                experiment, module, trained.variables, step, pictures, images, trained.normalization
+            )
         )
     return networks
 
@@ -88,6 +93,29 @@ def untrained(network: InspectedNetwork) -> InspectedNetwork:
         layers=len(jax.tree.leaves(network.variables["params"])) // 2,  # most have two arrays
     )
     return dataclasses.replace(network, variables=dict(draw(key)), step=0)
+
+
+def with_statistics_of(network: InspectedNetwork, images: jax.Array) -> InspectedNetwork:
+    """The network with the batch statistics of the images in place of its running averages.
+
+    The averages of a network before its first step are 0 and 1, with which its signals may vanish
+    or explode. The statistics are exact for batch norms with our momentum, 0.9.
+    """
+
+    def measure(variables: Variables, images: jax.Array) -> Any:
+        # Running averages that begin at zero contain only the statistics of these images.
+        empty = jax.tree.map(jnp.zeros_like, variables["batch_stats"])
+        _, changed = network.module.apply(
+            {**variables, "batch_stats": empty},
+            images,
+            train=True,
+            mutable=["batch_stats"],
+            rngs={"dropout": jax.random.PRNGKey(0)},
+        )
+        return jax.tree.map(lambda sums: sums / (1 - BatchNorm.momentum), changed["batch_stats"])
+
+    statistics = compile_fast(measure)(network.variables, images)
+    return dataclasses.replace(network, variables={**network.variables, "batch_stats": statistics})
 
 
 def apply(module: nn.Module, variables: Variables, images: jax.Array, *, train: bool) -> jax.Array:

@@ -5,10 +5,12 @@ import io
 import itertools
 import re
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Literal
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatterSciNotation
 
 from resflax.drawing.style import INK, plot_style
 
@@ -26,6 +28,11 @@ class Picture:
     caption: str = ""
     """What the figure shows and how it was measured, for all readers."""
 
+    @cached_property
+    def svg(self) -> bytes:
+        """The content of an SVG file of the figure, which is drawn once."""
+        return to_file(self.figure, "svg")
+
 
 _serial = itertools.count(1)
 """Counts the SVG elements of a process, so that the ids of several on one page differ."""
@@ -34,18 +41,18 @@ _serial = itertools.count(1)
 def to_inline_svg(picture: Picture) -> str:
     """The picture as an SVG element that can be put into an HTML page.
 
-    It scales with the page, up to the size of the figure, and its text and axes have the page's
-    text colour. Its ids are unique in the process.
+    It scales with the page, up to the size of the figure. Its text and axes have the page's text
+    colour, and the page chooses the font. Its ids are unique in the process.
     """
-    number = next(_serial)
-    text = to_file(picture.figure, "svg", salt=f"figure{number}").decode()
+    text = picture.svg.decode()
     text = text[text.index("<svg") :]
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
-    prefix = f"f{number}-"
+    prefix = f"f{next(_serial)}_"
 
     def adapt(tag: re.Match[str]) -> str:
         adapted = tag[0].replace(INK, "currentColor").replace("url(#", f"url(#{prefix}")
         adapted = re.sub(r'\bid="', f'id="{prefix}', adapted)
+        adapted = re.sub(r'font-family: [^;"]*;? ?', "", adapted)
         return re.sub(r'xlink:href="#', f'xlink:href="#{prefix}', adapted)
 
     text = re.sub(r"<[^>]*>", adapt, text)  # texts between the tags stay as they are
@@ -59,17 +66,46 @@ def to_inline_svg(picture: Picture) -> str:
     return f"{head} {attributes}>{body}"
 
 
-def to_file(figure: Figure, kind: Literal["svg", "pdf"], salt: str = "figure") -> bytes:
+def to_file(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
     """The content of an SVG or PDF file of a figure; equal figures have equal files.
 
-    Args:
-      figure: the figure.
-      kind: the format of the file.
-      salt: a text on which the ids in an SVG depend.
+    The background is transparent, text and axes are nearly black, and a PDF has its fonts in it.
     """
     file = io.BytesIO()
-    keyed: Any = {"svg.hashsalt": salt}
+    keyed: Any = {"svg.hashsalt": "figure"}  # ids depend on the figure alone
     date: Any = {"Date" if kind == "svg" else "CreationDate": None}
+    _write_powers_as_text(figure)
     with plot_style(), mpl.rc_context(keyed):
         figure.savefig(file, format=kind, transparent=True, metadata=date)
     return file.getvalue()
+
+
+class _PowersAsText(LogFormatterSciNotation):
+    """Labels the ticks of logarithmic axes without mathematics, which `plot_style` has off."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """The label of the tick at x: `0.01`, `10⁶`, `2·10⁻⁶`, or nothing."""
+        label = super().__call__(x, pos)
+        power = re.search(r"(-?)(?:([\d.]+)\\times)?10\^\{(-?\d+)\}", label)
+        if power is None or 1e-4 < abs(x) < 1e5:
+            return self.fix_minus(f"{x:g}") if label else ""
+        sign, factor, exponent = power.groups()
+        return (
+            f"{self.fix_minus(sign)}{factor + '·' if factor else ''}10{exponent.translate(_RAISED)}"
+        )
+
+
+_RAISED = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def _write_powers_as_text(figure: Figure) -> None:
+    """Replaces matplotlib's own labels of logarithmic axes, which are mathematics."""
+    for axis in (axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis)):
+        for formatter, replace in (
+            (axis.get_major_formatter(), axis.set_major_formatter),
+            (axis.get_minor_formatter(), axis.set_minor_formatter),
+        ):
+            if type(formatter) is LogFormatterSciNotation:
+                as_text = _PowersAsText()
+                vars(as_text).update(vars(formatter))
+                replace(as_text)

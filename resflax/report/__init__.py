@@ -1,4 +1,5 @@
-"""Reports of run folders: one self-contained page and its tables.
+"""Reports of run folders: one self-contained page, its tables and its pictures.
 
-Only `diagnostic_pictures` and `network_pictures` import JAX.
+What looks into networks imports JAX: `inspection`, and the pictures of networks, diagnostics and
+probes. Nothing else here does.
 """

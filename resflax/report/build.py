@@ -1,42 +1,31 @@
-"""Writes a report of runs: an HTML page, and its tables as CSV and Markdown."""
+"""Lists what a report of runs shows, and writes it: a page, its tables and its pictures."""
 
 from collections.abc import Sequence
 from pathlib import Path
 
+from resflax.drawing.picture import to_file
 from resflax.files import write_atomically
-from resflax.report.collect import RunRecord
-from resflax.report.curves import plot_error_against_size, plot_error_curves
-from resflax.report.groups import SeedGroup
-from resflax.report.page import Section, render_page
-from resflax.report.tables import (
-    as_markdown,
-    make_comparisons_table,
-    make_results_table,
-    make_runs_table,
-    to_csv,
-    to_markdown,
-)
+from resflax.report import comparisons, forest
+from resflax.report.collect import RunRecord, waiting_lines
+from resflax.report.groups import SeedGroup, repetition_lines
+from resflax.report.latex import to_latex
+from resflax.report.page import Page, Section, picture_names
+from resflax.report.page_html import render_html
+from resflax.report.page_markdown import render_markdown
+from resflax.report.sections import course_sections, finding_sections
+from resflax.report.sentences import sentences
+from resflax.report.tables import make_results_table, make_runs_table
+from resflax.report.texts import to_csv
+
+TABLE_FORMATS = {".csv": to_csv, ".tex": to_latex}
+"""The functions that write a table as a file, by the file's ending."""
 
 _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
     "many of the runs are finished. Train error and train loss are means over the last batches, "
     "with augmentation. Time is wall-clock time."
 )
-_COMPARISONS = (
-    "Each difference is the second variant minus the first, paired by seed. p (t) is from the "
-    "paired t-test. p (exact) is from the sign-flip permutation test and cannot be below "
-    "2 / 2^pairs. Neither is corrected for the number of rows."
-)
 _RUNS = "Every run, finished or not."
-_CURVES = (
-    "Thin lines show the error on the training batches, with augmentation. Bold lines show the "
-    "error on the test split, or on the validation examples where those were measured more often. "
-    "Each line is a mean over the seeds; unfinished runs are included as far as they went."
-)
-_SIZES = (
-    "Error of the finished runs at the end of training: the mean over the seeds, with the standard "
-    "deviation as bars."
-)
 
 
 def write_report(
@@ -45,52 +34,133 @@ def write_report(
     groups: Sequence[SeedGroup],
     diagnostics: Sequence[Section] = (),
     unreadable: Sequence[str] = (),
+    *,
+    against: str | None = None,
+    renewed: bool = False,
 ) -> list[Path]:
-    """Writes the page and its tables, and returns the paths of the files.
+    """Writes a report; returns the paths of its files, and of the folder of its pictures.
 
-    The page is NAME.html. `NAME.md` has all tables, and `NAME.csv` (the results), `NAME-runs.csv`
-    and `NAME-comparisons.csv` have one table each. Tables without rows are left out, except in
-    `NAME.csv`.
+    The page is NAME.html, and NAME.md is the same as Markdown. `NAME.csv` (the results),
+    `NAME-runs.csv` and `NAME-comparisons.csv` have one table each; tables without rows are left
+    out. The folder `NAME-pictures` has every picture as SVG and as PDF; a picture of an earlier
+    report with another name stays there.
 
     Args:
       output: the path of the page, which ends in .html.
       runs: the runs to report.
       groups: the same runs, divided into seed groups.
-      diagnostics: sections of pictures that come after the report's own sections.
+      diagnostics: sections of pictures that come after the report's own pictures.
       unreadable: a line for each run that could not be read, which the page names.
+      against: what the groups are compared with, as `find_reference` reads it.
+      renewed: whether the report will be written again, so that the page must look for what is new.
+
+    Raises:
+      UsageError: if `against` fits no group and no value.
     """
-    results, notes = make_results_table(groups)
-    runs_table, comparisons = make_runs_table(groups), make_comparisons_table(groups)
-    title = ", ".join(sorted({run.experiment.name for run in runs})[:4])
-    sections = [Section("Error against steps", tuple(plot_error_curves(groups)), _CURVES)]
-    if any(group.finished for group in groups):
-        sections.append(
-            Section("Error against size", tuple(plot_error_against_size(groups)), _SIZES)
-        )
-    html = render_page(
-        title,
-        _summary(runs, unreadable),
-        [(results, _RESULTS), (comparisons, _COMPARISONS), (runs_table, _RUNS)],
-        notes,
-        [*sections, *diagnostics],
-    )
-    stem = output.with_suffix("")
-    tables = (results, comparisons, runs_table)
-    markdown = "\n".join(to_markdown(table) for table in tables if table.rows)
-    left_out = "".join(f"Left out: {as_markdown(line)}.\n\n" for line in unreadable)
-    heading = f"# {as_markdown(title)}"
-    texts = {output: html, stem.with_suffix(".md"): f"{heading}\n\n{left_out}{markdown}"}
-    texts[stem.with_suffix(".csv")] = to_csv(results)
-    for name, table in (("runs", runs_table), ("comparisons", comparisons)):
-        if table.rows:
-            texts[stem.with_name(f"{stem.name}-{name}.csv")] = to_csv(table)
+    sections = make_sections(output.stem, groups, diagnostics, against)
+    page = Page(_title(runs), _summary(runs, groups, unreadable), tuple(sections), renewed)
+    folder = pictures_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
-    for path, text in texts.items():
-        write_atomically(path, text)
-    return list(texts)
+    _write_pictures(folder, sections)
+    tables = _write_tables(output, sections)
+    markdown = output.with_suffix(".md")
+    write_atomically(markdown, render_markdown(page, folder.name))
+    write_atomically(output, render_html(page, folder.name))  # the last: it leads to the others
+    return [output, markdown, *tables, *([folder] if folder.is_dir() else [])]
 
 
-def _summary(runs: Sequence[RunRecord], unreadable: Sequence[str]) -> list[str]:
+def make_sections(
+    name: str,
+    groups: Sequence[SeedGroup],
+    diagnostics: Sequence[Section] = (),
+    against: str | None = None,
+) -> list[Section]:
+    """The sections of a report in their order; what is empty is left out.
+
+    Args:
+      name: the name of the report's files, without an ending.
+      groups: the runs, divided into seed groups.
+      diagnostics: sections of pictures that come after the report's own pictures.
+      against: what the groups are compared with, as `find_reference` reads it.
+
+    Raises:
+      UsageError: if `against` fits no group and no value.
+    """
+
+    def files(suffix: str) -> tuple[str, ...]:
+        return tuple(f"{name}{suffix}{ending}" for ending in TABLE_FORMATS)
+
+    results, notes = make_results_table(groups)
+    compared = comparisons.compare(groups, against)
+    sections = [
+        *finding_sections(groups),
+        Section(
+            results.title,
+            explanation=_RESULTS,
+            table=results,
+            files=files(""),
+            notes=tuple(notes),
+        ),
+        Section(
+            "Differences",
+            pictures=tuple(forest.plot_comparisons(compared)),
+            explanation=f"{comparisons.EXPLANATION} {forest.EXPLANATION}",
+            sentences=tuple(sentences(compared)),
+            table=comparisons.make_comparisons_table(compared),
+            files=files("-comparisons"),
+        ),
+        *course_sections(groups),
+        *diagnostics,
+        Section("Runs", explanation=_RUNS, table=make_runs_table(groups), files=files("-runs")),
+    ]
+    return [section for section in sections if section.has_content]
+
+
+def pictures_folder(output: Path) -> Path:
+    """The folder of the pictures of a report whose page is `output`."""
+    return output.with_name(f"{output.stem}-pictures")
+
+
+def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
+    """Writes all pictures, each as SVG and as PDF."""
+    for section, names in zip(sections, picture_names(sections), strict=True):
+        for picture, name in zip(section.pictures, names, strict=True):
+            folder.mkdir(exist_ok=True)
+            write_atomically(folder / f"{name}.svg", picture.svg)
+            write_atomically(folder / f"{name}.pdf", to_file(picture.figure, "pdf"))
+
+
+def _write_tables(output: Path, sections: Sequence[Section]) -> list[Path]:
+    """Writes the files of all tables, and returns their paths."""
+    paths = []
+    for section in sections:
+        if section.table is not None:
+            for name in section.files:
+                path = output.with_name(name)
+                write_atomically(path, TABLE_FORMATS[path.suffix](section.table))
+                paths.append(path)
+    return paths
+
+
+def _title(runs: Sequence[RunRecord]) -> str:
+    names = sorted({run.experiment.name for run in runs})
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+
+
+def _summary(
+    runs: Sequence[RunRecord], groups: Sequence[SeedGroup], unreadable: Sequence[str]
+) -> tuple[str, ...]:
+    return (
+        f"{count_states(runs)}.",
+        *(f"{line}." for line in waiting_lines(runs)),
+        *(f"{line[0].upper()}{line[1:]}." for line in repetition_lines(groups)),
+        *(f"Left out: {line}." for line in unreadable),
+    )
+
+
+def count_states(runs: Sequence[RunRecord]) -> str:
+    """The number of runs in all and in each state: `3 runs: 2 finished, 1 failed`."""
     states = [run.state for run in runs]
-    counts = [f"{states.count(state)} {state}" for state in dict.fromkeys(states)]
-    return [f"{len(runs)} runs: {', '.join(counts)}.", *(f"Left out: {x}." for x in unreadable)]
+    counts = (f"{states.count(state):,} {state}" for state in dict.fromkeys(states))
+    noun = "run" if len(runs) == 1 else "runs"
+    return f"{len(runs):,} {noun}: {', '.join(counts)}"

@@ -1,7 +1,6 @@
 """Reads the runs in folders."""
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -9,8 +8,11 @@ from typing import Any, Literal
 from resflax.errors import UsageError
 from resflax.experiment import Experiment
 from resflax.files import reason_of
+from resflax.report.run_cache import RunCache
+from resflax.report.sweep_records import ListedSweep, SweepRecord, read_json_object, read_sweep
 from resflax.runs import metrics
 from resflax.runs.run_folder import RunFolder
+from resflax.text import path_text
 
 RunState = Literal["finished", "unfinished", "failed", "pruned"]
 
@@ -35,6 +37,12 @@ class RunRecord:
     """Why the run failed or was pruned; empty if there is no such reason."""
     variant: str | None = None
     """The variant's name, if the run belongs to a sweep that names its variants."""
+    sweep: SweepRecord | None = None
+    """The sweep that lists the run as a trial, if there is one."""
+    number: int | None = None
+    """The trial's place in the sweep's list, from 0."""
+    initialized_from: Mapping[str, Any] | None = None
+    """Where the initial weights come from, as the run's environment.json notes it."""
 
     @property
     def test_error(self) -> float | None:
@@ -58,29 +66,40 @@ class RunRecord:
 
 
 def collect_runs(
-    paths: Sequence[Path], note: Callable[[str], None] = lambda text: None
+    paths: Sequence[Path],
+    note: Callable[[str], None] = lambda text: None,
+    cache: RunCache | None = None,
 ) -> list[RunRecord]:
     """Reads all runs in the given folders; a run that is reached twice is returned once.
 
     Args:
       paths: run folders, sweep folders, or folders that contain these.
-      note: is called with a line for each run that cannot be read, which is left out.
+      note: is called with a line for each run that cannot be read, which is left out, and for each
+        sweep of which nothing has begun.
+      cache: keeps what is read, if the same runs are to be collected again.
 
     Raises:
       UsageError: if a folder does not exist or has no runs, or if no run at all can be read.
     """
+    cache = RunCache() if cache is None else cache
     runs: dict[Path, RunRecord] = {}
+    sweeps: dict[Path, ListedSweep | None] = {}
     faults: list[str] = []
     for path in paths:
         if not path.is_dir():
             raise UsageError(f"{path} cannot be reported: there is no such folder")
         faults_before = len(faults)
         found = list(_run_folders_below(path, faults))
-        if not found and len(faults) == faults_before:
+        if not found and (listed := read_sweep(path, cache)) is not None:
+            faults.append(f"none of the {listed.record.trials} trials of {path} has begun")
+        elif not found and len(faults) == faults_before:
             raise UsageError(f"{path} has no runs: no experiment.json in it or below it")
         for folder in found:
             try:
-                runs[folder.resolve()] = _read_run(folder)
+                resolved = folder.resolve()
+                if resolved not in runs:
+                    trial = _find_trial(folder, resolved, sweeps, cache)
+                    runs[resolved] = _read_run(folder, trial, cache)
             except (UsageError, OSError) as error:
                 faults.append(str(error))
     if not runs:
@@ -105,12 +124,62 @@ def _run_folders_below(path: Path, faults: list[str], depth: int = _DEEPEST) -> 
             yield from _run_folders_below(folder, faults, depth - 1)
 
 
-def _read_run(path: Path) -> RunRecord:
+def waiting_lines(runs: Sequence[RunRecord]) -> list[str]:
+    """A line for each sweep of the runs that lists trials which have not begun."""
+    sweeps = {run.sweep.path: run.sweep for run in runs if run.sweep is not None}
+    return [
+        f"{sweep.waiting} of {sweep.trials} trials of {path_text(sweep.path)} "
+        f"{'has' if sweep.waiting == 1 else 'have'} not begun"
+        for sweep in sweeps.values()
+        if sweep.waiting
+    ]
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """A run folder as a sweep lists it."""
+
+    sweep: SweepRecord
+    number: int
+    variant: str | None
+    ended: Path
+    """The file that says why the trial ended without a result."""
+
+
+def _find_trial(
+    path: Path, resolved: Path, sweeps: dict[Path, ListedSweep | None], cache: RunCache
+) -> _Trial | None:
+    """The sweep that lists a run folder, which is looked for where its links lead as well."""
+    for place in dict.fromkeys((path.absolute(), resolved)):
+        folder = place.parent.parent
+        shown = path.parent.parent  # as the user named it, unless it ends too early
+        if shown.absolute() == folder:
+            folder = shown
+        key = folder.resolve()
+        if key not in sweeps:
+            sweeps[key] = read_sweep(folder, cache)
+        if (sweep := sweeps[key]) is not None and place.name in sweep.trials:
+            name = sweep.trials[place.name].get("name")
+            return _Trial(
+                sweep.record,
+                sweep.numbers[place.name],
+                name if isinstance(name, str) else None,
+                folder / "ended" / f"{place.name}.json",
+            )
+    return None
+
+
+def _read_run(path: Path, trial: _Trial | None, cache: RunCache) -> RunRecord:
     folder = RunFolder(path)
-    result = folder.read_result()
-    sweep = path.parent.parent
-    trial = _read_json_object(sweep / "sweep.json").get("trials", {}).get(path.name, {})
-    ended = _read_json_object(sweep / "ended" / f"{path.name}.json") if trial else {}
+    experiment = cache.read((folder.experiment, folder.environment), folder.read_experiment)
+    initialized_from = None
+    if experiment.initialize_from is not None:
+        environment = cache.read((folder.environment,), folder.first_environment)
+        initialized_from = environment.get("initialized_from")
+    result = cache.read((folder.result,), folder.read_result)
+    ended = {}
+    if trial is not None:
+        ended = cache.read((trial.ended,), lambda: read_json_object(trial.ended))
     state: RunState = "unfinished"
     if result is not None:
         state = "finished" if result.get("status", "finished") == "finished" else "failed"
@@ -118,19 +187,13 @@ def _read_run(path: Path) -> RunRecord:
         state = ended["state"]
     return RunRecord(
         path=path,
-        experiment=folder.read_experiment(),
-        lines=tuple(metrics.read_lines(folder.metrics)),
+        experiment=experiment,
+        lines=cache.read((folder.metrics,), lambda: tuple(metrics.read_lines(folder.metrics))),
         result=result if state == "finished" else None,
         state=state,
         why=str(ended.get("why", "")) if state != "finished" else "",
-        variant=trial.get("name"),
+        variant=None if trial is None else trial.variant,
+        sweep=None if trial is None else trial.sweep,
+        number=None if trial is None else trial.number,
+        initialized_from=initialized_from,
     )
-
-
-def _read_json_object(path: Path) -> dict[str, Any]:
-    """The JSON object in a file; empty if the file does not exist or has no JSON object."""
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return content if isinstance(content, dict) else {}

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from resflax.errors import UsageError
 from resflax.experiment import flat_json
 from resflax.report.collect import RunRecord
+from resflax.report.groups import form_seed_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -35,6 +36,8 @@ def make_dataframe(runs: Sequence[RunRecord]) -> "pd.DataFrame":
 
     - `path` (the run folder), `state` (finished, unfinished, failed or pruned), `why` a run failed
       or was pruned, and the `variant` of the sweep, if the sweep names its variants;
+    - `repeated`: whether reports do not use the run, because its seed was run several times and
+      another of these runs is used;
     - the fields of the experiments by dotted name (`model.depth`, `seed`), as far as the runs have
       them, so that a field of one run's network may be missing in another run's row;
     - `steps_done`, the step of the last line of the log; `test_error`, `test_loss` and so on from
@@ -50,11 +53,13 @@ def make_dataframe(runs: Sequence[RunRecord]) -> "pd.DataFrame":
     except ImportError:
         raise UsageError("a table of runs needs pandas: pip install 'resflax[pandas]'") from None
     flat = [flat_json(run.experiment) for run in runs]
+    repeated = {id(run) for group in form_seed_groups(runs) for run in group.repeated}
     columns: dict[str, tuple[type | None, list[Any]]] = {
         "path": (str, [str(run.path) for run in runs]),
         "state": (str, [run.state for run in runs]),
         "why": (str, [run.why or None for run in runs]),
         "variant": (str, [run.variant for run in runs]),
+        "repeated": (bool, [id(run) in repeated for run in runs]),
     }
     for name in dict.fromkeys(name for fields in flat for name in fields):
         columns[name] = (None, [_hashable(fields.get(name)) for fields in flat])

@@ -1,33 +1,37 @@
 """Groups the runs that differ only in the seed."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from resflax.experiment import Experiment, flat_json
 from resflax.report.collect import RunRecord
-
-_IGNORED_FIELDS = (
-    "seed",
-    "log_every",
-    "evaluate_every",
-    "checkpoint_every",
-    "parallel",
-    "data.data_dir",
-    "initialize_from",
+from resflax.report.labels import (
+    IGNORED_FIELDS,
+    find_varying,
+    make_labels,
+    name_origins,
+    sort_key,
 )
-"""Fields in which the runs of one seed group may differ."""
+from resflax.report.papers import PaperFigure, nearest_figure
+from resflax.runs.origins import InitialWeights, find_initial_weights, hash_without_seed
+from resflax.text import path_text
+
+_MOST_LINES = 10
+"""The most lines about repeated seeds."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SeedGroup:
     """Runs that differ only in the seed, or in other fields that do not set groups apart."""
 
     label: str
-    """The name of the group in the report."""
+    """The name of the group in the report, which no other group has. It is for eyes only."""
     fields: dict[str, Any]
-    """The values, by dotted field name, that set the group apart from the other groups."""
+    """The values of all fields in which some groups differ, by dotted name. A field that the
+    group's experiment does not have is None. `initial_weights` is the name of the origin of the
+    weights that the runs start with, and None if they are drawn from the seed."""
     runs: tuple[RunRecord, ...]
     """The runs in the order of their seeds, one for each seed."""
     repeated: tuple[RunRecord, ...] = ()
@@ -43,63 +47,92 @@ class SeedGroup:
         """The experiment of the first run."""
         return self.runs[0].experiment
 
+    @cached_property
+    def paper_figure(self) -> PaperFigure | None:
+        """The figure of `nearest_figure` for the experiment, which is looked up once."""
+        return nearest_figure(self.experiment)
+
 
 def form_seed_groups(runs: Sequence[RunRecord]) -> list[SeedGroup]:
     """Divides runs into groups whose runs differ only in the seed.
 
-    The groups are labelled and sorted by the fields that vary between them. A field that follows
-    from those before it is left out, as the gate's bias follows from the shortcut.
+    Runs are of one group if their experiments have equal fields, apart from `IGNORED_FIELDS`, and
+    if they start with weights of the same origin. If a seed was run several times, a finished run
+    is used, or else the one that got furthest; of equal ones it is the first by path.
+
+    The groups are sorted by the fields that vary between them, after the names of the experiments
+    if the labels begin with these.
     """
-    flat = [flat_json(run.experiment) for run in runs]
-    varying: list[str] = []
-    keys: list[tuple[str, ...]] = [()] * len(runs)
-    for name in _field_names(flat):
-        finer = [
-            (*key, json.dumps(values.get(name), sort_keys=True))
-            for key, values in zip(keys, flat, strict=True)
-        ]
-        if len(set(finer)) > len(set(keys)):
-            keys = finer
-            varying.append(name)
-    members: dict[tuple[str, ...], list[int]] = {}
-    for index, key in enumerate(keys):
-        members.setdefault(key, []).append(index)
-    groups = []
-    for indices in members.values():
-        fields = {name: flat[indices[0]].get(name) for name in varying}
-        group_runs = sorted((runs[i] for i in indices), key=lambda run: run.experiment.seed)
-        groups.append(SeedGroup(_group_label(group_runs, fields), fields, tuple(group_runs)))
-    return sorted(groups, key=lambda group: [_sort_key(value) for value in group.fields.values()])
+    members: dict[tuple[str, str | None], list[RunRecord]] = {}
+    for run in runs:
+        origin = _find_origin(run)
+        key = hash_without_seed(run.experiment), None if origin is None else origin.identity
+        members.setdefault(key, []).append(run)
+    divided = [_use_seeds_once(inside) for inside in members.values()]
+    origins = name_origins([_find_origin(used[0]) for used, _ in divided])
+    values = [
+        _comparable_fields(used[0].experiment) | {"initial_weights": origin}
+        for (used, _), origin in zip(divided, origins, strict=True)
+    ]
+    varying = find_varying(values)
+    order = sorted(range(len(values)), key=lambda i: [sort_key(values[i].get(n)) for n in varying])
+    values, divided = [values[i] for i in order], [divided[i] for i in order]
+    variants = [_find_variant([*used, *repeated]) for used, repeated in divided]
+    labels, by_name = make_labels(values, variants, varying)
+    groups = [
+        SeedGroup(label, {name: fields.get(name) for name in varying}, used, repeated)
+        for label, fields, (used, repeated) in zip(labels, values, divided, strict=True)
+    ]
+    return sorted(groups, key=lambda group: group.experiment.name) if by_name else groups
 
 
-def _field_names(flat: Sequence[dict[str, Any]]) -> list[str]:
-    """The fields that can set groups apart: those of the first run, of the others, then `name`."""
-    names = [name for name in flat[0] if name not in ("name", *_IGNORED_FIELDS)] if flat else []
-    others = {name for values in flat for name in values}
-    return [*names, *sorted(others - {*names, "name", *_IGNORED_FIELDS}), "name"]
+def repetition_lines(groups: Sequence[SeedGroup]) -> list[str]:
+    """A line for each seed that was run several times, which says which of the runs is used.
+
+    After ten lines, the last one says how many more there are.
+    """
+    lines = []
+    for group in groups:
+        used = {run.experiment.seed: run for run in group.runs}
+        others: dict[int, list[str]] = {}
+        for run in group.repeated:
+            others.setdefault(run.experiment.seed, []).append(path_text(run.path))
+        for seed, paths in others.items():
+            times = "twice" if len(paths) == 1 else f"{len(paths) + 1} times"
+            lines.append(
+                f"seed {seed} of {group.label} was run {times}: {path_text(used[seed].path)} is "
+                f"used, {' and '.join(paths)} {'is' if len(paths) == 1 else 'are'} not"
+            )
+    more = len(lines) - _MOST_LINES
+    if more > 1:
+        last = f"{more} more seeds were run several times; the table of runs says which are used"
+        return [*lines[:_MOST_LINES], last]
+    return lines
 
 
-def _sort_key(value: Any) -> tuple[int, float, str]:
-    """A key that sorts numbers first, by value, and everything else after them, as text."""
-    if isinstance(value, int | float) and not isinstance(value, bool):
-        return 0, float(value), ""
-    return 1, 0.0, str(value)
+def _find_origin(run: RunRecord) -> InitialWeights | None:
+    return find_initial_weights(run.experiment, run.initialized_from)
 
 
-def _group_label(runs: Sequence[RunRecord], fields: dict[str, Any]) -> str:
-    variants = {run.variant for run in runs}
-    if len(variants) == 1 and (variant := variants.pop()) is not None:
-        return variant
-    flat = flat_json(runs[0].experiment)
-    parts = [_field_label(name, value, flat) for name, value in fields.items() if value is not None]
-    return ", ".join(dict.fromkeys(parts)) or runs[0].experiment.name
+def _comparable_fields(experiment: Experiment) -> dict[str, Any]:
+    flat = flat_json(experiment)
+    return {name: value for name, value in flat.items() if name not in IGNORED_FIELDS}
 
 
-def _field_label(name: str, value: Any, flat: dict[str, Any]) -> str:
-    if name == "model.type":
-        return str(flat.get("model.network", value))
-    if name in ("name", "data.name", "model.network"):
-        return str(value)
-    if name.endswith(".code"):
-        return f"{flat[name.removesuffix('.code')]} {value[:6]}"
-    return f"{name.rpartition('.')[2].replace('_', ' ')} {value}"
+def _find_variant(runs: Sequence[RunRecord]) -> str | None:
+    """The name of the variant to which the runs belong; None if they have several, or none."""
+    names = {run.variant for run in runs} - {None}
+    return names.pop() if len(names) == 1 else None
+
+
+def _use_seeds_once(
+    runs: Sequence[RunRecord],
+) -> tuple[tuple[RunRecord, ...], tuple[RunRecord, ...]]:
+    """The runs to use, one for each seed, and those that are not used, both in order of seeds."""
+    used: dict[int, RunRecord] = {}
+    repeated = []
+    best_first = sorted(runs, key=lambda run: (run.result is None, -run.steps_done, run.path))
+    for run in sorted(best_first, key=lambda run: run.experiment.seed):
+        if used.setdefault(run.experiment.seed, run) is not run:
+            repeated.append(run)
+    return tuple(used.values()), tuple(repeated)

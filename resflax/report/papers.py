@@ -103,8 +103,14 @@ def _length(experiment: Experiment) -> str:
 def nearest_figure(experiment: Experiment) -> PaperFigure | None:
     """The figure of the same network whose protocol differs least; None if no paper has one."""
     network = _network(experiment.model)
-    figures = [figure for figure in paper_figures() if _network(figure.protocol.model) == network]
+    figures = [figure for other, figure in _figures_by_network() if other == network]
     return min(figures, key=lambda f: len(protocol_differences(f, experiment)), default=None)
+
+
+@cache
+def _figures_by_network() -> tuple[tuple[Model, PaperFigure], ...]:
+    """Every figure with its network."""
+    return tuple((_network(figure.protocol.model), figure) for figure in paper_figures())
 
 
 def _network(model: Model) -> Model:

@@ -44,7 +44,8 @@ class Comparison:
     interval: tuple[float, float]
     """95 % confidence interval of the mean difference (Student's t).
 
-    Both ends are nan for one pair. If all differences are equal, both ends are the mean.
+    Both ends are nan for one pair, and if all differences are equal, because an interval needs
+    variance.
     """
     p_t: float
     """Two-sided p of the paired t-test; nan for one pair or if all differences are equal."""
@@ -62,13 +63,10 @@ def compare_by_seed(first: Mapping[int, float], second: Mapping[int, float]) -> 
     differences = after - before
     mean = float(differences.mean())
     low = high = p_t = math.nan
-    if len(seeds) > 1:
-        if np.ptp(differences) <= _ROUNDING * np.abs([before, after]).max():
-            low = high = mean  # without variance there is no t
-        else:
-            test = stats.ttest_rel(after, before)
-            low, high = map(float, test.confidence_interval(0.95))
-            p_t = float(test.pvalue)
+    if np.ptp(differences) > _ROUNDING * np.abs([before, after]).max():  # else there is no t
+        test = stats.ttest_rel(after, before)
+        low, high = map(float, test.confidence_interval(0.95))
+        p_t = float(test.pvalue)
     return Comparison(len(seeds), mean, (low, high), p_t, sign_flip_p(differences))
 
 
@@ -102,3 +100,23 @@ def sign_flip_p(differences: np.ndarray) -> float:
         rng=0,
     )
     return float(test.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Corrects the p-values of a family of tests for their number (Holm 1979).
+
+    If the tests whose corrected p is below 0.05 are taken as differences, then one or more of them
+    are by mere chance with a probability below 0.05. The smallest of m p-values is multiplied by m,
+    the next one by m - 1, and so on; none becomes smaller than one before it, or larger than 1.
+
+    Args:
+      p_values: the p-values, of which those that are nan stay nan and do not count.
+    """
+    adjusted = list(p_values)
+    order = sorted(
+        (i for i, p in enumerate(p_values) if not math.isnan(p)), key=lambda i: p_values[i]
+    )
+    least = 0.0
+    for rank, i in enumerate(order):
+        least = adjusted[i] = max(least, min(1.0, (len(order) - rank) * p_values[i]))
+    return adjusted

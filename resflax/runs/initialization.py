@@ -14,6 +14,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, differences
 from resflax.models.stacking import stack
 from resflax.paths import user_path
+from resflax.runs.origins import describe_origin
 from resflax.runs.plan import Plan
 from resflax.runs.run_folder import RunFolder
 from resflax.runs.trained import load_trained
@@ -88,7 +89,8 @@ def start_from(
       TrainingError: if all checkpoints of the other run are damaged.
     """
     folder = RunFolder(path)
-    _check_same_network(path, folder.read_experiment(), experiment)
+    there_experiment = folder.read_experiment()
+    _check_same_network(path, there_experiment, experiment)
     trained = load_trained(folder, say)
     params, batch_stats = trained.variables["params"], trained.variables["batch_stats"]
     there_sha256, meant_sha256 = params_sha256(params), experiment.initial_weights
@@ -97,7 +99,11 @@ def start_from(
             f"the weights of {path} are not those that are meant: their sha256 is "
             f"{there_sha256[:12]}..., and it must be {meant_sha256[:12]}..."
         )
-    origin = {"run": str(path), "step": trained.step, "params_sha256": there_sha256}
+    origin = {
+        "run": str(path),
+        **describe_origin(there_experiment, trained.step, folder.first_environment()),
+        "params_sha256": there_sha256,
+    }
     say(f"starting with the weights and the normalisation of {path}, step {trained.step}")
     classes, wanted = _classes(params), _classes(drawn.params)
     if classes != wanted:
@@ -139,7 +145,10 @@ def _check_same_network(path: Path, there: Experiment, here: Experiment) -> None
         if difference.split(":")[0].removeprefix("model.") not in ignored
     ]
     if fields:
-        raise UsageError(f"{path} has another network (there != here): {'; '.join(fields)}")
+        advice = ""
+        if [field.split(":")[0] for field in fields] == ["model.depth"]:
+            advice = "; resflax deepen makes a deeper run that begins as the same function"
+        raise UsageError(f"{path} has another network (there != here): {'; '.join(fields)}{advice}")
 
 
 def _check_shapes(path: Path, there: dict[str, Any], here: dict[str, Any]) -> None:

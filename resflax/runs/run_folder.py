@@ -115,7 +115,7 @@ class RunFolder:
 
     def _noted_weights(self) -> str | None:
         """The sha256 of the weights that a run of format 1 started with."""
-        noted = next(iter(self.sessions()), {}).get("initialized_from")
+        noted = self.first_environment().get("initialized_from")
         return noted.get("params_sha256") if isinstance(noted, dict) else None
 
     def read_result(self) -> dict[str, Any] | None:
@@ -178,6 +178,10 @@ class RunFolder:
                     environment = environment | {f"{kind}_diff": name}
             first, *continued = [*sessions, environment]
             _write_json(self.environment, first | ({"continued": continued} if continued else {}))
+
+    def first_environment(self) -> dict[str, Any]:
+        """The environment of the run's first session; empty if it is not known."""
+        return next(iter(self.sessions()), {})
 
     def last_environment(self) -> dict[str, Any]:
         """The environment of the run's newest session; empty if it is not known."""

@@ -133,6 +133,28 @@ def parse_with_experiment(
     )
 
 
+def parse_with_run(
+    options: type[T],
+    arguments: Sequence[str],
+    usage: str,
+    read_run: Callable[[Path], Experiment],
+) -> T:
+    """Reads `RUN [--option ...]`: the experiment of a run folder, with fields overridden.
+
+    Args:
+      options: a dataclass with the fields `file` (positional, the run folder) and `experiment`.
+      arguments: the command line.
+      usage: the text that `--help` prints when no run folder is named.
+      read_run: reads the experiment of a run folder.
+    """
+    if arguments and not arguments[0].startswith("-"):
+        return _override(options, arguments, arguments[0], read_run(user_path(arguments[0])))
+    if {"-h", "--help"} & set(arguments):
+        print(usage_as_called(usage))
+        sys.exit(0)
+    raise UsageError("a run folder must come first, and none was named")
+
+
 def _override(options: type[T], arguments: Sequence[str], file: str, experiment: Experiment) -> T:
     ready = with_given_length(with_given_classes(experiment, arguments), arguments)
     fields = own_fields(ready)

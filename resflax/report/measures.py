@@ -1,0 +1,109 @@
+"""The final measurements that pictures show. It does not import JAX."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from resflax.drawing.axes import plain_number
+from resflax.report.groups import SeedGroup
+from resflax.report.papers import PaperFigure
+from resflax.report.series import Series
+from resflax.report.statistics import Spread, compute_spread
+
+
+@dataclass(frozen=True)
+class Measure:
+    """A number in the results of finished runs."""
+
+    name: str
+    key: str
+    """The number's name in result.json."""
+    scale: float = 1.0
+    """The factor by which it is multiplied."""
+    unit: str = ""
+
+    @property
+    def axis_label(self) -> str:
+        """The name with its unit."""
+        return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    def of(self, group: SeedGroup) -> list[float]:
+        """The numbers of the group's finished runs that have one, in the order of their seeds."""
+        found = (run.result.get(self.key) for run in group.runs if run.result is not None)
+        return [self.scale * value for value in found if value is not None]
+
+    def spread(self, group: SeedGroup) -> Spread | None:
+        """Mean and standard deviation over the seeds; None if no run has the number."""
+        return compute_spread(self.of(group))
+
+    def mean_in_words(self, group: SeedGroup) -> str:
+        """The mean with its unit, in three digits; `-` if no run has the number."""
+        spread = self.spread(group)
+        if spread is None:
+            return "-"
+        return f"{spread.mean:.3g} {self.unit}".rstrip()
+
+    def paper_figure(self, group: SeedGroup) -> PaperFigure | None:
+        """The paper's figure for this measure, if there is one: papers report test errors."""
+        return group.paper_figure if self.key == "test_error" else None
+
+
+_MOST_NUMBERS = 60
+"""The most means that are put into words."""
+
+TRAINING_LOSS = Measure("training loss", "train_loss")
+TEST_ERROR = Measure("test error", "test_error", 100, "%")
+VALIDATION_ERROR = Measure("validation error", "validation_error", 100, "%")
+
+
+def measures_of(groups: Sequence[SeedGroup]) -> list[Measure]:
+    """The training loss, and the test error or else the validation error, so far as measured."""
+    measured = [
+        measure
+        for measure in (TRAINING_LOSS, TEST_ERROR, VALIDATION_ERROR)
+        if any(measure.of(group) for group in groups)
+    ]
+    return [m for m in measured if m is not VALIDATION_ERROR or TEST_ERROR not in measured]
+
+
+def drawn_values(groups: Sequence[SeedGroup], measure: Measure) -> list[float]:
+    """The numbers of all seeds, and the ends of the bars.
+
+    Lower ends that are far below all seeds are left out, so that an axis need not have room for
+    them.
+    """
+    values: list[float] = []
+    for group in groups:
+        seeds, spread = measure.of(group), measure.spread(group)
+        values += seeds
+        if spread is not None and spread.std is not None:
+            low = spread.mean - spread.std
+            values += [spread.mean + spread.std, *([low] if low > 0.5 * min(seeds) else [])]
+    return values
+
+
+def missing_runs(groups: Sequence[SeedGroup]) -> str:
+    """A sentence that says how many runs have no result; "" if all have one."""
+    missing = sum(len(group.runs) - len(group.finished) for group in groups)
+    runs = sum(len(group.runs) for group in groups)
+    if not missing:
+        return ""
+    verb = "is" if missing == 1 else "are"
+    return f"{missing} of {runs} runs {verb} unfinished or failed, and not drawn."
+
+
+def means_in_words(title: str, all_series: Sequence[Series], measure: Measure) -> str:
+    """The title of a picture, with all means unless these are too many to be listened to."""
+    if sum(len(series.xs) for series in all_series) > _MOST_NUMBERS:
+        return title
+    parts = []
+    for series in all_series:
+        points = zip(series.xs, series.groups, strict=True)
+        means = ", ".join(
+            f"{measure.mean_in_words(group)} at {_in_words(x)}" for x, group in points
+        )
+        parts.append(f"{series.label}: {means}" if series.label else means)
+    return f"{title}. Means: {'; '.join(parts)}."
+
+
+def _in_words(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1000 else plain_number(number)
