@@ -207,7 +207,6 @@ def _names(some: Sequence[SeedGroup], groups: Sequence[SeedGroup]) -> str:
         return ", ".join(
             f"{name.rpartition('.')[2].replace('_', ' ')} {_short(value)}"
             for name, value in shared.items()
-            if not name.endswith(".code")
         )
     labels = [group.label for group in some]
     return "; ".join(labels[:3]) + (f"; {len(labels) - 3} more" if len(labels) > 3 else "")
