@@ -145,7 +145,7 @@ def check_that_the_graph_is_the_network(config: Any, shape: Any, classes: int = 
     values = computed(graph, double, [np.float64(images)])
     (logits,) = (values[number] for number in graph.outputs)
     scale = np.abs(logits).max() + 1e-9
-    np.testing.assert_allclose(expected / scale, logits / scale, atol=2e-5)
+    np.testing.assert_allclose(expected / scale, logits / scale, atol=2e-4)  # float32
     for call in outermost_calls(graph):
         unit = inside(graph, call)
         again = computed(unit, double, [values[number] for number in call.inputs])
@@ -379,6 +379,31 @@ def test_modules_of_an_own_network_are_nodes():
         ("slice", (11,)),
         ("dense", (12,)),
     ]
+
+
+class Lifted(nn.Module):
+    """The same module compiled, recomputed and as it is."""
+
+    num_classes: int
+
+    @nn.compact
+    def __call__(self, images, *, train):
+        x = images
+        for lift in (nn.jit, nn.remat, lambda module: module):
+            x = lift(Inner)()(x)
+        return nn.Dense(self.num_classes)(x.mean((1, 2)))
+
+
+class Inner(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x + nn.silu(nn.Conv(3, (3, 3))(x))
+
+
+def test_lifted_modules_are_traced_each_time():
+    for _ in range(2):
+        graph = trace(Custom(Lifted), 5, (4, 4, 3))
+        assert kinds(graph) == ["conv", "silu", "add"] * 3 + ["global average", "dense"]
 
 
 @pytest.mark.parametrize(

@@ -137,26 +137,26 @@ def with_hidden(graph: Graph, calls: Sequence[Call]) -> Graph:
 
     Its detail `class` is the name of the module's class. A call inside another one has no node.
     """
-    owners: dict[int, Call] = {}
-    borders: dict[int, tuple[int, ...]] = {}
+    hidden: set[int] = set()
+    ends: dict[int, tuple[Call, set[int], list[int]]] = {}
     for call in calls:
-        nodes, read = _within(graph, call)
-        nodes = {number for number in nodes if graph.nodes[number].kind != "parameter"}
-        if nodes and not nodes & owners.keys():
-            owners |= dict.fromkeys(nodes, call)
-            borders[max(nodes)] = tuple(n for n in call.inputs if n in read) + tuple(
-                sorted(read - set(call.inputs))
-            )
+        within, borders = _within(graph, call)
+        within = {number for number in within if graph.nodes[number].kind != "parameter"}
+        if within and not within & hidden:
+            hidden |= within
+            given = [number for number in call.inputs if number in borders]
+            given += sorted(borders - set(given))
+            ends[max(within)] = call, within, given
     places: dict[int, int] = {}
     made: list[Node] = []
     for number, node in enumerate(graph.nodes):
-        owner = owners.get(number)
-        if owner is None:
+        if number in ends:
+            call, within, given = ends[number]
+            places |= dict.fromkeys(within, len(made))
+            shape = graph.nodes[call.outputs[0]].shape
+            details = {"class": call.name}
+            made.append(Node("module", _moved(given, places), shape, call.path, details))
+        elif number not in hidden:
             places[number] = len(made)
             made.append(replace(node, inputs=_moved(node.inputs, places)))
-        elif number in borders:
-            places |= {n: len(made) for n, other in owners.items() if other is owner}
-            shape = graph.nodes[owner.outputs[0]].shape
-            read_here = _moved(borders[number], places)
-            made.append(Node("module", read_here, shape, owner.path, {"class": owner.name}))
     return without_unused(Graph(tuple(made), _moved(graph.outputs, places)))

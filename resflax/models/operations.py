@@ -109,30 +109,32 @@ def _with_constant(
     comes_first: bool,
     new: Callable[..., Node],
 ) -> Value | Node:
-    neutral = {"add": 0, "subtract": 0, "multiply": 1, "divide": 1, "power": 1}.get(kind)
     reversible = kind in ("add", "multiply", "maximum", "minimum")
+    if kind in ("divide", "multiply") and (reversible or not comes_first):
+        average = _average(node, constant if kind == "divide" or not constant else 1 / constant)
+        if average is not None:
+            average_kind, details = average
+            return new(average_kind, node.inputs, **details)
+    neutral = {"add": 0, "subtract": 0, "multiply": 1, "divide": 1, "power": 1}.get(kind)
     if constant is not None and constant == neutral and (reversible or not comes_first):
         return value
     if kind == "maximum" and constant == 0:
         return new("relu", (value,))
-    if kind in ("divide", "multiply") and (reversible or not comes_first):
-        by = _divisor(kind, constant)
-        if node.kind == "sum" and by is not None and _is(by, node.details["count"]):
-            global_mean = node.details["axes"] == (1, 2)
-            details = {} if global_mean else {"axes": node.details["axes"]}
-            return new("global average" if global_mean else "mean", node.inputs, **details)
-        if node.kind == "window sum":
-            of_all = by is not None and _is(by, math.prod(node.details["size"]))
-            if of_all or constant is None:
-                counts = "all" if of_all else "existing"
-                return new("average pool", node.inputs, **node.details, counted=counts)
     return new(kind, (value,), constant=constant, comes_first=comes_first)
 
 
-def _divisor(kind: str, constant: float | None) -> float | None:
-    if kind == "divide" or not constant:
-        return constant
-    return 1 / constant
+def _average(node: Node, divisor: float | None) -> tuple[str, dict[str, Any]] | None:
+    """The average that a sum becomes if it is divided, with its details; None if it is none."""
+    if node.kind == "sum" and divisor is not None and _is(divisor, node.details["count"]):
+        if node.details["axes"] == (1, 2):
+            return "global average", {}
+        return "mean", {"axes": node.details["axes"]}
+    if node.kind == "window sum":
+        if divisor is None:  # how many pixels of each window exist
+            return "average pool", {**node.details, "counted": "existing"}
+        if _is(divisor, math.prod(node.details["size"])):
+            return "average pool", {**node.details, "counted": "all"}
+    return None
 
 
 def _is(one: float, other: float) -> bool:

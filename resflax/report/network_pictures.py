@@ -196,22 +196,17 @@ def _names(some: Sequence[SeedGroup], groups: Sequence[SeedGroup]) -> str:
         return "all networks" if len(groups) > 1 else some[0].label
     if len(some) == 1:
         return some[0].label
-    shared = {
-        name: value
-        for name, value in some[0].fields.items()
-        if name.startswith("model.")
-        and value is not None
-        and all(group.fields.get(name) == value for group in some)
-    }
-
-    def has_them(group: SeedGroup) -> bool:
-        return all(group.fields.get(name) == value for name, value in shared.items())
-
-    if shared and sum(map(has_them, groups)) == len(some):
+    shared: dict[str, Any] = {}
+    left = list(groups)
+    for name, value in some[0].fields.items():
+        alike = [group for group in left if group.fields.get(name) == value]
+        is_shared = all(group.fields.get(name) == value for group in some)
+        if name.startswith("model.") and is_shared and len(alike) < len(left):
+            shared[name], left = value, alike
+    if shared and len(left) == len(some):
         return ", ".join(
             f"{name.rpartition('.')[2].replace('_', ' ')} {_short(value)}"
             for name, value in shared.items()
-            if not name.endswith(".code")
         )
     labels = [group.label for group in some]
     return "; ".join(labels[:3]) + (f"; {len(labels) - 3} more" if len(labels) > 3 else "")

@@ -61,13 +61,17 @@ def _rows(nodes: Sequence[Node]) -> list[int]:
 
 
 def _longest_path(nodes: Sequence[Node], among: Iterable[int]) -> list[int]:
-    """The longest path among some nodes. The nodes of shortcuts hardly count."""
+    """The longest path among some nodes that begins at no parameter, if there is one.
+
+    The nodes of shortcuts hardly count.
+    """
     lengths: dict[int, float] = {}
     before: dict[int, int | None] = {}
     for number in sorted(among):
         given = [n for n in nodes[number].inputs if n in lengths]
         before[number] = max(given, key=lambda n: lengths[n], default=None)
-        longest = 0.0 if before[number] is None else lengths[before[number]]  # type: ignore[index]
+        begin = -1000.0 if nodes[number].kind == "parameter" else 0.0
+        longest = max((lengths[n] for n in given), default=begin)
         lengths[number] = longest + (0.01 if "shortcut" in nodes[number].path else 1)
     path = []
     at: int | None = max(lengths, key=lambda n: (lengths[n], n))

@@ -116,8 +116,8 @@ def _repeated(members: Sequence[Node]) -> Node:
     elif first.details["class"] == "Transition":
         text = _in_words(first.path[-1])
     else:
-        names = first.path[-1] if count == 1 else f"{first.path[-1]} to {members[-1].path[-1]}"
-        text = f"{names}: {first.details['class']}"
+        names = dict.fromkeys(node.path[-1] for node in (first, members[-1]))
+        text = f"{' to '.join(names)}: {first.details['class']}"
     return replace(first, details={"class": text, "count": count})
 
 

@@ -27,5 +27,6 @@ def draw_network(graph: Graph, text_size: float = 7.0) -> Figure:
     blocks = dense_blocks(graph)
     if blocks:
         parts.append(titled(draw_dense_blocks(blocks), [f"block {blocks[0].number}"]))
-    parts.append(titled(draw_stages(graph), ["stages" if units else "layers"]))
+    has_stages = any(unit.name in ("ResidualUnit", "DenseLayer") for unit in units)
+    parts.append(titled(draw_stages(graph), ["stages" if has_stages else "network"]))
     return to_figure(packed(parts, COLUMN, GAP), text_size)
