@@ -349,6 +349,18 @@ def test_the_interval_has_two_columns_in_the_csv_and_equal_differences_have_none
     assert (bars, hollow) == ({}, {0: pytest.approx(25)})
 
 
+def test_a_difference_that_exploded_does_not_flatten_the_others():
+    fields = [{"batch_size": n} for n in range(1, 6)]
+    losses = [(0.1, 0.2), (0.2, 0.3), (0.3, 0.1), (0.2, 0.4), (1e13, 2e13)]
+    runs = [runs_of(f, (0.1, 0.2), loss) for f, loss in zip(fields, losses, strict=True)]
+    comparisons = compare(groups_of(*runs), None)
+    (plot,) = [p for p in plot_comparisons(comparisons) if p.title.startswith("Training loss")]
+    low, high = plot.figure.axes[0].get_xlim()
+    assert -10 < low < 0 < high < 10
+    texts = [row[4].text for row in make_comparisons_table(comparisons).rows]
+    assert "+1.50e+13" in texts
+
+
 # --- No row is lost
 
 
@@ -565,7 +577,7 @@ def test_wide_intervals_do_not_hide_the_others():
     picture = plot_comparisons(compare(groups))[1]
     axis = picture.figure.axes[0]
     low, high = axis.get_xlim()
-    assert -1 < low < 0 < high < 1.5
+    assert -10 < low < 0 < high < 10.5
     arrows = {line.get_marker(): line.get_ydata() for line in axis.lines}
     assert arrows["<"] == arrows[">"] == [4]
 

@@ -25,8 +25,9 @@ MEMORY = 2**30
 class RunKnowledge:
     """What can be read linearly from each depth of a run's network: see `probe_units`."""
 
-    initial: list[UnitKnowledge]
-    """Before the first step; batch norm uses the statistics of the fitting pictures."""
+    initial: list[UnitKnowledge] | None
+    """Before the first step; batch norm uses the statistics of the fitting pictures. None if the
+    run did not begin with drawn weights."""
     trained: list[UnitKnowledge]
     """At the newest good checkpoint; batch norm uses the running averages."""
     fitting: int
@@ -51,14 +52,12 @@ def probe_run(folder: RunFolder, examples: int, say: Callable[[str], None]) -> R
     fitting = 2 * examples // 3
     network = load_networks(folder, examples - fitting, say)[-1]
     pictures = spread_pictures(network.experiment.data, "train", fitting)
-    images = normalize(jnp.asarray(pictures.images), network.normalization)
-    initial = with_statistics_of(untrained(network), images)
-    return RunKnowledge(
-        probe_units(initial, pictures),
-        probe_units(network, pictures),
-        len(pictures),
-        len(network.pictures),
-    )
+    initial = None
+    if network.experiment.initialize_from is None:
+        images = normalize(jnp.asarray(pictures.images), network.normalization)
+        initial = probe_units(with_statistics_of(untrained(network), images), pictures)
+    trained = probe_units(network, pictures)
+    return RunKnowledge(initial, trained, len(pictures), len(network.pictures))
 
 
 def affordable_examples(experiment: Experiment) -> int:

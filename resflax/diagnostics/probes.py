@@ -135,29 +135,28 @@ def _visit(
     see: Callable[[str, int, jax.Array], None],
 ) -> None:
     """Applies a network, and calls `see(name, layer, gram)` at each depth, in order."""
-    layer, block = 0, jnp.zeros(())
+    layer, begun, block = 0, False, jnp.zeros(())
 
     def note(call: Any, args: Any, kwargs: Any, context: Any) -> Any:
-        nonlocal layer, block
+        nonlocal layer, begun, block
         inner: nn.Module = context.module
-        unit = isinstance(inner, ResidualUnit | DenseLayer | Transition)
-        if context.method_name != "__call__" or not (unit or isinstance(inner, Conv | nn.Conv)):
+        if context.method_name != "__call__":
             return call(*args, **kwargs)
-        if unit and not begun:
-            begun.append(inner)
+        if isinstance(inner, ResidualUnit | DenseLayer) and not begun:
+            begun = True
             see("stem", layer, gram(args[0][0].x if isinstance(inner, DenseLayer) else args[0]))
         output = call(*args, **kwargs)
-        if not unit:
+        if isinstance(inner, Conv | nn.Conv):
             layer += "shortcut" not in inner.path
-            return output
-        # The inner products of concatenated maps are the sums of the maps' inner products.
-        if isinstance(inner, DenseLayer):
+        elif isinstance(inner, ResidualUnit | Transition):
+            see(".".join(inner.path), layer, gram(output))
+        elif isinstance(inner, DenseLayer):
+            # The inner products of concatenated maps are the sums of the maps' inner products.
             groups = args[0]
             block = (gram(groups[0].x) if len(groups) == 1 else block) + gram(output)
-        see(".".join(inner.path), layer, block if isinstance(inner, DenseLayer) else gram(output))
+            see(".".join(inner.path), layer, block)
         return output
 
-    begun: list[nn.Module] = []  # the first unit, as soon as it is called
     see("pixels", layer, gram(images))
     with nn.intercept_methods(note):
         apply(module, variables, images, train=False)

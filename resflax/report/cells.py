@@ -43,12 +43,17 @@ class ReportTable:
 def decimal(value: float, digits: int, *, sign: bool = False) -> str:
     """The number with so many digits after the point; one that rounds to zero has no sign.
 
+    From a million on, as losses that have exploded, it has a power of ten.
+
     Args:
       value: the number.
       digits: the number of digits after the point.
       sign: whether a positive number has a sign, too.
     """
-    text = f"{value:{'+' if sign else ''}.{digits}f}"
+    plus = "+" if sign else ""
+    if abs(value) >= 1e6:
+        return f"{value:{plus}.2e}"
+    text = f"{value:{plus}.{digits}f}"
     return text if float(text) else text.lstrip("+-")
 
 

@@ -20,14 +20,16 @@ _MOST_PICTURES = 3
 """The most pictures of one field, reference and measure."""
 _MANY = 12
 """The number of pictures that is only exceeded if there is just one for each of these."""
+_FAR = 20
+"""How many times as great as the median a difference is that lies outside of its picture."""
 _LABEL_WIDTH = 30
 """Characters in a line of a row's label."""
 
 EXPLANATION = (
     "Each mark is the mean difference of runs with equal seeds, and the bar is its 95 % interval; "
-    "an arrow stands for an interval that goes on. A mark is filled if p of the t-test is below "
-    "0.05 after Holm's correction for the number of comparisons. A mark without a bar stands for "
-    "pairs that all differ by the same amount, which allow no interval."
+    "an arrow stands for what lies outside of the picture. A mark is filled if p of the t-test is "
+    "below 0.05 after Holm's correction for the number of comparisons. A mark without a bar stands "
+    "for pairs that all differ by the same amount, which allow no interval."
 )
 """How to read the pictures."""
 
@@ -105,8 +107,13 @@ def _same_context(rows: Sequence[GroupComparison], place: int) -> bool:
 
 
 def _limits(rows: Sequence[GroupComparison]) -> tuple[float, float]:
-    """The ends of the axis, which lie within intervals that are far wider than the others."""
-    means = [0.0, *(one.comparison.mean for one in rows)]
+    """The ends of the axis; what is far greater than the rest does not decide them."""
+    sizes = [abs(one.comparison.mean) for one in rows]
+    far = _FAR * statistics.median([size for size in sizes if size] or [math.inf])
+    means = [
+        0.0,
+        *(one.comparison.mean for one, size in zip(rows, sizes, strict=True) if size <= far),
+    ]
     widths = [one.half_width for one in rows if not math.isnan(one.half_width)] or [0.0]
     reach = max(0.75 * (max(means) - min(means)), 2 * statistics.median(widths))
     ends = [end for one in rows for end in one.comparison.interval if not math.isnan(end)]
@@ -114,6 +121,12 @@ def _limits(rows: Sequence[GroupComparison]) -> tuple[float, float]:
     high = min(max([*means, *ends]), max(means) + reach)
     margin = 0.05 * (high - low) or 1.0  # all differences may be zero
     return low - margin, high + margin
+
+
+def _goes_on(one: GroupComparison, end: float) -> bool:
+    """Whether a difference or its interval reaches beyond an end of the axis."""
+    values = [x for x in (one.comparison.mean, *one.comparison.interval) if not math.isnan(x)]
+    return max(values) > end if end > 0 else min(values) < end
 
 
 def _draw_effects(axis: Axes, rows: Sequence[GroupComparison], limits: tuple[float, float]) -> None:
@@ -128,7 +141,7 @@ def _draw_effects(axis: Axes, rows: Sequence[GroupComparison], limits: tuple[flo
         lows, highs = zip(*intervals.values(), strict=True)
         axis.hlines(list(intervals), lows, highs, color=color, linewidth=1.6)
     for end, arrow in zip(limits, "<>", strict=True):
-        places = [place for place, (low, high) in intervals.items() if low < end < high]
+        places = [place for place, one in enumerate(rows) if _goes_on(one, end)]
         axis.plot([end] * len(places), places, arrow, color=color, clip_on=False)
     for is_clear, face in ((True, color), (False, "none")):
         places = [i for i, one in enumerate(rows) if (one.holm_t < SIGNIFICANT) == is_clear]

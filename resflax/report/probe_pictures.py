@@ -123,17 +123,18 @@ def _draw(
 ) -> Picture:
     """Draws one share for all groups, as percentages against the number of layers."""
     labels = [textwrap.fill(in_legend(group.label), 56) for group in known]
-    rows = sum(label.count("\n") + 1 for label in labels) + 2
+    columns = 2 if max(map(len, labels)) <= 24 else 1
+    rows = -(-(sum(label.count("\n") + 1 for label in labels) + 2) // columns)
     figure = Figure(figsize=(SIZE[0], SIZE[1] + 0.19 * rows), layout="constrained")
     axis = figure.subplots()
     ends = []
     for i, (group, label) in enumerate(zip(known, labels, strict=True)):
         color, marker = COLORS[i % len(COLORS)], MARKERS[i % len(MARKERS)]
         layers = [unit.layer for unit in group.runs[0].trained]
-        for dash, runs in (
-            ("--", [run.initial for run in group.runs]),
-            ("-", [run.trained for run in group.runs]),
-        ):
+        initial = [run.initial for run in group.runs if run.initial is not None]
+        for dash, runs in (("--", initial), ("-", [run.trained for run in group.runs])):
+            if not runs:
+                continue
             shares = 100 * np.array([[share(unit) for unit in units] for units in runs])
             mean = shares.mean(0)
             axis.plot(layers, mean, dash, color=color, marker=marker, markersize=3, linewidth=1.2)
@@ -141,17 +142,13 @@ def _draw(
                 deviation = shares.std(0, ddof=1)
                 low, high = mean - deviation, mean + deviation
                 axis.fill_between(layers, low, high, color=color, alpha=0.15, linewidth=0)
-            ends.append(mean[-1])
+        ends.append(f"{group.label} {mean[-1]:.0f} %")
         axis.plot([], [], color=color, marker=marker, markersize=4, label=label)
     axis.plot([], [], "-", color=INK, label="trained")
     axis.plot([], [], "--", color=INK, label="before the first step")
     axis.set(xlabel="weighted layers passed", ylabel=quantity, xlim=(0, None), ylim=(-2, 102))
-    figure.legend(loc="outside lower left", alignment="left")
-    numbers = "; ".join(
-        f"{group.label} {before:.0f} %, then {after:.0f} %"
-        for group, before, after in zip(known, ends[::2], ends[1::2], strict=True)
-    )
-    description = f"{title}: {quantity}. After the last unit, before and after training: {numbers}"
+    figure.legend(loc="outside lower left", ncols=columns)
+    description = f"{title}: {quantity}. After the last unit, trained: {', '.join(ends)}"
     return Picture(title, figure, description)
 
 
@@ -172,7 +169,8 @@ def _explain(known: Sequence[GroupKnowledge], left_out: Sequence[str]) -> str:
         + (spread if seeds > 1 else "")
         + f"Networks with more than {UNITS} units are probed at {UNITS} of them. Before the first "
         "step, batch norm uses the statistics of the pictures that the probes are fitted to; "
-        "after training, its running averages." + "".join(f" Left out: {x}." for x in left_out)
+        "after training, its running averages. Networks that began with the weights of another run "
+        "are shown trained only." + "".join(f" Left out: {x}." for x in left_out)
     )
 
 

@@ -88,7 +88,7 @@ def deepen(
         "run": str(source.path),
         "params_sha256": weights,
         "deepened": True,
-        **describe_origin(there, trained.step, next(iter(source.sessions()), {})),
+        **describe_origin(there, trained.step, source.first_environment()),
     }
     state = _first_state(experiment, variables, trained.normalization)
     here, changes = environment.describe_environment(), environment.source_changes()
