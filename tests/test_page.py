@@ -87,7 +87,7 @@ def test_the_page_is_complete_and_needs_no_other_files(sweep, tmp_path):
     for count in ("8 runs: ", "1 unfinished", "6 finished", "1 failed"):
         assert count in text
     assert "8.75 % †" in text
-    assert "Thin: error on the training batches" in text
+    assert "Thin lines show the error on the training batches" in text
     assert "prefers-color-scheme: dark" in html
     assert "@media print" in html
 
