@@ -196,7 +196,7 @@ def test_a_record_that_only_names_a_file_is_not_run(folder, name):
         command(name, folder / "run")
 
 
-def test_reports_never_run_code(folder):
+def test_reports_never_run_code_that_has_changed(folder):
     file = originated_in(folder)
     file.write_text("raise SystemExit('run')")
     (folder / "run" / "code" / "scaled.py").write_text("raise SystemExit('run')")
