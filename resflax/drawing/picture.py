@@ -77,6 +77,7 @@ def to_file(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
     _write_powers_as_text(figure)
     with plot_style(), mpl.rc_context(keyed):
         figure.savefig(file, format=kind, transparent=True, metadata=date)
+    figure.set_layout_engine("none")  # everything keeps its place in the next file
     return file.getvalue()
 
 
