@@ -39,9 +39,10 @@ _KINDS = ("Units", "Dense block", "Stages")
 """Kinds of pictures in their order in the section."""
 
 _EXPLANATION = (
-    "The networks that the runs trained, drawn from the networks themselves: what is convolved, "
-    "added and concatenated, in evaluation. Sizes are height, width and maps; /2 is a stride of 2. "
-    "Boxes with corners have weights. Boxes with double sides are drawn in another picture."
+    "These are the networks that the runs trained. The drawings are made from the networks "
+    "themselves, so they show what is convolved, added and concatenated when a network is "
+    "evaluated. Sizes are height, width and maps, and /2 is a stride of 2. Boxes with square "
+    "corners are convolutions and dense layers. Boxes with double sides are drawn elsewhere."
 )
 
 

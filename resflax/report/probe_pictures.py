@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from resflax.declarations.models import Custom
 from resflax.diagnostics.probed_runs import (
@@ -146,6 +147,7 @@ def _draw(
         axis.plot([], [], color=color, marker=marker, markersize=4, label=label)
     axis.plot([], [], "-", color=INK, label="trained")
     axis.plot([], [], "--", color=INK, label="before the first step")
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.set(xlabel="weighted layers passed", ylabel=quantity, xlim=(0, None), ylim=(-2, 102))
     figure.legend(loc="outside lower left", ncols=columns)
     description = f"{title}: {quantity}. After the last unit, trained: {', '.join(ends)}"

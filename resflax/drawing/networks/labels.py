@@ -73,7 +73,7 @@ def _name(node: Node) -> str:
         return f"{node.kind} {node.details.get('y', '') or _operand(node)}"
     if node.kind == "pad maps":
         before, after = node.details["before"], node.details["after"]
-        return f"pad zeros {before} + {after}" if before else f"pad zeros + {after}"
+        return f"{before} + {after} zero maps" if before else f"{after} zero maps"
     return _NAMES.get(node.kind, node.kind)
 
 

@@ -137,11 +137,11 @@ def _title(unit: Unit, units: Sequence[Unit]) -> list[str]:
     if len(alike) == 1:
         where = f"the {noun}" if len(unit.paths) == 1 else f"every {noun}"
     elif unit is largest and len(unit.paths) > 1:
-        where = f"every other {noun}"
+        where = f"all other {noun}s"
     else:
         where = _listed(unit.paths, noun)
     numbers = {_numbers_of(path[-1]) for path in unit.paths}
-    return [where] if len(numbers) == 1 else [where, f"(numbers: {_numbers_of(unit.shown[-1])})"]
+    return [where] if len(numbers) == 1 else [where, f"(sizes of {_numbers_of(unit.shown[-1])})"]
 
 
 def _numbers_of(module: str) -> str:
