@@ -53,3 +53,11 @@ def test_colour_bars_are_labelled_in_the_same_way():
         axis.set(xticks=[], yticks=[])
         figure.colorbar(image)
     assert {number(label) for label in texts(figure)} >= {0.01, 0.1, 1, 10}
+
+
+def test_any_name_can_be_written_whatever_characters_it_has():
+    with plot_style():
+        figure = Figure(layout="constrained")
+        figure.subplots().set_title("\x1b[31mred \x07 漢字 🎉 $x_1$")
+    assert "\ufffd[31mred \ufffd 漢字 🎉 $x_1$" in texts(figure)
+    assert to_file(figure, "pdf").startswith(b"%PDF")

@@ -361,6 +361,19 @@ def test_a_difference_that_exploded_does_not_flatten_the_others():
     assert "+1.50e+13" in texts
 
 
+def test_a_copy_of_some_runs_changes_no_comparison():
+    sweep = sweep_of()
+    listed = list(variants(sweep, (20, 32)))
+    copies = [
+        dataclasses.replace(run, path=Path("a") / run.path.name, sweep=None, number=None)
+        for run in listed[:3]
+    ]
+    copies = [dataclasses.replace(run, variant=None) for run in copies]
+    alone, beside = (compare(form_seed_groups(runs)) for runs in (listed, copies + listed))
+    assert paired(alone) == paired(beside)
+    assert len(alone) == len(beside)
+
+
 # --- No row is lost
 
 

@@ -4,6 +4,7 @@ import html
 import io
 import itertools
 import re
+import warnings
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
@@ -75,10 +76,16 @@ def to_file(figure: Figure, kind: Literal["svg", "pdf"]) -> bytes:
     keyed: Any = {"svg.hashsalt": "figure"}  # ids depend on the figure alone
     date: Any = {"Date" if kind == "svg" else "CreationDate": None}
     _write_powers_as_text(figure)
-    with plot_style(), mpl.rc_context(keyed):
+    with plot_style(), mpl.rc_context(keyed), warnings.catch_warnings():
+        # An SVG is shown with the reader's fonts; in a PDF such a character is a box.
+        warnings.filterwarnings("ignore", "Glyph .* missing from font", UserWarning)
         figure.savefig(file, format=kind, transparent=True, metadata=date)
     figure.set_layout_engine("none")  # everything keeps its place in the next file
-    return file.getvalue()
+    return file.getvalue() if kind == "pdf" else _NOT_IN_XML.sub(b"\xef\xbf\xbd", file.getvalue())
+
+
+_NOT_IN_XML = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Control characters, which XML does not allow. They become U+FFFD."""
 
 
 class _PowersAsText(LogFormatterSciNotation):

@@ -85,7 +85,7 @@ class Family:
     @cached_property
     def _bases(self) -> list[dict[str, Any]]:
         """The fields of the experiments that the groups' sweeps vary."""
-        sweeps = (run.sweep for group in self.groups for run in group.runs if run.sweep)
+        sweeps = (run.sweep for group in self.groups for run in group.all_runs if run.sweep)
         experiments = {sweep.path: sweep.experiment for sweep in sweeps}
         return [flat_json(base) for base in experiments.values() if base is not None]
 
@@ -105,7 +105,7 @@ def value_key(value: Any) -> str:
 
 
 def _declared_place(group: SeedGroup) -> float:
-    numbers = (run.number for run in group.runs if run.number is not None)
+    numbers = (run.number for run in group.all_runs if run.number is not None)
     return min(numbers, default=math.inf)
 
 
@@ -125,7 +125,7 @@ def make_unnamed_family(groups: Sequence[SeedGroup]) -> Family:
 
 def _named_run(group: SeedGroup) -> RunRecord | None:
     """The first run that belongs to a named variant."""
-    return next((run for run in group.runs if run.variant is not None), None)
+    return next((run for run in group.all_runs if run.variant is not None), None)
 
 
 def _make_family(groups: Sequence[SeedGroup], sweep: Path | None) -> Family:

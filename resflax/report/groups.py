@@ -38,6 +38,11 @@ class SeedGroup:
     """Runs that are not used, because another run of the group has the same seed."""
 
     @property
+    def all_runs(self) -> tuple[RunRecord, ...]:
+        """The runs that are used, and then those that are not."""
+        return (*self.runs, *self.repeated)
+
+    @property
     def finished(self) -> tuple[RunRecord, ...]:
         """The runs that have a result."""
         return tuple(run for run in self.runs if run.result is not None)
@@ -131,7 +136,9 @@ def _use_seeds_once(
     """The runs to use, one for each seed, and those that are not used, both in order of seeds."""
     used: dict[int, RunRecord] = {}
     repeated = []
-    best_first = sorted(runs, key=lambda run: (run.result is None, -run.steps_done, run.path))
+    best_first = sorted(
+        runs, key=lambda run: (run.result is None, -run.steps_done, run.number is None, run.path)
+    )
     for run in sorted(best_first, key=lambda run: run.experiment.seed):
         if used.setdefault(run.experiment.seed, run) is not run:
             repeated.append(run)

@@ -1,5 +1,6 @@
 """Shows a page as HTML: reading it needs no internet, other files or scripts."""
 
+import re
 from collections.abc import Iterator, Sequence
 from functools import cache
 from html import escape
@@ -59,7 +60,7 @@ def render_html(page: Page, folder: str) -> str:
         ),
         "</main>",
     ]
-    return (
+    html = (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(page.title)}</title>\n<style>\n{_read('page.css')}</style>\n</head>\n"
@@ -67,6 +68,11 @@ def render_html(page: Page, folder: str) -> str:
         + "\n".join(body)
         + f"\n<script>\n{_read('page.js')}</script>\n</body>\n</html>\n"
     )
+    return _NOT_IN_HTML.sub("\ufffd", html)
+
+
+_NOT_IN_HTML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f]")
+"""Control characters that names may have and HTML may not. They become U+FFFD."""
 
 
 @cache

@@ -125,10 +125,12 @@ def _is_declared(field: str, group: SeedGroup, reference: SeedGroup) -> bool:
 
     Where no sweep declares what varies, every field may be declared.
     """
-    sweep, other = group.runs[0].sweep, reference.runs[0].sweep
-    if sweep is None or other is None or sweep.path != other.path:
-        return True
-    return field in sweep.fields
+    here, there = (
+        {run.sweep.path: run.sweep for run in either.all_runs if run.sweep}
+        for either in (group, reference)
+    )
+    common = [sweep for path, sweep in here.items() if path in there]
+    return not common or any(field in sweep.fields for sweep in common)
 
 
 def pair_with_group(groups: Sequence[SeedGroup], reference: SeedGroup) -> list[Pair]:
