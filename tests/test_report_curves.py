@@ -143,7 +143,12 @@ def test_the_legend_has_the_papers_own_value():
     (picture,) = plot_error_curves(form_seed_groups(plain))
     assert legend_of(picture) == ["depth 20", "depth 110 (fails in the paper, cifar10)"]
     (picture,) = plot_error_curves(form_seed_groups(two_nets()[:1]))
-    assert legend_of(picture) == ["paper 8.75 %"]
+    assert legend_of(picture) == ["paper 8.75 %, cifar10"]
+    names = ("net that is called by a long name", "other")
+    named = [made_run({DEPTH: d}, variant=n) for d, n in zip((20, 32), names, strict=True)]
+    named = [dataclasses.replace(run, lines=tuple(log_of((1,)))) for run in named]
+    (picture,) = plot_error_curves(form_seed_groups(named))  # the data have no room beside it
+    assert legend_of(picture)[0] == "net that is called by a long name (paper 8.75 %)"
 
 
 def test_groups_with_equal_labels_have_curves_of_their_own():

@@ -333,7 +333,7 @@ def test_runs_that_are_on_none_of_the_lines_are_not_counted():
     assert all("unfinished" not in picture.caption for picture in section.pictures)
 
 
-@pytest.mark.parametrize("errors", [(0.9, 0.98), (0.01, 1.0), (0.0, 1.0)])
+@pytest.mark.parametrize("errors", [(0.4, 0.98), (0.01, 1.0), (0.0, 1.0)])
 def test_the_axis_of_errors_ends_at_100_per_cent_and_its_marks_are_whole(errors):
     runs = [
         made_run({DEPTH: depth, SHORTCUT: "none"}, error=error)
