@@ -91,6 +91,7 @@ WITHOUT_JAX = [
     "resflax.report.phrases",
     "resflax.report.run_cache",
     "resflax.report.search_pictures",
+    "resflax.report.search_table",
     "resflax.report.search_trials",
     "resflax.report.sections",
     "resflax.report.sentences",

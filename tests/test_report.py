@@ -234,3 +234,5 @@ def test_a_network_with_several_figures_gets_the_one_of_the_nearest_protocol():
     assert "model.dropout_rate: 0.0 != 0.3" in protocol_differences(figure_for(wide), wide)
     failing = {"model": ResNet(110, shortcut="dropout")}
     assert figure_for(with_fields(BASE, failing)).printed == "fail (above 20 %)"
+    plain = {"model": ResNet(110, shortcut="none")}  # He et al. 2015 say "higher than 60%"
+    assert figure_for(with_fields(BASE, plain)).printed == "fail (above 60 %)"

@@ -135,12 +135,20 @@ def test_error_curves_are_thin_for_training_and_bold_for_the_test_split():
 
 def test_the_legend_has_the_papers_own_value():
     (picture,) = plot_error_curves(form_seed_groups(two_nets()))
-    assert legend_of(picture) == ["depth 20 (paper 8.75 %)", "depth 32 (paper 7.51 %)"]
+    assert legend_of(picture) == [
+        "depth 20 (paper 8.75 %, cifar10)",
+        "depth 32 (paper 7.51 %, cifar10)",
+    ]
     plain = [made_run({SHORTCUT: "none", DEPTH: d}, lines=log_of((1,))) for d in (20, 110)]
     (picture,) = plot_error_curves(form_seed_groups(plain))
-    assert legend_of(picture) == ["depth 20", "depth 110 (fails in the paper)"]
+    assert legend_of(picture) == ["depth 20", "depth 110 (fails in the paper, cifar10)"]
     (picture,) = plot_error_curves(form_seed_groups(two_nets()[:1]))
-    assert legend_of(picture) == ["paper 8.75 %"]
+    assert legend_of(picture) == ["paper 8.75 %, cifar10"]
+    names = ("net that is called by a long name", "other")
+    named = [made_run({DEPTH: d}, variant=n) for d, n in zip((20, 32), names, strict=True)]
+    named = [dataclasses.replace(run, lines=tuple(log_of((1,)))) for run in named]
+    (picture,) = plot_error_curves(form_seed_groups(named))  # the data have no room beside it
+    assert legend_of(picture)[0] == "net that is called by a long name (paper 8.75 %)"
 
 
 def test_groups_with_equal_labels_have_curves_of_their_own():
@@ -225,7 +233,7 @@ def test_twins_of_equal_size_have_lines_of_their_own():
     assert legend_of(params) == [
         "shortcut none",
         "shortcut zero_pad",
-        "hollow: the papers' figures",
+        "hollow: the papers' figures (cifar10)",
     ]
     assert not axes_of(params).texts  # no labels among the marks
     assert points_of(axes_of(params), "_paper") == [([20_000], [8.75]), ([56_000], [6.97])]
@@ -237,20 +245,21 @@ def test_twins_of_equal_size_have_lines_of_their_own():
 def test_variants_of_other_sizes_are_single_marks():
     runs = [
         sized({SHORTCUT: shortcut, "seed": seed}, params, error + seed / 10)
-        for shortcut, params, error in (("none", 100, 0.2), ("projection", 120, 0.1))
+        for shortcut, params, error in (("none", 100, 0.2), ("projection", 150, 0.1))
         for seed in (0, 1)
     ]
     picture, _ = plot_error_against_size(form_seed_groups(runs))
     drawn = means_of(axes_of(picture))
-    assert drawn == [([100], pytest.approx([25])), ([120], pytest.approx([15]))]
+    assert drawn == [([100], pytest.approx([25])), ([150], pytest.approx([15]))]
     assert points_of(axes_of(picture), "_seeds")[0] == ([100, 100], pytest.approx([20, 30]))
     lines = [container.lines[0].get_linestyle() for container in axes_of(picture).containers]
     assert lines == ["None", "None"]
 
 
 def test_equal_sizes_have_no_picture():
-    runs = [sized({SHORTCUT: s}, 1000, 0.1) for s in ("none", "zero_pad")]
-    assert plot_error_against_size(form_seed_groups(runs)) == []
+    for other in (1000, 1499):  # less than 1.5 times as large
+        runs = [sized({SHORTCUT: s}, n, 0.1) for s, n in (("none", 1000), ("zero_pad", other))]
+        assert plot_error_against_size(form_seed_groups(runs)) == []
     assert plot_error_against_size([]) == []
     unmeasured = [sized({DEPTH: d}, d, None) for d in (20, 56)]
     assert plot_error_against_size(form_seed_groups(unmeasured)) == []

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_runs import (
+    BASE,
     DEPTH,
     SHORTCUT,
     axes_of,
@@ -21,7 +22,7 @@ from made_runs import (
     points_of,
 )
 
-from resflax import DenseNet, ResNet
+from resflax import CIFAR10, DenseNet, ResNet
 from resflax.drawing.picture import to_file
 from resflax.report.build import make_sections
 from resflax.report.finding import plot_findings
@@ -103,7 +104,7 @@ def test_the_papers_errors_are_hollow_marks_and_failed_runs_are_at_the_edge(agai
     colors = [container.lines[0].get_color() for container in axes.containers]  # plain, residual
     for mark in marks:
         assert mark.get_markeredgecolor() == colors[0 if mark is failed else 1]
-    assert legend_of(picture)[-1] == "hollow: the papers' figures"
+    assert legend_of(picture)[-1] == "hollow: the papers' figures (cifar10)"  # the runs: digits
     assert "He et al. 2015, Table 6 (cifar10)" in picture.caption
     assert "He et al. 2015, Figure 6 (cifar10)" in picture.caption
     assert not points_of(axes_of(against_depth.pictures[0]), "_paper")  # papers have no losses
@@ -324,6 +325,35 @@ def test_runs_without_a_result_are_counted():
     (section,) = plot_findings(form_seed_groups(runs))
     assert "1 of 13 runs is unfinished or failed, and not drawn." in section.pictures[0].caption
     assert all(32 not in xs for xs, _ in means_of(axes_of(section.pictures[0])))
+
+
+def test_runs_that_are_on_none_of_the_lines_are_not_counted():
+    runs = [*degradation(), made_run({SHORTCUT: "projection", DEPTH: 20}, error=None)]
+    section = plot_findings(form_seed_groups(runs))[0]
+    assert all("unfinished" not in picture.caption for picture in section.pictures)
+
+
+@pytest.mark.parametrize("errors", [(0.4, 0.98), (0.01, 1.0), (0.0, 1.0)])
+def test_the_axis_of_errors_ends_at_100_per_cent_and_its_marks_are_whole(errors):
+    runs = [
+        made_run({DEPTH: depth, SHORTCUT: "none"}, error=error)
+        for depth, error in zip((20, 110), errors, strict=True)
+    ]
+    (section,) = plot_findings(form_seed_groups(runs))
+    axes = axes_of(section.pictures[1])
+    assert axes.get_ylim()[1] == pytest.approx(100)
+    assert [text.get_text() for text in axes.texts] == ["fails"]
+    (means,) = axes.containers
+    (seeds,) = (line for line in axes.lines if line.get_label() == "_seeds")
+    assert not means.lines[0].get_clip_on()
+    assert not seeds.get_clip_on()
+
+
+def test_the_papers_data_are_named_only_if_the_runs_have_others():
+    cifar = dataclasses.replace(BASE, data=CIFAR10())
+    runs = [made_run({DEPTH: depth}, base=cifar) for depth in (20, 56)]
+    (section,) = plot_findings(form_seed_groups(runs))
+    assert legend_of(section.pictures[1]) == ["hollow: the papers' figures"]
 
 
 def test_nothing_is_compared_with_one_group():

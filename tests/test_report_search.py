@@ -15,9 +15,12 @@ from made_runs import (
 )
 
 from resflax.drawing.picture import to_file
+from resflax.report.build import make_sections
 from resflax.report.groups import form_seed_groups
 from resflax.report.search_pictures import plot_search
-from resflax.report.sections import course_sections, finding_sections
+from resflax.report.search_table import describe_best, make_trials_table
+from resflax.report.sections import course_sections, finding_sections, search_sections
+from resflax.report.texts import to_csv
 
 RATE = "optimizer.learning_rate"
 SWEEP = made_search([RATE, SHORTCUT, DEPTH])
@@ -51,25 +54,84 @@ def trials():
 def test_a_search_has_its_three_pictures_and_no_comparison_of_groups():
     runs = trials()
     groups = form_seed_groups(runs)
-    (search,), (curves, sizes) = finding_sections(groups), course_sections(groups)
+    (search,), (curves, sizes) = search_sections(groups), course_sections(groups)
+    assert finding_sections(groups) == []
     assert search.title == "Search"
     assert not sizes.pictures
     assert [picture.title for picture in search.pictures] == [
         "Best error so far", "Effect of each field", "Pairs of fields",
     ]  # fmt: skip
     assert len(axes_of(curves.pictures[0]).lines) == 4  # of the finished ones
+    for picture in curves.pictures:
+        assert picture.caption.endswith(
+            " 4 of the 6 trials of searches have curves, the best of the finished ones; 2 are left "
+            "out."
+        )
+
+
+def test_curves_of_all_trials_and_of_other_sweeps_leave_nothing_out():
+    for runs in ([trial(0, 0.1, 0.2), trial(1, 0.2, 0.3)], [made_run(lines=[log_line(10)])]):
+        curves, _ = course_sections(form_seed_groups(runs))
+        assert curves.pictures
+        assert all("left out" not in picture.caption for picture in curves.pictures)
+
+
+def test_the_best_trial_is_named_with_its_fields_and_errors():
+    (search,) = search_sections(form_seed_groups(trials()))
+    assert search.sentences == (
+        "The best of 4 finished trials is trial 4: learning rate 0.3, shortcut none, depth 20; its "
+        "validation error is 10.00 % and its test error 10.00 %.",
+    )
+    assert describe_best([trial(0, 0.1, 0.2, "pruned")]) == []
+    (sentence,) = describe_best([trial(0, 0.0123456, 0.2), trial(1, 0.2, 0.1, "pruned")])
+    assert sentence.startswith("The only finished trial is trial 1: learning rate 0.01235, ")
+
+
+def test_the_table_of_trials_begins_with_the_best_and_ends_with_those_without_a_result():
+    runs = [*trials(), trial(6, 1 / 3, 0.05, "pruned")]
+    table = make_trials_table(runs)
+    assert table.headers == (
+        "trial", "learning rate", "shortcut", "depth", "state", "steps", "validation error",
+        "test error", "folder",
+    )  # fmt: skip
+    assert [row[0].value for row in table.rows] == [4, 3, 6, 1, 7, 2, 5]
+    assert table.states == (*["finished"] * 4, "pruned", "pruned", "failed")
+    pruned, failed = table.rows[4], table.rows[6]
+    assert [cell.text for cell in pruned[:8]] == [
+        "7", "0.3333", "none", "20", "pruned", "20", "5.00 %", "-",
+    ]  # fmt: skip
+    assert [cell.text for cell in failed[4:8]] == ["failed", "0", "-", "-"]
+    (line,) = [line for line in to_csv(table).splitlines() if line.startswith("7,")]
+    assert line.startswith(f"7,{1 / 3!r},none,20,pruned,20,5.0,,")
+
+
+def test_fields_of_equal_names_are_told_apart():
+    fields = ["optimizer.type", "schedule.type", "batch_size"]
+    table = make_trials_table([made_run(sweep=made_search(fields), number=0)])
+    assert table.headers[1:4] == ("optimizer type", "schedule type", "batch size")
+
+
+def test_each_search_has_files_of_its_own():
+    second = made_search([RATE])
+    object.__setattr__(second, "path", second.path / "other")
+    runs = [*trials(), trial(0, 0.7, 0.6, sweep=second)]
+    sections = make_sections("report", form_seed_groups(runs))
+    assert {section.title: section.files for section in sections[:2]} == {
+        "Search search": ("report-search.csv", "report-search.tex"),
+        "Search other": ("report-search-2.csv", "report-search-2.tex"),
+    }
 
 
 def test_a_sweep_beside_a_search_is_compared_and_two_searches_are_told_apart():
     others = [made_run({DEPTH: d, "seed": s}) for d in (56, 110) for s in range(2)]
     runs = [*trials(), *others]
-    titles = [section.title for section in finding_sections(form_seed_groups(runs))]
+    titles = [section.title for section in make_sections("report", form_seed_groups(runs))]
     assert titles[:2] == ["Loss and error against depth", "Search"]
     second = made_search([RATE])
     object.__setattr__(second, "path", second.path / "other")
     runs = [*trials(), trial(0, 0.7, 0.6, sweep=second)]
-    titles = [section.title for section in finding_sections(form_seed_groups(runs))]
-    assert titles[:2] == ["Search search", "Search other"]
+    titles = [section.title for section in search_sections(form_seed_groups(runs))]
+    assert titles == ["Search search", "Search other"]
 
 
 def test_the_lowest_error_so_far_falls_with_the_finished_trials():

@@ -1,6 +1,7 @@
 """Searches: Optuna proposes trials by their validation errors, also after a search was cut off."""
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -164,6 +165,25 @@ def test_a_search_without_held_out_examples_or_with_an_unknown_field_is_refused(
         SearchQueue.check(without_validation, SEARCH)
     with pytest.raises(UsageError, match=r"no field model.deepth; did you mean model.depth\?"):
         SearchQueue.check(BASE, Search({"model.deepth": Integers(8, 20)}, trials=1))
+
+
+def test_a_trial_is_pruned_before_its_last_step_but_not_at_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(optuna.trial.Trial, "should_prune", lambda self: True)
+    epochs = replace(BASE, steps=None, epochs=10)  # 1,337 examples, so ceil(417.8) = 418 steps
+    for experiment, last in ((BASE, 50), (epochs, 418)):
+        folder = SweepFolder(tmp_path / str(last))
+        folder.begin(experiment)
+        queue = SearchQueue(experiment, SEARCH, folder)
+        (trial,) = queue.take()
+        run = folder.run(trial)
+        run.path.mkdir(parents=True)
+        stopped = []
+        for step in (last - 1, last):
+            line = {"step": step, "epoch": step * 32 / 1337, "split": "validation", "error": 0.5}
+            with open(run.metrics, "a") as file:
+                file.write(json.dumps(line) + "\n")
+            stopped.append(queue.should_stop(trial))
+        assert stopped == [True, False]
 
 
 def test_optuna_prints_nothing_and_its_verbosity_is_restored(tmp_path, capfd):

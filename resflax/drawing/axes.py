@@ -56,7 +56,12 @@ def plain_number(value: float) -> str:
 
 
 def fit_scale(
-    axes: Axes, direction: Direction, values: Sequence[float], *, from_zero: bool = False
+    axes: Axes,
+    direction: Direction,
+    values: Sequence[float],
+    *,
+    from_zero: bool = False,
+    most: float = math.inf,
 ) -> None:
     """Sets the scale and limits of one axis, so that all values are well inside.
 
@@ -68,24 +73,26 @@ def fit_scale(
       direction: the axis to set.
       values: all numbers that are drawn along it; those that are not finite are passed over.
       from_zero: whether a linear scale begins at 0, unless the values are far from it.
+      most: the axis does not go beyond this number, even if values do.
     """
     finite = [value for value in values if math.isfinite(value)]
     if not finite:
         return
     axis, low, high = _axis(axes, direction), min(finite), max(finite)
     if not is_wide(finite):
-        _set_limits(axes, direction, *_linear_limits(low, high, from_zero))
+        start, end = _linear_limits(low, high, from_zero)
+        _set_limits(axes, direction, start, min(end, most))
         return
     smallest = min(value for value in finite if value > 0)
     margin = (high / smallest) ** 0.06
     if low > 0:
         _set_scale(axes, direction, "log")
-        _set_limits(axes, direction, low / margin, high * margin)
+        _set_limits(axes, direction, low / margin, min(high * margin, most))
         subs = (1.0, 2.0, 5.0) if high < _DECADE**2 * smallest else (1.0,)
         axis.set_major_locator(LogLocator(subs=subs))
     else:
         _set_scale(axes, direction, "symlog", linthresh=smallest, linscale=0.5)
-        _set_limits(axes, direction, -0.15 * smallest, high * margin)
+        _set_limits(axes, direction, -0.15 * smallest, min(high * margin, most))
         axis.set_major_locator(SymmetricalLogLocator(base=10, linthresh=smallest))
     axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
     axis.set_minor_locator(NullLocator())

@@ -1,5 +1,6 @@
 """Lists what a report of runs shows, and writes it: a page, its tables and its pictures."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from resflax.report.latex import to_latex
 from resflax.report.page import Page, Section, picture_names
 from resflax.report.page_html import render_html
 from resflax.report.page_markdown import render_markdown
-from resflax.report.sections import course_sections, finding_sections
+from resflax.report.sections import course_sections, finding_sections, search_sections
 from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
 from resflax.report.texts import to_csv
@@ -41,9 +42,10 @@ def write_report(
     """Writes a report; returns the paths of its files, and of the folder of its pictures.
 
     The page is NAME.html, and NAME.md is the same as Markdown. `NAME.csv` (the results),
-    `NAME-runs.csv` and `NAME-comparisons.csv` have one table each; tables without rows are left
-    out. The folder `NAME-pictures` has every picture as SVG and as PDF; a picture of an earlier
-    report with another name stays there.
+    `NAME-runs.csv`, `NAME-comparisons.csv` and `NAME-search.csv` (the trials of a search; those of
+    further ones are in `NAME-search-2.csv` and so on) have one table each; tables without rows are
+    left out. The folder `NAME-pictures` has every picture as SVG and as PDF; a picture of an
+    earlier report with another name stays there.
 
     Args:
       output: the path of the page, which ends in .html.
@@ -92,8 +94,13 @@ def make_sections(
 
     results, notes = make_results_table(groups)
     compared = comparisons.compare(groups, against)
+    searches = [
+        dataclasses.replace(section, files=files("-search" if n == 1 else f"-search-{n}"))
+        for n, section in enumerate(search_sections(groups), start=1)
+    ]
     sections = [
         *finding_sections(groups),
+        *searches,
         Section(
             results.title,
             explanation=_RESULTS,

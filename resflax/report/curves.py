@@ -14,6 +14,7 @@ from resflax.report.collect import RunRecord
 from resflax.report.groups import SeedGroup
 from resflax.report.marks import color_of, dash_of, marker_of
 from resflax.report.measures import TEST_ERROR
+from resflax.report.paper_marks import data_beside
 from resflax.report.series import Panel, Series, arrange
 
 Curve = tuple[np.ndarray, np.ndarray]
@@ -24,14 +25,20 @@ MOST_POINTS = 200
 
 _MOST_IN_ONE_PANEL = 4
 """The most groups that share a picture although a field of words divides them."""
+_LONGEST = 50
+"""The most characters of a label that names the paper's data."""
 _MARKS = 7
 """Number of marks on a curve."""
 
 
-def plot_loss_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
+def plot_loss_curves(groups: Sequence[SeedGroup], note: str = "") -> list[Picture]:
     """Plots training loss against steps, on a logarithmic scale, as means over the seeds.
 
     There is one picture for each panel, and all have the same scale.
+
+    Args:
+      groups: the groups, each of which has a curve.
+      note: a sentence that ends every caption.
     """
     panels = _panels(groups)
     curves = {id(s): mean_curve(s.groups[0], "train", "loss") for p in panels for s in p.series}
@@ -51,15 +58,19 @@ def plot_loss_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
                 for series in panel.series
             ]
             _add_legend(figure, entries)
-        pictures.append(_picture("Training loss", panel, figure, caption))
+        pictures.append(_picture("Training loss", panel, figure, caption, note))
     return pictures
 
 
-def plot_error_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
+def plot_error_curves(groups: Sequence[SeedGroup], note: str = "") -> list[Picture]:
     """Plots training error (thin) and test error (bold) against steps, as means over the seeds.
 
     The pictures look like Figures 4 and 6 of He et al. 2015. There is one for each panel, and all
     have the same scale. A legend has the paper's test error of a network beside its fields.
+
+    Args:
+      groups: the groups, each of which has a curve for each split.
+      note: a sentence that ends every caption.
     """
     panels = _panels(groups)
     curves = {
@@ -87,7 +98,7 @@ def plot_error_curves(groups: Sequence[SeedGroup]) -> list[Picture]:
                 entries.append((handle, _with_paper_value(series)))
             axes.set_ylim(0, top)
             _add_legend(figure, entries)
-        pictures.append(_picture("Error", panel, figure, _ERRORS))
+        pictures.append(_picture("Error", panel, figure, _ERRORS, note))
     return pictures
 
 
@@ -135,13 +146,18 @@ def _with_paper_value(series: Series) -> str:
     if figure is None:
         return series.label
     value = "fails in the paper" if figure.error is None else f"paper {figure.error:.2f} %"
-    return f"{series.label} ({value})" if series.label else value
+    data = data_beside([figure], series.groups)
+    label, longer = (
+        f"{series.label} ({text})" if series.label else text for text in (value, f"{value}, {data}")
+    )
+    return longer if data and len(longer) <= _LONGEST else label
 
 
-def _picture(name: str, panel: Panel, figure: Figure, caption: str) -> Picture:
+def _picture(name: str, panel: Panel, figure: Figure, caption: str, note: str) -> Picture:
     title = f"{name} against steps" + (f": {panel.title}" if panel.title else "")
     if panel.left_out:
         caption += f" {panel.left_out} more curves are not drawn; the CSV file has all results."
+    caption += f" {note}" if note else ""
     labels = "; ".join(series.label for series in panel.series if series.label)
     description = f"{title}. One curve for each of: {labels}." if labels else title
     return Picture(title, figure, description, caption)

@@ -23,7 +23,13 @@ from resflax.report.measures import (
     outliers_sentence,
 )
 from resflax.report.page import Section
-from resflax.report.paper_marks import PaperMark, errors_of, find_paper_marks, sources_sentence
+from resflax.report.paper_marks import (
+    PaperMark,
+    errors_of,
+    find_paper_marks,
+    legend_label,
+    sources_sentence,
+)
 from resflax.report.papers import PaperFigure
 from resflax.report.series import (
     NumericField,
@@ -48,14 +54,14 @@ def plot_findings(groups: Sequence[SeedGroup]) -> list[Section]:
     finished = [group for group in groups if group.finished]
     if len(finished) < 2:
         return []
-    fields, missing = find_numeric_fields(groups), missing_runs(groups)
+    fields = find_numeric_fields(groups)
     sections = [
         Section(
             f"Loss and error against {short_name(field.name)}",
             tuple(
                 picture
                 for measure in measures_of(finished)
-                for picture in _plot_field(field, measure, missing)
+                for picture in _plot_field(field, measure, groups)
             ),
         )
         for field in fields
@@ -67,7 +73,9 @@ def plot_findings(groups: Sequence[SeedGroup]) -> list[Section]:
     return sections
 
 
-def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Picture]:
+def _plot_field(
+    field: NumericField, measure: Measure, all_groups: Sequence[SeedGroup]
+) -> list[Picture]:
     """One picture for each panel; all have the same scales."""
     panels = arrange(field.lines, field.others, x_of=field.value_of)
     every = [series for panel in panels for series in panel.series]
@@ -77,7 +85,6 @@ def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Pic
     xs = [x for series in every for x in series.xs]
     drawn = drawn_values(groups, measure)
     ys = without_outliers(drawn)
-    notes = [outliers_sentence(drawn), missing]
 
     def place(figure: PaperFigure, x: float) -> float | None:
         there: Any = flat_json(figure.protocol).get(field.name)
@@ -93,7 +100,8 @@ def _plot_field(field: NumericField, measure: Measure, missing: str) -> list[Pic
         marks = find_paper_marks(panel.series, measure, place)
         figure = _draw_panel(field, panel, measure, xs, ys, marks)
         description = means_in_words(title, panel.series, measure)
-        caption = _caption(field, panel.left_out, marks, notes)
+        missing = missing_runs(field.groups_along(panel.series, all_groups))
+        caption = _caption(field, panel.left_out, marks, [outliers_sentence(drawn), missing])
         pictures.append(Picture(title, figure, description, caption))
     return pictures
 
@@ -110,7 +118,7 @@ def _draw_panel(
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
         fit_scale(axes, "x", xs)
-        fit_scale(axes, "y", ys, from_zero=True)
+        fit_scale(axes, "y", ys, from_zero=True, most=measure.most)
         tick_at(axes, "x", xs)
         entries: list[tuple[Any, str]] = []
         for series in panel.series:
@@ -120,7 +128,8 @@ def _draw_panel(
         draw_outliers(axes, panel.series, measure)
         draw_paper_marks(axes, marks)
         if marks:
-            entries.append((paper_handle(), "hollow: the papers' figures"))
+            groups = [group for series in panel.series for group in series.groups]
+            entries.append((paper_handle(), legend_label([m.figure for m in marks], groups)))
         together = ", ".join(map(short_name, field.followers))
         xlabel = short_name(field.name) + (f" (with {together})" if together else "")
         axes.set(xlabel=wrap(xlabel, 60), ylabel=measure.axis_label)

@@ -76,7 +76,9 @@ def draw_series(
     if not points:
         return None
     dots = [(x, value) for x, group, _ in points for value in measure.of(group)]
-    axes.plot(*zip(*dots, strict=True), color=color, **_DOT)
+    # Marks at 100 % lie on the end of the axis, and are not cut in half there.
+    clip = math.isinf(measure.most)
+    axes.plot(*zip(*dots, strict=True), color=color, clip_on=clip, **_DOT)
     handle = axes.errorbar(
         [x for x, _, _ in points],
         [spread.mean for _, _, spread in points],
@@ -84,6 +86,7 @@ def draw_series(
         color=color, marker=marker, markersize=5, linestyle=dash_of(series) if joined else "",
         linewidth=1.5, capsize=3, elinewidth=1, label="_mean",
     )  # fmt: skip
+    handle.lines[0].set_clip_on(clip)
     return handle
 
 

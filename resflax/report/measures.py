@@ -1,5 +1,6 @@
 """The final measurements that pictures show. It does not import JAX."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,6 +26,11 @@ class Measure:
     def axis_label(self) -> str:
         """The name with its unit."""
         return f"{self.name} ({self.unit})" if self.unit else self.name
+
+    @property
+    def most(self) -> float:
+        """The greatest value that there can be; axes do not go beyond it."""
+        return 100.0 if self.unit == "%" else math.inf
 
     def of(self, group: SeedGroup) -> list[float]:
         """The numbers of the group's finished runs that have one, in the order of their seeds."""

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from resflax.report.groups import SeedGroup
 from resflax.report.measures import Measure
 from resflax.report.papers import PaperFigure
 from resflax.report.series import Series
@@ -47,6 +48,22 @@ def find_paper_marks(
 def errors_of(marks: Sequence[PaperMark]) -> list[float]:
     """The errors of the figures that have one, in per cent."""
     return [mark.figure.error for mark in marks if mark.figure.error is not None]
+
+
+def data_beside(figures: Sequence[PaperFigure], groups: Sequence[SeedGroup]) -> str:
+    """The names of the papers' data; "" if the groups have the same data."""
+    papers = dict.fromkeys(figure.protocol.data.name for figure in figures)
+    return ", ".join(papers) if papers.keys() - {g.experiment.data.name for g in groups} else ""
+
+
+def legend_label(
+    figures: Sequence[PaperFigure],
+    groups: Sequence[SeedGroup],
+    label: str = "hollow: the papers' figures",
+) -> str:
+    """The label of the hollow marks in a legend, with the papers' data if the runs have others."""
+    data = data_beside(figures, groups)
+    return f"{label} ({data})" if data else label
 
 
 def sources_sentence(figures: Sequence[PaperFigure]) -> str:

@@ -27,6 +27,7 @@ from resflax.drawing.picture import Picture
 from resflax.drawing.style import COLORS, INK, SIZE, plot_style
 from resflax.experiment import flat_json
 from resflax.report.collect import RunRecord
+from resflax.report.measures import VALIDATION_ERROR
 from resflax.report.search_trials import Places, Trial, fields_of, places_of, trials_of
 
 MOST_PAIRED = 4
@@ -82,7 +83,7 @@ def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
     with plot_style():
         figure = Figure(figsize=SIZE, layout="constrained")
         axes = figure.subplots()
-        fit_scale(axes, "y", _errors(trials), from_zero=True)
+        fit_scale(axes, "y", _errors(trials), from_zero=True, most=VALIDATION_ERROR.most)
         axes.set_xlim(0.5 - 0.02 * last, last + 0.5 + 0.02 * last)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set(xlabel="trial", ylabel="validation error (%)")
@@ -141,7 +142,7 @@ def _plot_effects(trials: Sequence[Trial], places: Sequence[Places], note: str) 
         figure, panels = _grid(len(places))
         for axes, field in zip(panels, places, strict=True):
             field.fit(axes, "x")
-            fit_scale(axes, "y", errors, from_zero=True)
+            fit_scale(axes, "y", errors, from_zero=True, most=VALIDATION_ERROR.most)
             _scatter(axes, field.values, errors, numbers, norm, trials)
         for axes in panels[::_COLUMNS]:
             axes.set_ylabel("error (%)")

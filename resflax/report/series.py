@@ -58,6 +58,17 @@ class NumericField:
         """The field's value in the group's experiment."""
         return float(group.fields[self.name])
 
+    def groups_along(
+        self, series: Sequence[Series], groups: Sequence[SeedGroup]
+    ) -> list[SeedGroup]:
+        """Those of the groups that have a place on the lines of the series, finished or not."""
+        keys = {_values_of(one.groups[0], self.others) for one in series}
+        return [
+            group
+            for group in groups
+            if is_number(group.fields.get(self.name)) and _values_of(group, self.others) in keys
+        ]
+
 
 def short_name(name: str) -> str:
     """The field's name without its part of the experiment: `learning rate`."""
@@ -88,8 +99,7 @@ def find_numeric_fields(groups: Sequence[SeedGroup]) -> list[NumericField]:
         lines: dict[Hashable, list[SeedGroup]] = {}
         for group in groups:
             if group.finished and is_number(group.fields.get(name)):
-                key = tuple(value_text(group.fields.get(other)) for other in others)
-                lines.setdefault(key, []).append(group)
+                lines.setdefault(_values_of(group, others), []).append(group)
         if not any(len({group.fields[name] for group in line}) > 1 for line in lines.values()):
             continue
         ordered = [
@@ -147,6 +157,11 @@ def arrange(
         Panel(title, tuple(series[:MOST_SERIES]), max(0, len(series) - MOST_SERIES))
         for title, series in members.values()
     ]
+
+
+def _values_of(group: SeedGroup, names: Sequence[str]) -> tuple[str, ...]:
+    """Texts of the group's values under these names, which are equal for equal values."""
+    return tuple(value_text(group.fields.get(name)) for name in names)
 
 
 def _variant_of(line: Sequence[SeedGroup]) -> str | None:

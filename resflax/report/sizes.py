@@ -20,7 +20,7 @@ from resflax.report.measures import (
     measures_of,
     missing_runs,
 )
-from resflax.report.paper_marks import errors_of, find_paper_marks, sources_sentence
+from resflax.report.paper_marks import errors_of, find_paper_marks, legend_label, sources_sentence
 from resflax.report.series import (
     NumericField,
     Panel,
@@ -31,6 +31,8 @@ from resflax.report.series import (
 
 _SIZES = {"params": "parameters", "macs": "multiply-adds of one picture"}
 """The sizes by their names in result.json."""
+_WORTH_A_PLOT = 1.5
+"""Ratio of the largest size to the smallest from which on errors are plotted against them."""
 _ABOUT = 1.1
 """Ratio up to which sizes of networks of equal depth count as one."""
 
@@ -39,7 +41,7 @@ def plot_error_against_size(groups: Sequence[SeedGroup]) -> list[Picture]:
     """Plots test error against parameters, and against multiply-adds.
 
     The plots look like Figure 3 of Huang et al. 2017. Lines join groups that differ only in one
-    numeric field, such as the depth. There is no plot against a size that is the same for all
+    numeric field, such as the depth. There is no plot against a size that is about the same for all
     groups, and none if nothing but the training loss was measured.
     """
     errors = [measure for measure in measures_of(groups) if measure is not TRAINING_LOSS]
@@ -47,7 +49,7 @@ def plot_error_against_size(groups: Sequence[SeedGroup]) -> list[Picture]:
     for measure in errors:
         for key, name in _SIZES.items():
             sizes = [size_of(group, key) for group in groups if measure.of(group)]
-            if len(set(sizes)) > 1:
+            if sizes and max(sizes) >= _WORTH_A_PLOT * min(sizes) and max(sizes) > min(sizes):
                 pictures += _plot_against(groups, key, name, measure)
     return pictures
 
@@ -85,11 +87,13 @@ def _plot_against(
     pictures = []
     for panel in panels:
         marks = find_paper_marks(panel.series, measure)
+        figures = [mark.figure for mark in marks]
+        drawn = [group for series in panel.series for group in series.groups]
         with plot_style():
             figure = Figure(figsize=SIZE, layout="constrained")
             axes = figure.subplots()
             fit_scale(axes, "x", sizes)
-            fit_scale(axes, "y", errors, from_zero=True)
+            fit_scale(axes, "y", errors, from_zero=True, most=measure.most)
             axes.xaxis.set_major_formatter(EngFormatter(sep=""))
             axes.set(xlabel=name, ylabel=measure.axis_label)
             entries: list[tuple[Any, str]] = []
@@ -99,7 +103,7 @@ def _plot_against(
                     entries.append((handle, series.label))
             draw_paper_marks(axes, marks)
             if marks:
-                entries.append((paper_handle(), "hollow: the papers' figures"))
+                entries.append((paper_handle(), legend_label(figures, drawn)))
             if field is not None:
                 _name_sizes(axes, panel, field)
             add_legend(figure, [handle for handle, _ in entries], [label for _, label in entries])
@@ -111,8 +115,8 @@ def _plot_against(
         caption = [
             "Means over the seeds at the end of training, with standard deviations and every seed.",
             joined,
-            sources_sentence([mark.figure for mark in marks]),
-            missing_runs(groups),
+            sources_sentence(figures),
+            missing_runs(drawn if field is None else field.groups_along(panel.series, groups)),
         ]
         if panel.left_out:
             caption.append(f"{panel.left_out} more lines are not drawn; the CSV file has them.")

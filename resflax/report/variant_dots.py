@@ -10,7 +10,7 @@ from resflax.drawing.style import COLORS, MARKERS, SIZE, plot_style
 from resflax.report.groups import SeedGroup
 from resflax.report.marks import draw_row, paper_handle
 from resflax.report.measures import Measure, drawn_values, missing_runs, outliers_sentence
-from resflax.report.paper_marks import sources_sentence
+from resflax.report.paper_marks import legend_label, sources_sentence
 
 MOST_ROWS = 40
 """The most groups in one picture."""
@@ -31,6 +31,7 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
     """
     measured = [group for group in groups if measure.of(group)]
     shown = measured[:MOST_ROWS]
+    left_out = set(map(id, measured[MOST_ROWS:]))
     labels = [wrap(group.label, _LETTERS) for group in shown]
     lines = [label.count("\n") + 1 for label in labels]
     heights = [max(1.0, 0.62 * n) for n in lines]
@@ -41,7 +42,8 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
     with plot_style():
         figure = Figure(figsize=(SIZE[0], 0.8 + _ROW * sum(heights)), layout="constrained")
         axes = figure.subplots()
-        fit_scale(axes, "x", without_outliers(drawn) + errors, from_zero=True)
+        values = without_outliers(drawn) + errors
+        fit_scale(axes, "x", values, from_zero=True, most=measure.most)
         for y, group in zip(places, shown, strict=True):
             draw_row(axes, y, group, measure)
         axes.set_ylim(sum(heights), 0)
@@ -49,9 +51,8 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel(measure.axis_label)
         if papers:
-            add_legend(
-                figure, [paper_handle(MARKERS[1], COLORS[1])], ["hollow: the paper's figure"]
-            )
+            label = legend_label(papers, shown, "hollow: the paper's figure")
+            add_legend(figure, [paper_handle(MARKERS[1], COLORS[1])], [label])
     title = f"{measure.name.capitalize()} of every variant"
     means = (f"{' '.join(group.label.split())}: {measure.mean_in_words(group)}" for group in shown)
     return Picture(
@@ -59,10 +60,10 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         figure,
         f"{title}. Means: {'; '.join(means)}.",
         _caption(
-            len(measured) - len(shown),
+            len(left_out),
             sources_sentence(papers),
             outliers_sentence(drawn),
-            missing_runs(groups),
+            missing_runs([group for group in groups if id(group) not in left_out]),
         ),
     )
 

@@ -13,7 +13,7 @@ from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json, with_fields
 from resflax.locks import in_turn
 from resflax.sweep.sweep_folder import SweepFolder
-from resflax.sweep.trial_progress import read_validation_errors
+from resflax.sweep.trial_progress import read_trial_progress, read_validation_errors
 from resflax.sweep.trials import Trial, make_trial
 
 
@@ -231,7 +231,10 @@ class SearchQueue:
 
     @_quiet_optuna()
     def should_stop(self, trial: Trial) -> bool:
-        """Reports the trial's new evaluations, and returns whether the pruner stops it."""
+        """Reports the trial's new evaluations, and returns whether the pruner stops it.
+
+        It never stops a trial at its last step, which has nothing left to save and gets a result.
+        """
         optuna_trial = self._optuna_trials[trial.hash]
         errors = read_validation_errors(self._folder.run(trial))
         stop = False
@@ -240,7 +243,8 @@ class SearchQueue:
                 optuna_trial.report(errors[step], number)
                 self._reported[trial.hash] = number
                 stop = bool(optuna_trial.should_prune())
-        return stop
+        progress = read_trial_progress(self._folder.run(trial), trial.experiment)
+        return stop and (progress.total is None or progress.step < progress.total)
 
     @_quiet_optuna()
     def settle(self, trial: Trial, state: str) -> None:

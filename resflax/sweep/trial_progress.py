@@ -32,7 +32,8 @@ def read_trial_progress(folder: RunFolder, experiment: Experiment) -> TrialProgr
         return TrialProgress(total=total)
     last = lines[-1]
     if total is None and experiment.epochs is not None and last.get("epoch"):
-        total = round(experiment.epochs * last["step"] / last["epoch"])
+        examples = round(last["step"] * experiment.batch_size / last["epoch"])
+        total = experiment.count_steps(examples)
     newest_by_split = (_newest(lines, split) for split in ("validation", "test", "train"))
     evaluation = next((line for line in newest_by_split if line is not None), last)
     seconds_left = None
