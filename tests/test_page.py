@@ -112,9 +112,26 @@ def test_csv_has_plain_numbers_and_columns_for_standard_deviations(sweep):
     none, zero_pad = csv.DictReader(io.StringIO(to_csv(table)))
     assert float(none["test error"]) == pytest.approx(23)
     assert float(none["test error std"]) == pytest.approx(3)
-    assert zero_pad["parameters"] == "269434.0"
+    assert zero_pad["parameters"] == "269434"
     assert float(zero_pad["paper"]) == 8.75
     assert "| shortcut zero_pad | 3 of 4 | 12.00 ± 2.00 % | 8.75 % † |" in to_markdown(table)
+
+
+def test_only_finished_groups_have_a_papers_figure_and_equal_differences_name_the_first(tmp_path):
+    for place, depth in enumerate((20, 32, 44, 56)):
+        error = None if depth == 32 else 0.1
+        fields = {"model.depth": depth, "batch_size": 64 if depth == 56 else 128}
+        make_run(tmp_path / str(place), with_fields(BASE, fields), error)
+    groups = form_seed_groups(collect_runs([tmp_path]))
+    table, notes = make_results_table(groups)
+    column = table.headers.index("paper")
+    assert [row[column].note for row in table.rows] == [1, None, 2, 3]
+    assert [row[column].text for row in table.rows] == ["8.75 % †", "-", "7.17 % †", "6.97 % †"]
+    assert [note.same_as for note in notes] == [None, 1, None]
+    unfinished, notes = make_results_table(groups[1:2])
+    assert "paper" not in unfinished.headers
+    assert len(unfinished.headers) == len(unfinished.rows[0]) == len(table.headers) - 1
+    assert notes == []
 
 
 HOSTILE = [

@@ -1,11 +1,12 @@
 """Lists what a report of runs shows, and writes it: a page, its tables and its pictures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from resflax.drawing.picture import to_file
 from resflax.files import write_atomically
 from resflax.report import comparisons, forest
+from resflax.report.cells import ReportTable
 from resflax.report.collect import RunRecord, waiting_lines
 from resflax.report.groups import SeedGroup, repetition_lines
 from resflax.report.latex import to_latex
@@ -17,8 +18,14 @@ from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
 from resflax.report.texts import to_csv
 
-TABLE_FORMATS = {".csv": to_csv, ".tex": to_latex}
-"""The functions that write a table as a file, by the file's ending."""
+TABLE_FORMATS: dict[str, Callable[[ReportTable, str, str], str]] = {
+    ".csv": lambda table, name, title: to_csv(table),
+    ".tex": to_latex,
+}
+"""The functions that write a table as a file, by the file's ending.
+
+They take the table, the name of the report's files and the report's title.
+"""
 
 _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
@@ -62,7 +69,7 @@ def write_report(
     folder = pictures_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     _write_pictures(folder, sections)
-    tables = _write_tables(output, sections)
+    tables = _write_tables(output, page)
     markdown = output.with_suffix(".md")
     write_atomically(markdown, render_markdown(page, folder.name))
     write_atomically(output, render_html(page, folder.name))  # the last: it leads to the others
@@ -130,14 +137,15 @@ def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
             write_atomically(folder / f"{name}.pdf", to_file(picture.figure, "pdf"))
 
 
-def _write_tables(output: Path, sections: Sequence[Section]) -> list[Path]:
+def _write_tables(output: Path, page: Page) -> list[Path]:
     """Writes the files of all tables, and returns their paths."""
     paths = []
-    for section in sections:
+    for section in page.sections:
         if section.table is not None:
             for name in section.files:
                 path = output.with_name(name)
-                write_atomically(path, TABLE_FORMATS[path.suffix](section.table))
+                text = TABLE_FORMATS[path.suffix](section.table, output.stem, page.title)
+                write_atomically(path, text)
                 paths.append(path)
     return paths
 
