@@ -92,6 +92,14 @@ def test_the_page_is_complete_and_needs_no_other_files(sweep, tmp_path):
     assert "@media print" in html
 
 
+def test_tables_of_an_earlier_report_do_not_stay(sweep, tmp_path):
+    runs = collect_runs([sweep])
+    for kept in (runs, runs[:1]):
+        write_report(tmp_path / "r.html", kept, form_seed_groups(kept))
+    assert not (tmp_path / "r-comparisons.csv").exists()
+    assert (tmp_path / "r-runs.csv").exists()
+
+
 def test_pictures_are_svg_in_the_text_colour_of_the_page(sweep):
     picture_of_errors, *_ = plot_error_curves(form_seed_groups(collect_runs([sweep])))
     picture = to_inline_svg(picture_of_errors)
@@ -112,9 +120,26 @@ def test_csv_has_plain_numbers_and_columns_for_standard_deviations(sweep):
     none, zero_pad = csv.DictReader(io.StringIO(to_csv(table)))
     assert float(none["test error"]) == pytest.approx(23)
     assert float(none["test error std"]) == pytest.approx(3)
-    assert zero_pad["parameters"] == "269434.0"
+    assert zero_pad["parameters"] == "269434"
     assert float(zero_pad["paper"]) == 8.75
     assert "| shortcut zero_pad | 3 of 4 | 12.00 ± 2.00 % | 8.75 % † |" in to_markdown(table)
+
+
+def test_only_finished_groups_have_a_papers_figure_and_equal_differences_name_the_first(tmp_path):
+    for place, depth in enumerate((20, 32, 44, 56)):
+        error = None if depth == 32 else 0.1
+        fields = {"model.depth": depth, "batch_size": 64 if depth == 56 else 128}
+        make_run(tmp_path / str(place), with_fields(BASE, fields), error)
+    groups = form_seed_groups(collect_runs([tmp_path]))
+    table, notes = make_results_table(groups)
+    column = table.headers.index("paper")
+    assert [row[column].note for row in table.rows] == [1, None, 2, 3]
+    assert [row[column].text for row in table.rows] == ["8.75 % †", "-", "7.17 % †", "6.97 % †"]
+    assert [note.same_as for note in notes] == [None, 1, None]
+    unfinished, notes = make_results_table(groups[1:2])
+    assert "paper" not in unfinished.headers
+    assert len(unfinished.headers) == len(unfinished.rows[0]) == len(table.headers) - 1
+    assert notes == []
 
 
 HOSTILE = [
@@ -218,13 +243,18 @@ def test_the_page_shows_every_name_as_it_is(hostile):
     assert flat <= {text.lstrip("\u200b") for text in drawn.texts}
 
 
-def test_the_command_prints_its_files_and_refuses_another_ending(script, sweep):
+def test_the_command_prints_its_files_and_refuses_another_ending(script, sweep, tmp_path):
     done = script("report", sweep, "--output", "page.html")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == [
         "page.html", "page.md", "page.csv", "page.tex", "page-comparisons.csv",
         "page-comparisons.tex", "page-runs.csv", "page-runs.tex", "page-pictures",
     ]  # fmt: skip
+    (tmp_path / "other.md").mkdir()
+    done = script("report", sweep, "--output", "other.html")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "error: --output is other.md; that is a folder\n"
+    assert not list(tmp_path.glob("other*.csv"))
     done = script("report", sweep, "--output", "page.pdf")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: --output is 'page.pdf'; it must end in .html\n"

@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import re
+import shutil
+import subprocess
 from importlib import resources
 
 import numpy as np
@@ -131,8 +134,8 @@ def test_tables_are_sorted_and_filtered_by_keyboard(browser, pages):
     assert browser.evaluate("document.activeElement.getBoundingClientRect().left >= 0")
     browser.press("Enter")
     assert browser.evaluate("location.hash") == "#main_"
-    browser.press("Tab")
-    assert browser.evaluate("document.activeElement.type") == "search"
+    while browser.evaluate("document.activeElement.type") != "search":
+        browser.press("Tab")  # past the links to the files of pictures
     for key in "zero":
         browser.press(key)
     status = "document.querySelector('[role=status]').textContent"
@@ -142,7 +145,8 @@ def test_tables_are_sorted_and_filtered_by_keyboard(browser, pages):
     )
     browser.press("Tab")  # the table, which scrolls
     assert browser.evaluate("document.activeElement.ariaLabel") == "Table: Results"
-    while focused(browser) != "test error":
+    label = "document.activeElement.ariaLabel"
+    while browser.evaluate(label) != "Sort by test error":
         browser.press("Tab")
     outline = "getComputedStyle(document.activeElement).outlineStyle"
     assert browser.evaluate(outline) == "solid"
@@ -152,6 +156,28 @@ def test_tables_are_sorted_and_filtered_by_keyboard(browser, pages):
     browser.press("Enter")
     assert browser.evaluate(FIRST_CELLS) == ["23.00 ± 3.00 %", "12.00 ± 2.00 %"]
     assert browser.evaluate("document.activeElement.parentElement.ariaSort") == "descending"
+    browser.evaluate("document.querySelectorAll('thead th')[2].click()")  # anywhere in the head
+    assert browser.evaluate(FIRST_CELLS) == ["12.00 ± 2.00 %", "23.00 ± 3.00 %"]
+
+
+def test_every_printed_sheet_of_a_table_has_its_headers(browser, tmp_path):
+    program = shutil.which("pdftotext")
+    if program is None:
+        pytest.skip("there is no pdftotext")
+    cells = tuple((Cell(f"row {i}", f"row {i}"), Cell(f"{i}", i)) for i in range(200))
+    section = Section("Long", table=ReportTable("Long", ("the_name", "the_number"), cells))
+    (tmp_path / "long.html").write_text(
+        render_html(Page("A page", (), (section,)), "p"), encoding="utf-8"
+    )
+    browser.show(tmp_path / "long.html")
+    (tmp_path / "long.pdf").write_bytes(browser.to_pdf())
+    command = [program, "-layout", "long.pdf", "-"]
+    printed = subprocess.run(command, cwd=tmp_path, capture_output=True, check=True, timeout=60)
+    *sheets, _ = printed.stdout.decode().split("\f")
+    assert len(sheets) > 2
+    assert [re.findall("the_name|the_number", sheet) for sheet in sheets] == (
+        [["the_name", "the_number"]] * len(sheets)
+    )
 
 
 def test_a_renewed_page_keeps_what_the_reader_chose(browser, pages, tmp_path):

@@ -15,7 +15,7 @@ from resflax.report.build import write_report
 from resflax.report.cells import Cell, ReportTable
 from resflax.report.collect import collect_runs
 from resflax.report.groups import form_seed_groups
-from resflax.report.page import Page, Section, picture_names, section_names
+from resflax.report.page import Page, Section, note_texts, picture_names, section_names
 from resflax.report.page_html import MOST_ROWS, render_html
 from resflax.report.page_markdown import render_markdown
 from resflax.report.papers import nearest_figure
@@ -155,3 +155,14 @@ def test_pictures_are_files_for_papers(tmp_path):
     before = {path: path.read_bytes() for path in folder.iterdir()}
     write_report(tmp_path / "r.html", runs, form_seed_groups(runs), [section])
     assert {path: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_equal_differences_from_papers_are_told_once():
+    figure = nearest_figure(BASE)
+    assert figure is not None
+    texts = [
+        note_texts(PaperNote("x", figure, ("depth: 20 != 8",), same_as))[1] for same_as in (None, 1)
+    ]
+    assert texts[0].endswith("† another protocol (paper ≠ here): depth: 20 ≠ 8.")
+    assert texts[1].endswith("† differs from the paper as note 1 does.")
+    assert "depth: 20" not in texts[1]

@@ -357,6 +357,15 @@ def test_a_difference_that_exploded_does_not_flatten_the_others():
     (plot,) = [p for p in plot_comparisons(comparisons) if p.title.startswith("Training loss")]
     low, high = plot.figure.axes[0].get_xlim()
     assert -10 < low < 0 < high < 10
+    axis = plot.figure.axes[0]
+    assert [text.get_text() for text in axis.texts] == ["+1.50e+13 →", *["n = 2"] * 4]
+    bars, filled, hollow = drawn(plot)
+    assert sorted(filled | hollow) == [0, 1, 2]
+    assert sorted(bars) == [1, 2]  # the first pairs are equal, and the last are far away
+    plot.figure.draw_without_rendering()
+    value, pairs = (axis.texts[i].get_window_extent() for i in (0, -1))
+    assert value.y0 < pairs.y1  # they stand in the same row
+    assert axis.transData.transform((0, 0))[0] < value.x0 < value.x1 < axis.bbox.x1 < pairs.x0
     texts = [row[4].text for row in make_comparisons_table(comparisons).rows]
     assert "+1.50e+13" in texts
 
@@ -474,12 +483,17 @@ def test_equal_differences_and_corrected_p_are_told():
         "The training loss is 0.2500 lower in the plain net than in the net with 1x1 convolutions "
         "as shortcuts, by the same amount in both pairs."
     ]
-    rates = [runs_of({"optimizer.momentum": m}, FIVE, losses) for m, losses in
+    rates = [[*runs_of({"optimizer.momentum": m}, FIVE, losses)] for m, losses in
              ((0.5, FIVE), (0.8, plus(0.1, 0.3, 0.1, 0.3, 0.2)), (0.9, FIVE))]  # fmt: skip
     # The mean is 0.2 and the deviation 0.1, so t is 4.472 and p 0.0111; of four rows, two count.
-    assert told(*rates)[0] == (
-        "The training loss is 0.20 higher at momentum 0.8 than at momentum 0.5 "
-        "(95 % 0.08 to 0.32, n = 5)."
+    higher = "The training loss is 0.20 higher at momentum 0.8 than at momentum 0.5 "
+    assert told(*rates)[0] == f"{higher}(95 % 0.08 to 0.32, n = 5)."
+    more = [runs_of({"optimizer.momentum": m}, FIVE, plus(0.1, -0.1, 0.1, -0.1, 0.1))
+            for m in (0.91, 0.92, 0.93, 0.94)]  # fmt: skip
+    # Five rows count, those of the losses: 5 * 0.0111 = 0.055.
+    assert next(text for text in told(*rates[:2], *more) if "momentum 0.8 " in text) == (
+        f"{higher}(95 % 0.08 to 0.32, n = 5), but this is not significant after Holm's correction "
+        "(p = 0.055)."
     )
 
 
@@ -563,7 +577,7 @@ def test_a_forest_plot_shows_each_effect_its_interval_and_its_number_of_pairs():
     )
     comparisons = compare(groups)
     errors, losses = plot_comparisons(comparisons)
-    assert losses.title == "Training loss against shortcut zero_pad"
+    assert losses.title == "Training loss compared with shortcut zero_pad"
     axis = losses.figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == [
         "shortcut conv", "shortcut none",
@@ -599,7 +613,7 @@ def test_long_comparisons_are_several_pictures_and_say_what_they_leave_out():
     pictures = plot_comparisons(compare(many_groups(131)))
     titles = [picture.title for picture in pictures]
     assert titles == [
-        f"{measure} against batch size 1 ({number} of 4)"
+        f"{measure} compared with batch size 1 ({number} of 4)"
         for measure in ("Test error", "Training loss")
         for number in (1, 2, 3)
     ]

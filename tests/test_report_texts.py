@@ -72,7 +72,7 @@ def latex_rows(source):
 def test_csv_markdown_and_latex_have_the_same_cells():
     rows = list(csv.DictReader(io.StringIO(to_csv(TABLE), newline="")))
     markdown = [line[2:-2].split(" | ") for line in to_markdown(TABLE).splitlines()[4:]]
-    latex = latex_rows(to_latex(TABLE))
+    latex = latex_rows(to_latex(TABLE, "r", "A"))
     assert len(rows) == len(markdown) == len(latex) == len(NAMES)
     for cells, row, in_markdown, in_latex in zip(TABLE.rows, rows, markdown, latex, strict=True):
         texts = [cell.text for cell in cells]
@@ -99,11 +99,11 @@ def test_latex_shows_any_text_as_it_is(text):
 
 def test_latex_has_the_rules_the_caption_and_columns_by_kind():
     table = ReportTable("Runs", ("variant", "error"), ((words_cell("a"), Cell("-1.5 %", -1.5)),))
-    assert to_latex(table) == "\n".join([
+    assert to_latex(table, "my_sweep", "100 %") == "\n".join([
         r"% Packages: booktabs, graphicx; \usepackage[T1]{fontenc} for accents.",
         r"\begin{table}",
         r"\centering",
-        r"\caption{Runs}\label{tab:runs}",
+        r"\caption{Runs of 100 \%}\label{tab:my_sweep-runs}",
         r"\resizebox{\ifdim\width>\linewidth\linewidth\else\width\fi}{!}{\begin{tabular}{lr}",
         r"\toprule",
         r"variant & error \\",
@@ -116,9 +116,29 @@ def test_latex_has_the_rules_the_caption_and_columns_by_kind():
     ])  # fmt: skip
 
 
+def test_latex_has_a_common_unit_in_the_header_and_explains_the_dagger():
+    def table(mark, last):
+        errors = (Cell("1 ± 2 %", 1, 2, unit=" %"), Cell(f"3 %{mark}", 3, unit=" %", note=1))
+        rows = ((*errors, Cell("4 points", 4, unit=" points")), (Cell("-"), Cell("-"), last))
+        return ReportTable("Results", ("error", "paper", "difference"), rows)
+
+    latex = to_latex(table(" †", Cell("5", 5)), "r", "A")
+    assert r"error (\%) & paper (\%) & difference \\" in latex
+    assert latex_rows(latex) == [
+        [r"1 \textpm{} 2", r"3 \textdagger{}", "4 points"],
+        ["-", "-", "5"],
+    ]
+    assert r"\caption{Results of A. \textdagger{} marks a figure that" in latex
+    latex = to_latex(table("", Cell("-")), "r", "A")
+    assert r"\caption{Results of A}\label{tab:r-results}" in latex
+    assert r"difference (points) \\" in latex
+
+
 def test_latex_breaks_tables_of_more_than_40_rows_over_pages():
     rows = tuple((words_cell(str(i)),) for i in range(41))
-    long, short = (to_latex(ReportTable("Runs", ("variant",), rows[:n])) for n in (41, 40))
+    long, short = (
+        to_latex(ReportTable("Runs", ("variant",), rows[:n]), "r", "A") for n in (41, 40)
+    )
     assert r"\begin{longtable}{l}" in long
     assert long.count(r"variant \\") == 2  # on the first page and on the others
     assert "longtable" not in short
@@ -126,15 +146,17 @@ def test_latex_breaks_tables_of_more_than_40_rows_over_pages():
 
 def test_latex_says_which_characters_need_another_engine():
     table = ReportTable("Runs", ("variant",), ((words_cell("中 ∞ ü 文"),),))
-    assert to_latex(table).splitlines()[1] == ("% LuaLaTeX or XeLaTeX, with a font that has 中 文")
-    assert "LuaLaTeX" not in to_latex(TABLE)
+    assert to_latex(table, "r", "A").splitlines()[1] == (
+        "% LuaLaTeX or XeLaTeX, with a font that has 中 文"
+    )
+    assert "LuaLaTeX" not in to_latex(TABLE, "r", "A")
 
 
 @pytest.mark.skipif(not shutil.which("pdflatex"), reason="there is no pdflatex")
 def test_latex_compiles_hostile_names(tmp_path):
     long = ReportTable("Long", TABLE.headers, 2 * TABLE.rows)
     preamble = r"\documentclass{article}\usepackage{booktabs,graphicx,longtable}"
-    body = f"{to_latex(TABLE)}{to_latex(long)}"
+    body = f"{to_latex(TABLE, 'a', 'A_1')}{to_latex(long, 'b', '')}"
     source = f"{preamble}\\begin{{document}}\n{body}\\end{{document}}\n"
     (tmp_path / "t.tex").write_text(source, encoding="utf-8")
     command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "t.tex"]

@@ -49,7 +49,7 @@ def main(arguments: Sequence[str]) -> None:
     options = parse(Options, arguments)
     # Imported here, so that help and mistakes are answered before matplotlib is loaded.
     from resflax.report.against import find_reference
-    from resflax.report.build import count_states, pictures_folder, write_report
+    from resflax.report.build import count_states, pictures_folder, report_files, write_report
     from resflax.report.collect import RunRecord, collect_runs
     from resflax.report.groups import form_seed_groups
     from resflax.report.inspection import make_inspector
@@ -61,9 +61,8 @@ def main(arguments: Sequence[str]) -> None:
         raise UsageError(f"--output is {options.output!r}; it must end in .html")
     if not options.folders:
         raise UsageError("name at least one run or sweep folder")
-    check_output_file("--output", output, in_new_folder=True)
-    longest = output.with_name(f"{output.stem}-comparisons.csv")  # of the names of its files
-    check_output_file("--output", longest, in_new_folder=True)
+    for path in report_files(output):
+        check_output_file("--output", path, in_new_folder=True)
     check_output_folder("--output", pictures_folder(output))
     folders = [user_path(folder) for folder in options.folders]
     note, cache = _noting(), RunCache()

@@ -1,12 +1,13 @@
 """Lists what a report of runs shows, and writes it: a page, its tables and its pictures."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from resflax.drawing.picture import to_file
 from resflax.files import write_atomically
 from resflax.report import comparisons, forest
+from resflax.report.cells import ReportTable
 from resflax.report.collect import RunRecord, waiting_lines
 from resflax.report.groups import SeedGroup, repetition_lines
 from resflax.report.latex import to_latex
@@ -18,8 +19,14 @@ from resflax.report.sentences import sentences
 from resflax.report.tables import make_results_table, make_runs_table
 from resflax.report.texts import to_csv
 
-TABLE_FORMATS = {".csv": to_csv, ".tex": to_latex}
-"""The functions that write a table as a file, by the file's ending."""
+TABLE_FORMATS: dict[str, Callable[[ReportTable, str, str], str]] = {
+    ".csv": lambda table, name, title: to_csv(table),
+    ".tex": to_latex,
+}
+"""The functions that write a table as a file, by the file's ending.
+
+They take the table, the name of the report's files and the report's title.
+"""
 
 _RESULTS = (
     "Mean ± standard deviation over the seeds of the finished runs, at the last step; n says how "
@@ -44,8 +51,8 @@ def write_report(
     The page is NAME.html, and NAME.md is the same as Markdown. `NAME.csv` (the results),
     `NAME-runs.csv`, `NAME-comparisons.csv` and `NAME-search.csv` (the trials of a search; those of
     further ones are in `NAME-search-2.csv` and so on) have one table each; tables without rows are
-    left out. The folder `NAME-pictures` has every picture as SVG and as PDF; a picture of an
-    earlier report with another name stays there.
+    left out, and such files of an earlier report are removed. The folder `NAME-pictures` has every
+    picture as SVG and as PDF; a picture of an earlier report with another name stays there.
 
     Args:
       output: the path of the page, which ends in .html.
@@ -64,7 +71,7 @@ def write_report(
     folder = pictures_folder(output)
     output.parent.mkdir(parents=True, exist_ok=True)
     _write_pictures(folder, sections)
-    tables = _write_tables(output, sections)
+    tables = _write_tables(output, page)
     markdown = output.with_suffix(".md")
     write_atomically(markdown, render_markdown(page, folder.name))
     write_atomically(output, render_html(page, folder.name))  # the last: it leads to the others
@@ -123,6 +130,23 @@ def make_sections(
     return [section for section in sections if section.has_content]
 
 
+def report_files(output: Path) -> list[Path]:
+    """The files that a report may have beside its pictures, if its page is `output`.
+
+    A report of several searches has more: `NAME-search-2.csv` and so on.
+    """
+    return [output, output.with_suffix(".md"), *_table_files(output)]
+
+
+def _table_files(output: Path) -> list[Path]:
+    suffixes = ("", "-search", "-comparisons", "-runs")
+    return [
+        output.with_name(f"{output.stem}{suffix}{ending}")
+        for suffix in suffixes
+        for ending in TABLE_FORMATS
+    ]
+
+
 def pictures_folder(output: Path) -> Path:
     """The folder of the pictures of a report whose page is `output`."""
     return output.with_name(f"{output.stem}-pictures")
@@ -137,15 +161,21 @@ def _write_pictures(folder: Path, sections: Sequence[Section]) -> None:
             write_atomically(folder / f"{name}.pdf", to_file(picture.figure, "pdf"))
 
 
-def _write_tables(output: Path, sections: Sequence[Section]) -> list[Path]:
-    """Writes the files of all tables, and returns their paths."""
-    paths = []
-    for section in sections:
+def _write_tables(output: Path, page: Page) -> list[Path]:
+    """Writes the files of all tables, and returns their paths.
+
+    It removes those of an earlier report that this one does not have.
+    """
+    paths: list[Path] = []
+    for section in page.sections:
         if section.table is not None:
             for name in section.files:
                 path = output.with_name(name)
-                write_atomically(path, TABLE_FORMATS[path.suffix](section.table))
+                text = TABLE_FORMATS[path.suffix](section.table, output.stem, page.title)
+                write_atomically(path, text)
                 paths.append(path)
+    for path in set(_table_files(output)) - set(paths):
+        path.unlink(missing_ok=True)
     return paths
 
 

@@ -5,6 +5,12 @@ from dataclasses import dataclass
 
 from resflax.text import duration
 
+PAPER_MARK = (
+    "† marks a figure that was measured under another protocol. It shows what the paper reports, "
+    "not what these runs should reach."
+)
+"""The meaning of † after a paper's figure."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -21,6 +27,8 @@ class Cell:
 
     It is nan for an interval that is not known, and None for a cell that is no interval.
     """
+    unit: str = ""
+    """The unit in the text, with the space before it; "" if there is none."""
     note: int | None = None
     """Number of the cell's note below the table."""
 
@@ -60,13 +68,20 @@ def decimal(value: float, digits: int, *, sign: bool = False) -> str:
 def percent_cell(fraction: float | None) -> Cell:
     """A fraction in per cent."""
     return (
-        Cell("-") if fraction is None else Cell(f"{decimal(100 * fraction, 2)} %", 100 * fraction)
+        Cell("-")
+        if fraction is None
+        else Cell(f"{decimal(100 * fraction, 2)} %", 100 * fraction, unit=" %")
     )
 
 
 def count_cell(count: float | None) -> Cell:
-    """A number of things, rounded, with commas between thousands."""
-    return Cell("-") if count is None else Cell(f"{count:,.0f}", count)
+    """A number of things, rounded in the text, with commas between thousands.
+
+    A value that is whole is an int, so that the CSV has no ".0".
+    """
+    if count is None:
+        return Cell("-")
+    return Cell(f"{count:,.0f}", int(count) if float(count).is_integer() else count)
 
 
 def duration_cell(seconds: float | None) -> Cell:

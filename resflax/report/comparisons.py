@@ -11,12 +11,12 @@ from resflax.report.pairs import Pair, pair_with_group, pair_with_twins
 from resflax.report.statistics import Comparison, compare_by_seed, holm
 
 EXPLANATION = (
-    "Each difference is the variant minus the one it is compared with, paired by seed. p (t) is "
-    "from the paired t-test. p (exact) is from the sign-flip permutation test and cannot be below "
-    "2 / 2^pairs. Beside each is its correction for the number of rows by Holm's method: if every "
-    "corrected p below 0.05 is taken for a difference, then one or more of these differences are "
-    "chance with a probability below 0.05. If all pairs differ by the same amount, there is no "
-    "variance, and so there is neither an interval nor a p (t)."
+    "Each difference is the mean over pairs of runs with equal seeds: the variant minus the one it "
+    "is compared with. p (t) is from the paired t-test; where all pairs differ by the same amount, "
+    "there is neither p (t) nor an interval. p (exact) is from the sign-flip permutation test; it "
+    'cannot be below 2 / 2^pairs, which is 0.0625 for five pairs. The columns "Holm" have p '
+    "corrected for the number of rows. If you call only those rows findings whose corrected p is "
+    "below 0.05, the chance of even one false finding among them stays below 5 %."
 )
 """What the table of comparisons shows."""
 
@@ -120,7 +120,7 @@ def _comparison_row(one: GroupComparison) -> tuple[Cell, ...]:
         words_cell(one.pair.reference.label),
         words_cell(one.measure.name),
         Cell(str(comparison.n), comparison.n),
-        Cell(decimal(comparison.mean, digits, sign=True) + unit, comparison.mean),
+        Cell(decimal(comparison.mean, digits, sign=True) + unit, comparison.mean, unit=unit),
         _interval_cell(comparison.interval, digits, unit),
         p_cell(comparison.p_t),
         p_cell(one.holm_t),
@@ -134,4 +134,4 @@ def _interval_cell(interval: tuple[float, float], digits: int, unit: str) -> Cel
     if math.isnan(low):
         return Cell("-", high=math.nan)
     ends = (decimal(end, digits, sign=True) for end in interval)
-    return Cell(" to ".join(ends) + unit, low, high=high)
+    return Cell(" to ".join(ends) + unit, low, high=high, unit=unit)

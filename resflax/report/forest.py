@@ -3,13 +3,14 @@
 import math
 import statistics
 import textwrap
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from resflax.drawing.picture import Picture
 from resflax.drawing.style import COLORS, INK, SIZE, plot_style
+from resflax.report.cells import decimal
 from resflax.report.comparisons import GroupComparison
 from resflax.report.pairs import value_text
 from resflax.report.sentences import SIGNIFICANT
@@ -22,12 +23,15 @@ _MANY = 12
 """The number of pictures that is only exceeded if there is just one for each of these."""
 _FAR = 20
 """How many times as great as the median a difference is that lies outside of its picture."""
+_ROOM = 0.35
+"""The length of an axis for the texts of means outside of it, as a share of the rest."""
 _LABEL_WIDTH = 30
 """Characters in a line of a row's label."""
 
 EXPLANATION = (
     "Each mark is the mean difference of runs with equal seeds, and the bar is its 95 % interval; "
-    "an arrow stands for what lies outside of the picture. A mark is filled if p of the t-test is "
+    "an arrow stands for what lies outside of the picture, and a mean outside of it is written "
+    "beside its arrow. A mark is filled if p of the t-test is "
     "below 0.05 after Holm's correction for the number of comparisons. A mark without a bar stands "
     "for pairs that all differ by the same amount, which allow no interval."
 )
@@ -61,7 +65,7 @@ def _draw_panel(rows: Sequence[GroupComparison], most: int) -> Iterator[Picture]
     measure, reference = rows[0].measure, _reference_text(rows[0])
     left_out = sum(map(len, pages[most:]))
     for number, page in enumerate(pages[:most], start=1):
-        title = f"{measure.name.capitalize()} against {reference}"
+        title = f"{measure.name.capitalize()} compared with {reference}"
         title += f" ({number} of {len(pages)})" if len(pages) > 1 else ""
         caption = ""
         if left_out and number == most:
@@ -84,12 +88,12 @@ def _draw_rows(rows: Sequence[GroupComparison]) -> Figure:
         figure = Figure(figsize=(SIZE[0], 0.8 + per_row * len(rows)), layout="constrained")
         axis = figure.subplots()
         axis.axvline(0, color=INK, linewidth=0.8)
-        limits = _limits(rows)
+        limits, outside = _limits(rows)
         ends = [place for place in range(1, len(rows)) if not _same_context(rows, place)]
         if len(ends) < len(rows) - 1:  # else each context is one row
             lines = [place - 0.5 for place in ends]
             axis.hlines(lines, *limits, color=INK, alpha=0.25, linewidth=0.6)
-        _draw_effects(axis, rows, limits)
+        _draw_effects(axis, rows, limits, outside)
         axis.set_xlim(limits)
         axis.set_yticks(range(len(rows)), labels, fontsize=8)
         axis.set_ylim(len(rows) - 0.5, -0.5)
@@ -106,8 +110,13 @@ def _same_context(rows: Sequence[GroupComparison], place: int) -> bool:
     return rows[place].pair.context == rows[place - 1].pair.context
 
 
-def _limits(rows: Sequence[GroupComparison]) -> tuple[float, float]:
-    """The ends of the axis; what is far greater than the rest does not decide them."""
+def _limits(rows: Sequence[GroupComparison]) -> tuple[tuple[float, float], dict[int, str]]:
+    """The ends of the axis, which are not decided by what is far greater than the rest.
+
+    Returns:
+      The ends, and the texts of the means that lie outside of them, by row. Where there are such
+      means, the axis is longer, so that their texts have room.
+    """
     sizes = [abs(one.comparison.mean) for one in rows]
     far = _FAR * statistics.median([size for size in sizes if size] or [math.inf])
     means = [
@@ -120,7 +129,17 @@ def _limits(rows: Sequence[GroupComparison]) -> tuple[float, float]:
     low = max(min([*means, *ends]), min(means) - reach)
     high = min(max([*means, *ends]), max(means) + reach)
     margin = 0.05 * (high - low) or 1.0  # all differences may be zero
-    return low - margin, high + margin
+    low, high = low - margin, high + margin
+    room = _ROOM * (high - low)
+    outside = {}
+    for place, one in enumerate(rows):
+        text = decimal(one.comparison.mean, one.measure.digits, sign=True)
+        if one.comparison.mean < low:
+            outside[place] = f"← {text}"
+        elif one.comparison.mean > high:
+            outside[place] = f"{text} →"
+    arrows = "".join(outside.values())
+    return (low - room * ("←" in arrows), high + room * ("→" in arrows)), outside
 
 
 def _goes_on(one: GroupComparison, end: float) -> bool:
@@ -129,25 +148,37 @@ def _goes_on(one: GroupComparison, end: float) -> bool:
     return max(values) > end if end > 0 else min(values) < end
 
 
-def _draw_effects(axis: Axes, rows: Sequence[GroupComparison], limits: tuple[float, float]) -> None:
-    """Draws marks and bars, a row of the picture for each comparison, from 0 on."""
+def _draw_effects(
+    axis: Axes,
+    rows: Sequence[GroupComparison],
+    limits: tuple[float, float],
+    outside: Mapping[int, str],
+) -> None:
+    """Draws marks and bars, a row of the picture for each comparison, from 0 on.
+
+    A mean outside of the axis is a text at that end, without a mark and a bar.
+    """
     color = COLORS[0]
+    inside = [place for place in range(len(rows)) if place not in outside]
     intervals = {
-        place: one.comparison.interval
-        for place, one in enumerate(rows)
-        if not math.isnan(one.half_width)
+        place: rows[place].comparison.interval
+        for place in inside
+        if not math.isnan(rows[place].half_width)
     }
     if intervals:
         lows, highs = zip(*intervals.values(), strict=True)
         axis.hlines(list(intervals), lows, highs, color=color, linewidth=1.6)
     for end, arrow in zip(limits, "<>", strict=True):
-        places = [place for place, one in enumerate(rows) if _goes_on(one, end)]
+        places = [place for place in inside if _goes_on(rows[place], end)]
         axis.plot([end] * len(places), places, arrow, color=color, clip_on=False)
     for is_clear, face in ((True, color), (False, "none")):
-        places = [i for i, one in enumerate(rows) if (one.holm_t < SIGNIFICANT) == is_clear]
+        places = [i for i in inside if (rows[i].holm_t < SIGNIFICANT) == is_clear]
         means = [rows[i].comparison.mean for i in places]
         axis.plot(means, places, "o", color=color, markerfacecolor=face)
     right = axis.get_yaxis_transform()
+    for place, text in outside.items():
+        at, side = (0.01, "left") if text.startswith("←") else (0.99, "right")
+        axis.text(at, place, text, transform=right, fontsize=7, ha=side, va="center")
     for place, one in enumerate(rows):
         text = f"n = {one.comparison.n}"
         axis.text(1.02, place, text, transform=right, fontsize=8, verticalalignment="center")

@@ -2,7 +2,7 @@
 
 import re
 
-from resflax.report.cells import Cell, ReportTable
+from resflax.report.cells import PAPER_MARK, Cell, ReportTable
 
 _LONGEST = 40
 """The most rows of a table that is not broken over pages."""
@@ -42,19 +42,34 @@ _OTHER_SCRIPT = re.compile(r"[^\x00-\u017f]")
 """Characters that pdfLaTeX does not know, unless they are in `_SYMBOLS`."""
 
 
-def to_latex(table: ReportTable) -> str:
-    r"""The table as LaTeX, with the rules of booktabs, and with its title as its caption.
+def to_latex(table: ReportTable, name: str, title: str) -> str:
+    r"""The table as LaTeX, with the rules of booktabs, a caption and a label.
 
-    Its label is `tab:` and the title in lower case. Words are aligned to the left, and numbers to
-    the right. A table that is too wide is made smaller. A table of more than 40 rows is a longtable
-    in small type, which may be broken over pages. Names are shown as they are, but control
-    characters, such as the ends of lines, become spaces.
+    The caption is the table's title "of" the report's, and explains † if it occurs. The label is
+    `tab:NAME-results` for a table with the title "Results". Words are aligned to the left, and
+    numbers to the right. A unit that all cells of a column have stands in the header alone. A table
+    that is too wide is made smaller. A table of more than 40 rows is a longtable in small type,
+    which may be broken over pages. Names are shown as they are, but control characters, such as the
+    ends of lines, become spaces.
+
+    Args:
+      table: the table.
+      name: the name of the report's files, which tells its tables from those of other reports.
+      title: the title of the report.
     """
     columns = "".join("l" if table.has_words(i) else "r" for i in range(len(table.headers)))
-    head = [r"\toprule", _row([as_latex(name) for name in table.headers]), r"\midrule"]
-    rows = [_row([_cell(cell) for cell in row]) for row in table.rows]
-    label = re.sub(r"\W+", "-", table.title.lower())
-    caption = rf"\caption{{{as_latex(table.title)}}}\label{{tab:{label}}}"
+    units = [_common_unit(table, i) for i in range(len(table.headers))]
+    headers = [
+        as_latex(f"{header} ({unit.strip()})" if unit else header)
+        for header, unit in zip(table.headers, units, strict=True)
+    ]
+    head = [r"\toprule", _row(headers), r"\midrule"]
+    rows = [_row([*map(_cell, row, units)]) for row in table.rows]
+    label = re.sub(r"\W+", "-", f"{name}-{table.title.lower()}")
+    words = f"{table.title} of {title}"
+    if any(cell.text.endswith(" †") for row in table.rows for cell in row if cell.note):
+        words += f". {PAPER_MARK}"
+    caption = rf"\caption{{{as_latex(words)}}}\label{{tab:{label}}}"
     if len(table.rows) > _LONGEST:
         packages = "booktabs, longtable"
         body = [r"{\scriptsize\setlength{\tabcolsep}{3pt}", rf"\begin{{longtable}}{{{columns}}}"]
@@ -80,8 +95,15 @@ def _row(texts: list[str]) -> str:
     return " & ".join(texts) + r" \\"
 
 
-def _cell(cell: Cell) -> str:
-    text = as_latex(cell.text)
+def _common_unit(table: ReportTable, column: int) -> str:
+    """The unit that all cells of a column with a value have; "" if they differ."""
+    units = {row[column].unit for row in table.rows if row[column].value is not None}
+    return units.pop() if len(units) == 1 else ""
+
+
+def _cell(cell: Cell, common_unit: str) -> str:
+    """The cell without the unit that stands in the header."""
+    text = as_latex(cell.text if cell.value is None else cell.text.replace(common_unit, "", 1))
     return text if isinstance(cell.value, str) else re.sub(r"-(?=\d)", "$-$", text)
 
 

@@ -32,10 +32,12 @@ const tables = [...document.querySelectorAll('table')].map(table => {
     count.textContent = words.length ? `${shown.toLocaleString('en')} of ${all} rows` : `${all} rows`;
   };
   heads.forEach((head, column) => {
+    // The text stays outside of the button: paper repeats heads on every sheet, but no buttons.
     const button = document.createElement('button');
-    button.textContent = head.textContent;
-    head.replaceChildren(button);
-    button.onclick = () => sort(column, head.getAttribute('aria-sort') !== 'ascending');
+    head.ariaLabel = head.textContent;
+    button.ariaLabel = `Sort by ${head.textContent}`;
+    head.append(button);
+    head.onclick = () => sort(column, head.getAttribute('aria-sort') !== 'ascending');
   });
   search.oninput = filter;
   return {

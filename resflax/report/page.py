@@ -10,12 +10,6 @@ from resflax.drawing.picture import Picture
 from resflax.report.cells import ReportTable
 from resflax.report.tables import PaperNote
 
-PAPER_MARK = (
-    "† marks a figure that was measured under another protocol. It shows what the paper reports, "
-    "not what these runs should reach."
-)
-"""What † after a paper's figure means."""
-
 _LONGEST = 60
 """The most characters that a name has of one title."""
 
@@ -59,7 +53,9 @@ def note_texts(note: PaperNote) -> tuple[str, str]:
     """The label of a note, and its text."""
     figure = note.figure
     protocol = "the same protocol"
-    if note.differences:
+    if note.same_as is not None:
+        protocol = f"† differs from the paper as note {note.same_as} does"
+    elif note.differences:
         differences = "; ".join(note.differences).replace(" != ", " ≠ ")
         protocol = f"† another protocol (paper ≠ here): {differences}"
     return note.label, f"{figure.source}: {figure.printed}; {figure.description}. {protocol}."

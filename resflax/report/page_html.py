@@ -8,9 +8,8 @@ from importlib import resources
 from urllib.parse import quote
 
 from resflax.drawing.picture import Picture, to_inline_svg
-from resflax.report.cells import Cell, ReportTable
+from resflax.report.cells import PAPER_MARK, Cell, ReportTable
 from resflax.report.page import (
-    PAPER_MARK,
     Page,
     Section,
     note_texts,

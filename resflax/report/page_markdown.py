@@ -3,7 +3,8 @@
 from collections.abc import Iterator, Sequence
 from urllib.parse import quote
 
-from resflax.report.page import PAPER_MARK, Page, Section, note_texts, picture_names
+from resflax.report.cells import PAPER_MARK
+from resflax.report.page import Page, Section, note_texts, picture_names
 from resflax.report.texts import as_markdown, to_markdown
 
 

@@ -60,10 +60,12 @@ def describe(one: GroupComparison) -> str:
             f"95 % {least} to {greatest}, n = {comparison.n})."
         )
     least, greatest = (decimal(end, digits) for end in sorted(map(abs, comparison.interval)))
-    chance = "" if one.holm_t < SIGNIFICANT else f"; p = {one.holm_t:.2g} with Holm's correction"
+    chance = ""
+    if not one.holm_t < SIGNIFICANT:
+        chance = f", but this is not significant after Holm's correction (p = {one.holm_t:.2g})"
     return (
         f"{the_measure} is {size} {here} than {there} "
-        f"(95 % {least} to {greatest}, n = {comparison.n}{chance})."
+        f"(95 % {least} to {greatest}, n = {comparison.n}){chance}."
     )
 
 

@@ -27,6 +27,8 @@ class PaperNote:
     figure: PaperFigure
     differences: tuple[str, ...]
     """How the group's protocol differs from the paper's, as `protocol_differences` lists it."""
+    same_as: int | None = None
+    """The number, from 1, of the first note with the same differences; None if it is this."""
 
 
 def _spread_cell(values: Sequence[float], scale: float, digits: int, unit: str = "") -> Cell:
@@ -35,7 +37,7 @@ def _spread_cell(values: Sequence[float], scale: float, digits: int, unit: str =
         return Cell("-")
     mean, std = spread.mean * scale, None if spread.std is None else spread.std * scale
     text = decimal(mean, digits) + ("" if std is None else f" ± {decimal(std, digits)}")
-    return Cell(text + unit, mean, std)
+    return Cell(text + unit, mean, std, unit=unit)
 
 
 def _result_values(runs: Sequence[RunRecord], key: str) -> list[float]:
@@ -49,18 +51,16 @@ def _mean(values: Sequence[float]) -> float | None:
 
 
 def make_results_table(groups: Sequence[SeedGroup]) -> tuple[ReportTable, list[PaperNote]]:
-    """Makes a table with one row per group, and notes on the papers' figures in the table."""
+    """Makes a table with one row per group, and notes on the papers' figures in the table.
+
+    Only groups with finished runs have a paper's figure. If there is none, the table has no column
+    for it.
+    """
     validated = any(_result_values(group.runs, "validation_error") for group in groups)
-    rows, notes = [], []
-    for group in groups:
+    papers, notes = _paper_cells(groups)
+    rows = []
+    for group, paper in zip(groups, papers, strict=True):
         runs = group.finished
-        figure = nearest_figure(group.experiment)
-        paper = Cell("-")
-        if figure is not None:
-            differences = tuple(protocol_differences(figure, group.experiment))
-            notes.append(PaperNote(group.label, figure, differences))
-            mark = " †" if differences else ""
-            paper = Cell(figure.printed + mark, figure.error, figure.std, note=len(notes))
         rates = [rate for run in runs if (rate := run.images_per_second) is not None]
         validation = [_spread_cell(_result_values(runs, "validation_error"), 100, 2, " %")]
         row = [
@@ -68,7 +68,7 @@ def make_results_table(groups: Sequence[SeedGroup]) -> tuple[ReportTable, list[P
             Cell(f"{len(runs)} of {len(group.runs)}", len(runs)),
             _spread_cell(_result_values(runs, "test_error"), 100, 2, " %"),
             *(validation if validated else []),
-            paper,
+            *([paper] if notes else []),
             _spread_cell(_result_values(runs, "train_error"), 100, 2, " %"),
             _spread_cell(_result_values(runs, "train_loss"), 1, 4),
             count_cell(_mean(_result_values(runs, "params"))),
@@ -79,9 +79,30 @@ def make_results_table(groups: Sequence[SeedGroup]) -> tuple[ReportTable, list[P
         rows.append(tuple(row))
     headers = ["variant", "n", "test error"]
     headers += ["validation error"] if validated else []
-    headers += ["paper", "train error", "train loss", "parameters", "multiply-adds", "time"]
-    headers += ["images/s"]
+    headers += ["paper"] if notes else []
+    headers += ["train error", "train loss", "parameters", "multiply-adds", "time", "images/s"]
     return ReportTable("Results", tuple(headers), tuple(rows)), notes
+
+
+def _paper_cells(groups: Sequence[SeedGroup]) -> tuple[list[Cell], list[PaperNote]]:
+    """A cell for each group with its paper's figure, and the notes on these figures."""
+    cells: list[Cell] = []
+    notes: list[PaperNote] = []
+    first: dict[tuple[str, ...], int] = {}
+    for group in groups:
+        figure = nearest_figure(group.experiment) if group.finished else None
+        if figure is None:
+            cells.append(Cell("-"))
+            continue
+        differences = tuple(protocol_differences(figure, group.experiment))
+        number = len(notes) + 1
+        same_as = first.setdefault(differences, number) if differences else number
+        notes.append(
+            PaperNote(group.label, figure, differences, same_as if same_as < number else None)
+        )
+        text = figure.printed + (" †" if differences else "")
+        cells.append(Cell(text, figure.error, figure.std, unit=" %", note=number))
+    return cells, notes
 
 
 def make_runs_table(groups: Sequence[SeedGroup]) -> ReportTable:
