@@ -159,3 +159,11 @@ def test_only_a_text_says_why_a_trial_ended(tmp_path, ended, state, why):
     (tmp_path / "ended" / f"{BASE.content_hash}.json").write_text(json.dumps(ended))
     (run,) = collect_runs([tmp_path])
     assert (run.state, run.why) == (state, why)
+
+
+@pytest.mark.parametrize("text", ["[]", "3", '{"continued": 4}', DEEP], ids=range(4))
+def test_a_damaged_environment_counts_as_unknown(tmp_path, text):
+    make_run(tmp_path / "run", with_fields(BASE, {"initialize_from": "there"}), 0.1)
+    (tmp_path / "run" / "environment.json").write_text(text)
+    (run,) = collect_runs([tmp_path])
+    assert run.initialized_from is None

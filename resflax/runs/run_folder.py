@@ -206,7 +206,7 @@ class RunFolder:
         try:
             first = json.loads(self.environment.read_text(encoding="utf-8"))
             return [first, *first.pop("continued", [])]
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return []
 
     @contextlib.contextmanager
