@@ -540,7 +540,7 @@ LINE = '{"step": 1, "split": "test"}'
         (f"{LINE}\n{LINE},{LINE}\n", 1),
         (f'{LINE}\n{{"step": 1}}\n{LINE}\n', 1),
         (f'{LINE}\n{{"step": "x", "split": "test"}}\n{LINE}\n', 1),
-        (f'{LINE}\n{{"step": "7", "split": "test"}}\n{LINE}\n', 3),
+        (f'{LINE}\n{{"step": "7", "split": "test"}}\n{LINE}\n', 1),
         (f"{LINE}\n[1]\n{LINE}\n", 1),
     ],
     ids="abcdefghijk",

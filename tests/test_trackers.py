@@ -26,7 +26,9 @@ def runs(tmp_path):
     folder.mkdir()
     (folder / "experiment.json").write_text(json.dumps(to_json(experiment)))
     (folder / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LINES))
-    (folder / "result.json").write_text(json.dumps({"status": "finished", "test_error": 0.5}))
+    (folder / "result.json").write_text(
+        json.dumps({"test_error": 0.5, "params": 1, "macs": 1, "seconds": 1.0})
+    )
     return collect_runs([folder])
 
 

@@ -19,6 +19,9 @@ RunState = Literal["finished", "unfinished", "failed", "pruned"]
 _DEEPEST = 3
 """Number of levels of folders that are searched for runs: a folder of sweeps, a sweep, `trials`."""
 
+_NEEDED = ("params", "macs", "seconds")
+"""Numbers that the result of every finished run has."""
+
 
 @dataclass(frozen=True)
 class RunRecord:
@@ -100,8 +103,10 @@ def collect_runs(
                 if resolved not in runs:
                     trial = _find_trial(folder, resolved, sweeps, cache)
                     runs[resolved] = _read_run(folder, trial, cache)
-            except (UsageError, OSError) as error:
+            except UsageError as error:
                 faults.append(str(error))
+            except OSError as error:
+                faults.append(f"{error.filename or folder} cannot be read: {reason_of(error)}")
     if not runs:
         raise UsageError(faults[0])
     for fault in dict.fromkeys(faults):
@@ -183,15 +188,19 @@ def _read_run(path: Path, trial: _Trial | None, cache: RunCache) -> RunRecord:
     state: RunState = "unfinished"
     if result is not None:
         state = "finished" if result.get("status", "finished") == "finished" else "failed"
+        missing = [name for name in _NEEDED if result.get(name) is None]
+        if state == "finished" and missing:
+            raise UsageError(f"{folder.result} does not describe a result: it has no {missing[0]}")
     elif ended.get("state") in ("failed", "pruned"):
         state = ended["state"]
+    why = ended.get("why")
     return RunRecord(
         path=path,
         experiment=experiment,
         lines=cache.read((folder.metrics,), lambda: tuple(metrics.read_lines(folder.metrics))),
         result=result if state == "finished" else None,
         state=state,
-        why=str(ended.get("why", "")) if state != "finished" else "",
+        why=why if state != "finished" and isinstance(why, str) else "",
         variant=None if trial is None else trial.variant,
         sweep=None if trial is None else trial.sweep,
         number=None if trial is None else trial.number,

@@ -1,6 +1,7 @@
 """Reads what a sweep lists: its experiment, the fields that vary, and its trials."""
 
 import json
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -60,7 +61,8 @@ def read_sweep(path: Path, cache: RunCache) -> ListedSweep | None:
         fields=declared.fields,
         searched=(path / "search.journal").exists(),
         trials=len(declared.trials),
-        waiting=sum(not run.is_file() for run in runs),
+        # Unlike Path.is_file, it takes names that no file can have.
+        waiting=sum(not os.path.isfile(run) for run in runs),
     )
     return ListedSweep(record, declared.trials)
 

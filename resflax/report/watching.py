@@ -1,10 +1,12 @@
 """Follows runs while they train, and calls a function whenever something has changed."""
 
-import json
+import os
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from resflax.report.sweep_records import read_json_object
 
 POLL_SECONDS = 5.0
 """The least time between two looks at the folders."""
@@ -72,7 +74,7 @@ def look_at(folders: Sequence[Path], now: float) -> Look:
         if path.name == "sweep.json":
             runs |= {path.parent / "trials" / name for name in _listed(path)}
     ended = bool(runs) and all(map(_has_ended, runs))
-    if any((run.parent.parent / "search.journal").exists() for run in runs):
+    if any(os.path.exists(run.parent.parent / "search.journal") for run in runs):
         latest = max(changed for changed, _ in found.values())
         ended = ended and now - latest / 1e9 > _QUIET_SECONDS
     return Look(frozenset((str(path), *status) for path, status in found.items()), ended)
@@ -80,13 +82,10 @@ def look_at(folders: Sequence[Path], now: float) -> Look:
 
 def _listed(declaration: Path) -> list[str]:
     """The names of the run folders of a sweep's trials; none if its file cannot be read."""
-    try:
-        trials = json.loads(declaration.read_text(encoding="utf-8"))["trials"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    trials = read_json_object(declaration).get("trials")
     return list(trials) if isinstance(trials, dict) else []
 
 
 def _has_ended(run: Path) -> bool:
     ends = run / "result.json", run.parent.parent / "ended" / f"{run.name}.json"
-    return any(end.exists() for end in ends)
+    return any(map(os.path.exists, ends))  # which takes names that no file can have

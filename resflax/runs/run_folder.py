@@ -3,6 +3,8 @@
 import contextlib
 import dataclasses
 import json
+import math
+import reprlib
 from collections.abc import Iterator
 from enum import Enum
 from pathlib import Path
@@ -15,7 +17,15 @@ from resflax.parts.keeping import keep
 from resflax.parts.user_files import UserFiles, described, keep_user_files
 from resflax.paths import output_fault
 from resflax.runs import lock
+from resflax.runs.metrics import is_count, is_number
 from resflax.text import duration
+
+_COUNTS = ("steps", "params", "macs", "best_step", "rollbacks")
+_MEASUREMENTS = (
+    *(f"{split}_{name}" for split in ("train", "validation", "test") for name in ("error", "loss")),
+    *("best_validation_error", "best_test_error", "seconds"),
+)
+"""The numbers in a result; each of them may be missing."""
 
 
 class Status(Enum):
@@ -108,7 +118,7 @@ class RunFolder:
                 f"{self.path} is not a run folder: it has no experiment.json"
             ) from None
         except (OSError, ValueError, RecursionError) as error:
-            raise UsageError(f"{self.experiment} cannot be read: {error}") from None
+            raise UsageError(f"{self.experiment} cannot be read: {reason_of(error)}") from None
         if experiment.initialize_from is not None and experiment.initial_weights is None:
             experiment = dataclasses.replace(experiment, initial_weights=self._noted_weights())
         return with_code_from(experiment, self.code, self._trust_code)
@@ -121,16 +131,20 @@ class RunFolder:
     def read_result(self) -> dict[str, Any] | None:
         """Reads the result of the run; None if the run is not finished.
 
-        Raises `UsageError` if the file exists but cannot be read.
+        Numbers that are not finite are read as None: they were not measured.
+
+        Raises `UsageError` if the file exists but cannot be read or does not describe a result.
         """
         try:
             result = json.loads(self.result.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return None
-        except (OSError, ValueError) as error:
-            raise UsageError(f"{self.result} cannot be read: {error}") from None
-        assert isinstance(result, dict)
-        return result
+        except (OSError, ValueError, RecursionError) as error:
+            raise UsageError(f"{self.result} cannot be read: {reason_of(error)}") from None
+        try:
+            return _check_result(result)
+        except ValueError as error:
+            raise UsageError(f"{self.result} does not describe a result: {error}") from None
 
     def create(self) -> None:
         """Makes the folder if it does not exist. Raises `UsageError` if it cannot be made."""
@@ -192,7 +206,7 @@ class RunFolder:
         try:
             first = json.loads(self.environment.read_text(encoding="utf-8"))
             return [first, *first.pop("continued", [])]
-        except (OSError, ValueError, TypeError, AttributeError):
+        except (OSError, ValueError, TypeError, AttributeError, RecursionError):
             return []
 
     @contextlib.contextmanager
@@ -213,6 +227,22 @@ class RunFolder:
 
 def _write_json(path: Path, plain: dict[str, Any]) -> None:
     write_atomically(path, json.dumps(plain, indent=2, allow_nan=False) + "\n")
+
+
+def _check_result(result: Any) -> dict[str, Any]:
+    """The result without numbers that are not finite. Raises `ValueError` if it is damaged."""
+    if not isinstance(result, dict):
+        raise ValueError(f"it is {reprlib.repr(result)}")
+    checked = {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in result.items()
+    }
+    for names, is_right in ((_COUNTS, is_count), (_MEASUREMENTS, is_number)):
+        for name in names:
+            value = checked.get(name)
+            if value is not None and not is_right(value):
+                raise ValueError(f"{name} is {reprlib.repr(value)}")
+    return checked
 
 
 def describe_result(path: Path, result: dict[str, Any]) -> str:
