@@ -191,7 +191,7 @@ def test_it_follows_a_sweep_to_its_end_through_faulty_runs(trials, tmp_path, wat
     *_, last = out.splitlines()
     assert last[8:] == " page.html: 3 runs: 2 finished, 1 failed"
     waiting, *left_out = err.splitlines()  # runs are perhaps read while this test writes them
-    assert waiting.startswith("waiting: sweep has no runs")
+    assert waiting.startswith("waiting: none of the 3 trials of sweep has begun")
     assert left_out[0].startswith(f"left out: sweep/trials/{second.name}")
     assert all(line.startswith("left out: sweep/trials/") for line in left_out)
     assert 'id="renew_"' not in page.read_text()
