@@ -26,6 +26,7 @@ from resflax.report.series import (
     Panel,
     arrange,
     find_numeric_fields,
+    is_number,
     short_name,
 )
 
@@ -130,8 +131,9 @@ def _name_sizes(axes: Axes, panel: Panel, field: NumericField) -> None:
     sizes: dict[float, list[float]] = {}
     for series in panel.series:
         for size, group in zip(series.xs, series.groups, strict=True):
-            sizes.setdefault(field.value_of(group), []).append(size)
-    if any(max(same) > _ABOUT * min(same) for same in sizes.values()):
+            if is_number(group.fields.get(field.name)):  # other kinds of networks may lack it
+                sizes.setdefault(field.value_of(group), []).append(size)
+    if not sizes or any(max(same) > _ABOUT * min(same) for same in sizes.values()):
         return
     places = sorted((sum(same) / len(same), f"{value:g}") for value, same in sizes.items())
     values = [size for size, _ in places]
