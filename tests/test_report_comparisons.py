@@ -349,6 +349,16 @@ def test_the_interval_has_two_columns_in_the_csv_and_equal_differences_have_none
     assert (bars, hollow) == ({}, {0: pytest.approx(25)})
 
 
+def test_a_difference_too_small_to_be_shown_is_none():
+    losses = [0.3, 0.4, 0.5]
+    higher = [loss + 2.4e-8 for loss in losses]
+    groups = groups_of(runs_of({DEPTH: 8}, losses), runs_of({DEPTH: 20}, (0.1, 0.2, 0.4), higher))
+    loss = next(one for one in compare(groups, None) if one.measure.name == "training loss")
+    assert (
+        describe(loss) == "The training loss at 20 layers equals that at 8 layers in all 3 pairs."
+    )
+
+
 def test_a_difference_that_exploded_does_not_flatten_the_others():
     fields = [{"batch_size": n} for n in range(1, 6)]
     losses = [(0.1, 0.2), (0.2, 0.3), (0.3, 0.1), (0.2, 0.4), (1e13, 2e13)]
@@ -413,7 +423,7 @@ def test_a_run_that_is_not_used_says_so_in_the_table_of_runs():
     (group,) = groups_of(used)
     group = dataclasses.replace(group, repeated=tuple(again))
     states = [row[2].text for row in make_runs_table([group]).rows]
-    assert states == ["finished", "finished", "finished, not used: its seed was run twice"]
+    assert states == ["finished", "finished", "finished, not used: its seed was run more than once"]
 
 
 # --- Sentences
@@ -613,7 +623,7 @@ def test_long_comparisons_are_several_pictures_and_say_what_they_leave_out():
     pictures = plot_comparisons(compare(many_groups(131)))
     titles = [picture.title for picture in pictures]
     assert titles == [
-        f"{measure} compared with batch size 1 ({number} of 4)"
+        f"{measure} compared with batch size 1 (part {number})"
         for measure in ("Test error", "Training loss")
         for number in (1, 2, 3)
     ]

@@ -66,7 +66,7 @@ def _draw_panel(rows: Sequence[GroupComparison], most: int) -> Iterator[Picture]
     left_out = sum(map(len, pages[most:]))
     for number, page in enumerate(pages[:most], start=1):
         title = f"{measure.name.capitalize()} compared with {reference}"
-        title += f" ({number} of {len(pages)})" if len(pages) > 1 else ""
+        title += f" (part {number})" if len(pages) > 1 else ""
         caption = ""
         if left_out and number == most:
             caption = f"{left_out} more comparisons of this kind are in the table."

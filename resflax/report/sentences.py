@@ -48,7 +48,7 @@ def describe(one: GroupComparison) -> str:
     low, high = comparison.interval
     if math.isnan(low):
         pairs = "both pairs" if comparison.n == 2 else f"all {comparison.n} pairs"
-        if comparison.mean == 0:
+        if not float(decimal(comparison.mean, digits)):  # no difference that could be shown
             return f"{the_measure} {here} equals that {there} in {pairs}."
         return f"{the_measure} is {size} {here} than {there}, by the same amount in {pairs}."
     if low <= 0 <= high:

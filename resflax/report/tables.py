@@ -108,7 +108,7 @@ def _paper_cells(groups: Sequence[SeedGroup]) -> tuple[list[Cell], list[PaperNot
 def make_runs_table(groups: Sequence[SeedGroup]) -> ReportTable:
     """Makes a table with one row per run, finished or not.
 
-    A run that is not used, because its seed was run twice, says so in its state.
+    A run that is not used, because its seed was run more than once, says so in its state.
     """
     rows, states = [], []
     for group in groups:
@@ -124,7 +124,8 @@ def _run_row(group: SeedGroup, run: RunRecord) -> tuple[Cell, ...]:
     seconds = run.result["seconds"] if run.result else last_line.get("seconds")
     state = Cell(run.state + (f": {run.why}" if run.why else ""), run.state)
     if any(run is repeated for repeated in group.repeated):
-        state = words_cell(f"{run.state}, not used: its seed was run twice")
+        why = f" ({run.why})" if run.why else ""
+        state = words_cell(f"{run.state}{why}, not used: its seed was run more than once")
     return (
         words_cell(group.label),
         Cell(str(run.experiment.seed), run.experiment.seed),
