@@ -1,11 +1,13 @@
 """Eight devices on the CPU, no file of the user's, and scripts run as a user runs them."""
 
 import atexit
+import gc
 import os
 import shutil
 import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +29,23 @@ if "PYTEST_XDIST_WORKER" not in os.environ:
 os.environ["TFDS_DATA_DIR"] = os.path.join(os.environ["XDG_CACHE_HOME"], "none-prepared")
 
 Script = Callable[..., subprocess.CompletedProcess[str]]
+
+
+MAPS = Path("/proc/self/maps")
+"""The memory maps of this process, one on each line; Linux has the file."""
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_memory_maps() -> Iterator[None]:
+    """Forgets compiled programs before a process has too many of them.
+
+    Each has some memory maps, of which Linux allows a process 65,530. One more is a crash.
+    """
+    yield
+    jax = sys.modules.get("jax")
+    if jax is not None and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture

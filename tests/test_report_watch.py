@@ -17,7 +17,13 @@ from resflax.experiment import with_fields
 from resflax.report import watching
 from resflax.report.watching import look_at, watch
 
-SOON = "import resflax.report.watching as watching; watching.POLL_SECONDS = 0.05; watching.REST = 0"
+SOON = """
+import signal
+import resflax.report.watching as watching
+watching.POLL_SECONDS = 0.05
+watching.REST = 0
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
+"""
 
 
 @pytest.fixture
