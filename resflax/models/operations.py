@@ -20,7 +20,7 @@ class Constant:
 
 
 Value = int | Constant
-"""What a variable of a program is: the number of a node, or a constant."""
+"""A variable of a program stands for the number of a node, or for a constant."""
 
 _SAME_ELEMENTS = {
     "broadcast_in_dim", "convert_element_type", "copy", "copy_p", "expand_dims", "reduce_precision",

@@ -37,7 +37,7 @@ class PaperFigure:
     note: str = ""
     """What else a reader should know about the number."""
     failed_above: float = 20.0
-    """What a failed run's error is above, in per cent. He et al. 2016 print "fail" above 20 %."""
+    """A failed run has an error above this many per cent. He et al. 2016 print "fail" above 20."""
 
     @property
     def printed(self) -> str:

@@ -23,7 +23,7 @@ def search_sections(groups: Sequence[SeedGroup]) -> list[Section]:
     """A section for each search: its best trial, its pictures, and the table of its trials."""
     sections = []
     searches: dict[Path, list[RunRecord]] = {}
-    for run in (run for group in groups for run in (*group.runs, *group.repeated)):
+    for run in (run for group in groups for run in group.all_runs):
         if _is_trial(run) and run.sweep is not None:
             searches.setdefault(run.sweep.path, []).append(run)
     for path, trials in searches.items():

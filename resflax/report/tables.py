@@ -14,7 +14,7 @@ from resflax.report.cells import (
 )
 from resflax.report.collect import RunRecord
 from resflax.report.groups import SeedGroup
-from resflax.report.papers import PaperFigure, nearest_figure, protocol_differences
+from resflax.report.papers import PaperFigure, protocol_differences
 from resflax.report.statistics import compute_spread
 
 
@@ -90,7 +90,7 @@ def _paper_cells(groups: Sequence[SeedGroup]) -> tuple[list[Cell], list[PaperNot
     notes: list[PaperNote] = []
     first: dict[tuple[str, ...], int] = {}
     for group in groups:
-        figure = nearest_figure(group.experiment) if group.finished else None
+        figure = group.paper_figure if group.finished else None
         if figure is None:
             cells.append(Cell("-"))
             continue
@@ -112,7 +112,7 @@ def make_runs_table(groups: Sequence[SeedGroup]) -> ReportTable:
     """
     rows, states = [], []
     for group in groups:
-        for run in (*group.runs, *group.repeated):
+        for run in group.all_runs:
             states.append(run.state)
             rows.append(_run_row(group, run))
     headers = ("variant", "seed", "state", "steps", "test error", "train error", "time", "folder")

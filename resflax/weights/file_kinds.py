@@ -113,7 +113,7 @@ def _kind_of_pickle(path: Path) -> Kind:
 
 
 def _other(path: Path, beginning: bytes, end: bytes) -> str:
-    """What a file is that holds no weights that can be read."""
+    """Says what kind of file it is, if it holds no weights that can be read."""
     for magic, what in _BEGINNINGS:
         if beginning.startswith(magic):
             return what

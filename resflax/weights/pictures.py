@@ -17,7 +17,7 @@ class Pictures(NamedTuple):
     crop_fraction: float
     """The side of the central crop, as a part of the shorter side of the resized picture."""
     source: str
-    """Whose mean and std these are, and who uses them."""
+    """It says whose mean and std these are, and who uses them."""
 
 
 _IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

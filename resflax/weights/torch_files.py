@@ -186,7 +186,7 @@ def _stored(data: np.ndarray, entry: zipfile.ZipInfo) -> np.ndarray:
 
 
 def _referred(identity: Any) -> Any:
-    """What a persistent id of PyTorch stands for: a storage, or the class of a module."""
+    """Finds what a persistent id of PyTorch stands for: a storage, or the class of a module."""
     kind, first, *others = identity
     if kind == "module":  # before 1.6, the class of a module came with its source
         return first
