@@ -180,21 +180,23 @@ def labels_apart(
     return [label if i in shown else "" for i, label in enumerate(labels)]
 
 
-def add_legend(figure: Figure, handles: Sequence[Any], labels: Sequence[str]) -> None:
+def add_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> None:
     """Puts a legend below the axes, so that it covers nothing, and makes the figure higher for it.
 
     Args:
       figure: a figure with constrained layout.
-      handles: the lines and marks.
-      labels: the label of each; long ones are wrapped.
+      entries: lines and marks with their labels, of which long ones are wrapped. Those whose label
+        is "" are left out.
     """
-    if not handles:
+    labelled = [(handle, label) for handle, label in entries if label]
+    if not labelled:
         return
-    texts = [in_legend(wrap(label, _LEGEND_WIDTH - _HANDLE)) for label in labels]
+    texts = [in_legend(wrap(label, _LEGEND_WIDTH - _HANDLE)) for _, label in labelled]
     longest = max(len(line) for text in texts for line in text.split("\n"))
     columns = min(len(texts), max(1, _LEGEND_WIDTH // (longest + _HANDLE)))
     rows = sum(text.count("\n") + 1 for text in texts) / columns
     figure.set_figheight(figure.get_figheight() + _ROW * math.ceil(rows) + 0.08)
+    handles = [handle for handle, _ in labelled]
     figure.legend(
         handles, texts, loc="outside lower center", ncols=columns, columnspacing=1.2,
         handlelength=2.6, labelspacing=0.3, borderaxespad=0.2,

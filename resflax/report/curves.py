@@ -57,7 +57,7 @@ def plot_loss_curves(groups: Sequence[SeedGroup], note: str = "") -> list[Pictur
                 (_draw_marked(axes, curves[id(series)], series), series.label)
                 for series in panel.series
             ]
-            _add_legend(figure, entries)
+            add_legend(figure, entries)
         pictures.append(_picture("Training loss", panel, figure, caption, note))
     return pictures
 
@@ -97,7 +97,7 @@ def plot_error_curves(groups: Sequence[SeedGroup], note: str = "") -> list[Pictu
                 handle = bold if len(test[0]) else thin
                 entries.append((handle, _with_paper_value(series)))
             axes.set_ylim(0, top)
-            _add_legend(figure, entries)
+            add_legend(figure, entries)
         pictures.append(_picture("Error", panel, figure, _ERRORS, note))
     return pictures
 
@@ -133,11 +133,6 @@ def _draw_marked(axes: Axes, curve: Curve, series: Series) -> Any:
         *curve, color=color_of(series), linestyle=dash_of(series), linewidth=2, markersize=5,
         marker=marker_of(series), markevery=(series.style % every, every), label="_bold",
     )[0]  # fmt: skip
-
-
-def _add_legend(figure: Figure, entries: Sequence[tuple[Any, str]]) -> None:
-    labelled = [(handle, label) for handle, label in entries if label]
-    add_legend(figure, [handle for handle, _ in labelled], [label for _, label in labelled])
 
 
 def _with_paper_value(series: Series) -> str:

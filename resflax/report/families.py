@@ -1,6 +1,5 @@
 """Families of groups: the groups among which comparisons are made, and the fields that vary."""
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from typing import Any
 from resflax.experiment import flat_json
 from resflax.report.collect import RunRecord
 from resflax.report.groups import SeedGroup
+from resflax.report.labels import value_key
 
 VARIANT = "variant"
 """Stands for all fields that the named variants of a sweep set, as if they were one field."""
@@ -97,11 +97,6 @@ class Family:
             all(value_key(fields[name]) == value_key(base.get(name)) for name in set_by_variants)
             for base in self._bases
         )
-
-
-def value_key(value: Any) -> str:
-    """A text that is equal for equal values of a field; 1, 1.0 and True differ."""
-    return json.dumps(value, sort_keys=True)
 
 
 def _declared_place(group: SeedGroup) -> float:

@@ -123,7 +123,7 @@ def _draw_panel(
         entries: list[tuple[Any, str]] = []
         for series in panel.series:
             handle = draw_series(axes, series, measure)
-            if handle is not None and series.label:
+            if handle is not None:
                 entries.append((handle, series.label))
         draw_outliers(axes, panel.series, measure)
         draw_paper_marks(axes, marks)
@@ -133,7 +133,7 @@ def _draw_panel(
         together = ", ".join(map(short_name, field.followers))
         xlabel = short_name(field.name) + (f" (with {together})" if together else "")
         axes.set(xlabel=wrap(xlabel, 60), ylabel=measure.axis_label)
-        add_legend(figure, [handle for handle, _ in entries], [label for _, label in entries])
+        add_legend(figure, entries)
     return figure
 
 

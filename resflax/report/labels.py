@@ -15,7 +15,7 @@ _LONGEST = 40
 """The most characters of a value in a label."""
 
 
-value_text = json.JSONEncoder(sort_keys=True).encode
+value_key = json.JSONEncoder(sort_keys=True).encode
 """A text that is equal for equal values; 1, 1.0 and True differ."""
 
 
@@ -69,7 +69,7 @@ def name_origins(origins: Sequence[InitialWeights | None]) -> list[str | None]:
 def find_varying(values: Sequence[Mapping[str, Any]]) -> list[str]:
     """The names under which not all have the same value: in order, but with `name` at the end."""
     names = dict.fromkeys(name for fields in values for name in fields if name != "name")
-    return [name for name in (*names, "name") if len({value_text(v.get(name)) for v in values}) > 1]
+    return [name for name in (*names, "name") if len({value_key(v.get(name)) for v in values}) > 1]
 
 
 def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) -> list[str]:
@@ -82,7 +82,7 @@ def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) ->
     for name in varying:
         numbers: dict[tuple[int, str], int] = {}
         finer = [
-            numbers.setdefault((part, value_text(fields.get(name))), len(numbers))
+            numbers.setdefault((part, value_key(fields.get(name))), len(numbers))
             for part, fields in zip(parts, values, strict=True)
         ]
         if len(numbers) > count:

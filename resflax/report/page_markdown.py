@@ -35,8 +35,7 @@ def _render_section(section: Section, files: Sequence[str]) -> Iterator[str]:
         if picture.caption:
             yield as_markdown(picture.caption)
     if section.table is not None and section.table.rows:
-        _, _, rows = to_markdown(section.table).partition("\n\n")  # the section has a heading
-        yield rows.rstrip("\n")
+        yield to_markdown(section.table).rstrip("\n")
     if section.notes:
         yield f"### The papers' figures\n\n{PAPER_MARK}"
         yield "\n".join(

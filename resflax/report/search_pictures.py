@@ -107,7 +107,7 @@ def _plot_best_so_far(trials: Sequence[Trial]) -> Picture:
                 linewidth=2, label="_best",
             )  # fmt: skip
             entries.append((line, "best so far"))
-        add_legend(figure, [handle for handle, _ in entries], [label for _, label in entries])
+        add_legend(figure, entries)
     title = "Best error so far"
     caption = (
         "Error on the held-out examples, by which the search chooses. Trials that are not "

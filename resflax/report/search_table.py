@@ -9,7 +9,7 @@ from resflax.drawing.axes import plain_number
 from resflax.experiment import flat_json
 from resflax.report.cells import Cell, ReportTable, count_cell, percent_cell, words_cell
 from resflax.report.collect import RunRecord
-from resflax.report.labels import value_text
+from resflax.report.labels import value_key
 from resflax.report.search_trials import Trial, fields_of, trials_of
 from resflax.report.series import is_number, short_name
 
@@ -99,7 +99,7 @@ def _field_cell(value: Any) -> Cell:
         return Cell(plain_number(float(f"{value:.{_DIGITS}g}")), value)
     if is_number(value):
         return Cell(str(value), value)
-    return words_cell(value_text(value) if isinstance(value, list | dict) else str(value))
+    return words_cell(value_key(value) if isinstance(value, list | dict) else str(value))
 
 
 def _names(fields: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from resflax.experiment import flat_json
 from resflax.report.groups import SeedGroup
-from resflax.report.labels import field_label, find_telling, find_varying, value_text
+from resflax.report.labels import field_label, find_telling, find_varying, value_key
 
 MOST_SERIES = 12
 """The most series in one picture."""
@@ -146,12 +146,12 @@ def arrange(
     styles: dict[Hashable, int] = {}
     members: dict[Hashable, tuple[str, list[Series]]] = {}
     for line, fields in zip(lines, values, strict=True):
-        key = tuple(value_text(fields.get(name)) for name in rest)
+        key = tuple(value_key(fields.get(name)) for name in rest)
         style = styles.setdefault(key, len(styles))
         label = _label(line[0], fields, rest) if len(lines) > 1 else ""
         series = Series(label, style, tuple(line), tuple(map(x_of, line)))
         title = "" if divider is None else _label(line[0], fields, [divider])
-        panel = "" if divider is None else value_text(fields.get(divider))
+        panel = "" if divider is None else value_key(fields.get(divider))
         members.setdefault(panel, (title, []))[1].append(series)
     return [
         Panel(title, tuple(series[:MOST_SERIES]), max(0, len(series) - MOST_SERIES))
@@ -161,7 +161,7 @@ def arrange(
 
 def _values_of(group: SeedGroup, names: Sequence[str]) -> tuple[str, ...]:
     """Texts of the group's values under these names, which are equal for equal values."""
-    return tuple(value_text(group.fields.get(name)) for name in names)
+    return tuple(value_key(group.fields.get(name)) for name in names)
 
 
 def _variant_of(line: Sequence[SeedGroup]) -> str | None:
@@ -182,7 +182,7 @@ def _divider(
     """
     if len(names) < 2:
         return None
-    taken = {name: {value_text(v.get(name)): v.get(name) for v in values} for name in names}
+    taken = {name: {value_key(v.get(name)): v.get(name) for v in values} for name in names}
     few = [name for name in names if 2 <= len(taken[name]) <= 6]
     words = [name for name in few if not any(map(is_number, taken[name].values()))]
     return next(iter([*words, *(few if numbers else [])]), None)

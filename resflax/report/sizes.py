@@ -100,14 +100,14 @@ def _plot_against(
             entries: list[tuple[Any, str]] = []
             for series in panel.series:
                 handle = draw_series(axes, series, measure, joined=field is not None)
-                if handle is not None and series.label:
+                if handle is not None:
                     entries.append((handle, series.label))
             draw_paper_marks(axes, marks)
             if marks:
                 entries.append((paper_handle(), legend_label(figures, drawn)))
             if field is not None:
                 _name_sizes(axes, panel, field)
-            add_legend(figure, [handle for handle, _ in entries], [label for _, label in entries])
+            add_legend(figure, entries)
         title = f"{measure.name.capitalize()} against {name.partition(' of')[0]}"
         title += f": {panel.title}" if panel.title else ""
         joined = (

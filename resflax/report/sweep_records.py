@@ -10,6 +10,7 @@ from typing import Any
 
 from resflax.errors import UsageError
 from resflax.experiment import Experiment, flat_json, from_json
+from resflax.report.labels import value_key
 from resflax.report.run_cache import RunCache
 from resflax.runs.origins import NOT_COMPARED
 
@@ -115,7 +116,7 @@ def _fields_that_vary(
         name
         for name in names
         if name not in NOT_COMPARED
-        and len({_text(values.get(name, declared.get(name))) for values in settings}) > 1
+        and len({value_key(values.get(name, declared.get(name))) for values in settings}) > 1
     )
 
 
@@ -126,7 +127,3 @@ def _leaves(name: str, value: Any) -> Iterator[tuple[str, Any]]:
             yield from _leaves(f"{name}.{field}", inner)
     else:
         yield name, value
-
-
-def _text(value: Any) -> str:
-    return json.dumps(value, sort_keys=True)

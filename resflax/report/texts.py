@@ -62,9 +62,9 @@ def _no_formula(entry: object) -> object:
 
 
 def to_markdown(table: ReportTable) -> str:
-    """The table as Markdown, under its title as a heading."""
+    """The rows of the table as Markdown, without its title."""
     separator = " | ".join(["---"] * len(table.headers))
-    lines = [f"## {as_markdown(table.title)}", "", _markdown_row(table.headers)]
+    lines = [_markdown_row(table.headers)]
     lines += [
         f"| {separator} |",
         *(_markdown_row([cell.text for cell in row]) for row in table.rows),

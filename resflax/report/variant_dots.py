@@ -52,7 +52,7 @@ def plot_variants(groups: Sequence[SeedGroup], measure: Measure) -> Picture:
         axes.set_xlabel(measure.axis_label)
         if papers:
             label = legend_label(papers, shown, "hollow: the paper's figure")
-            add_legend(figure, [paper_handle(MARKERS[1], COLORS[1])], [label])
+            add_legend(figure, [(paper_handle(MARKERS[1], COLORS[1]), label)])
     title = f"{measure.name.capitalize()} of every variant"
     means = (f"{' '.join(group.label.split())}: {measure.mean_in_words(group)}" for group in shown)
     return Picture(
