@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from resflax.report.against import find_reference
 from resflax.report.cells import Cell, ReportTable, decimal, p_cell, words_cell
 from resflax.report.groups import SeedGroup
+from resflax.report.measures import TEST_ERROR, TRAINING_LOSS, Measure
 from resflax.report.pairs import Pair, pair_with_group, pair_with_twins
 from resflax.report.statistics import Comparison, compare_by_seed, holm
 
@@ -21,25 +22,8 @@ EXPLANATION = (
 """What the table of comparisons shows."""
 
 
-@dataclass(frozen=True)
-class Measure:
-    """A number that runs are compared by."""
-
-    name: str
-    key: str
-    """Its key in result.json."""
-    scale: float
-    """The factor from the number in result.json to the number that is shown."""
-    digits: int
-    """Digits after the point in the table."""
-    unit: str
-    """The unit of a difference, with a space before it; "" if there is none."""
-
-
-MEASURES = (
-    Measure("test error", "test_error", 100, 2, " points"),
-    Measure("training loss", "train_loss", 1, 4, ""),
-)
+MEASURES = (TEST_ERROR, TRAINING_LOSS)
+"""The numbers that runs are compared by."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +70,7 @@ def compare(groups: Sequence[SeedGroup], against: str | None = None) -> list[Gro
     for pair in pairs:
         for measure in MEASURES:
             comparison = compare_by_seed(
-                _by_seed(pair.reference, measure), _by_seed(pair.group, measure)
+                measure.by_seed(pair.reference), measure.by_seed(pair.group)
             )
             if comparison is not None and comparison.n > 1:
                 found.append((pair, measure, comparison))
@@ -98,14 +82,6 @@ def compare(groups: Sequence[SeedGroup], against: str | None = None) -> list[Gro
     return [GroupComparison(*one, *p) for one, p in zip(found, corrected, strict=True)]
 
 
-def _by_seed(group: SeedGroup, measure: Measure) -> dict[int, float]:
-    return {
-        run.experiment.seed: measure.scale * run.result[measure.key]
-        for run in group.finished
-        if run.result and run.result.get(measure.key) is not None
-    }
-
-
 def make_comparisons_table(comparisons: Sequence[GroupComparison]) -> ReportTable:
     """Makes a table with one row per comparison."""
     headers = ["variant", "against", "of", "pairs", "difference", "95 % interval"]
@@ -114,7 +90,7 @@ def make_comparisons_table(comparisons: Sequence[GroupComparison]) -> ReportTabl
 
 
 def _comparison_row(one: GroupComparison) -> tuple[Cell, ...]:
-    comparison, digits, unit = one.comparison, one.measure.digits, one.measure.unit
+    comparison, digits, unit = one.comparison, one.measure.digits, one.measure.difference_unit
     return (
         words_cell(one.pair.group.label),
         words_cell(one.pair.reference.label),

@@ -10,7 +10,7 @@ from typing import Any
 from resflax.experiment import flat_json
 from resflax.report.collect import RunRecord
 from resflax.report.groups import SeedGroup
-from resflax.report.labels import value_key
+from resflax.report.labels import find_dividing, value_key
 
 VARIANT = "variant"
 """Stands for all fields that the named variants of a sweep set, as if they were one field."""
@@ -132,16 +132,5 @@ def _make_family(groups: Sequence[SeedGroup], sweep: Path | None) -> Family:
         values = tuple(group.fields.get(name) for group in groups)
         if len(set(map(value_key, values))) > 1:
             columns[name] = values
-    return Family(tuple(groups), columns, _those_that_divide(columns, len(groups)), sweep)
-
-
-def _those_that_divide(columns: Mapping[str, Sequence[Any]], count: int) -> tuple[str, ...]:
-    """The names of the columns, without those that follow from the columns before them."""
-    dividing = []
-    keys: list[tuple[str, ...]] = [()] * count
-    for name, values in columns.items():
-        finer = [(*key, value_key(value)) for key, value in zip(keys, values, strict=True)]
-        if len(set(finer)) > len(set(keys)):
-            keys = finer
-            dividing.append(name)
-    return tuple(dividing)
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    return Family(tuple(groups), columns, tuple(find_dividing(rows, list(columns))), sweep)

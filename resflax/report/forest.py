@@ -100,7 +100,7 @@ def _draw_rows(rows: Sequence[GroupComparison]) -> Figure:
         axis.spines["left"].set_visible(False)
         axis.tick_params(axis="y", length=0)
         axis.grid(visible=False, axis="y")
-        unit = f" ({measure.unit.strip()})" if measure.unit else ""
+        unit = f" ({measure.difference_unit.strip()})" if measure.difference_unit else ""
         axis.set_xlabel(f"difference in {measure.name}{unit}")
     return figure
 

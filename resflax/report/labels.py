@@ -77,9 +77,20 @@ def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) ->
 
     The initial weights are among them wherever they vary.
     """
-    telling = []
+    dividing = find_dividing(values, varying)
+    return [
+        name
+        for name in varying
+        if name in dividing
+        or (name == "initial_weights" and len({fields[name] for fields in values}) > 1)
+    ]
+
+
+def find_dividing(values: Sequence[Mapping[str, Any]], names: Sequence[str]) -> list[str]:
+    """The names that divide these further than the names before them do."""
+    dividing = []
     parts, count = [0] * len(values), min(1, len(values))
-    for name in varying:
+    for name in names:
         numbers: dict[tuple[int, str], int] = {}
         finer = [
             numbers.setdefault((part, value_key(fields.get(name))), len(numbers))
@@ -87,10 +98,8 @@ def find_telling(values: Sequence[Mapping[str, Any]], varying: Sequence[str]) ->
         ]
         if len(numbers) > count:
             parts, count = finer, len(numbers)
-            telling.append(name)
-        elif name == "initial_weights" and len({fields[name] for fields in values}) > 1:
-            telling.append(name)
-    return telling
+            dividing.append(name)
+    return dividing
 
 
 def make_labels(

@@ -21,6 +21,10 @@ class Measure:
     scale: float = 1.0
     """The factor by which it is multiplied."""
     unit: str = ""
+    digits: int = 4
+    """Digits after the point of a difference in a table."""
+    difference_unit: str = ""
+    """The unit of a difference, with a space before it."""
 
     @property
     def axis_label(self) -> str:
@@ -34,8 +38,15 @@ class Measure:
 
     def of(self, group: SeedGroup) -> list[float]:
         """The numbers of the group's finished runs that have one, in the order of their seeds."""
-        found = (run.result.get(self.key) for run in group.runs if run.result is not None)
-        return [self.scale * value for value in found if value is not None]
+        return list(self.by_seed(group).values())
+
+    def by_seed(self, group: SeedGroup) -> dict[int, float]:
+        """The same numbers by the seeds of the runs."""
+        return {
+            run.experiment.seed: self.scale * run.result[self.key]
+            for run in group.finished
+            if run.result is not None and run.result.get(self.key) is not None
+        }
 
     def spread(self, group: SeedGroup) -> Spread | None:
         """Mean and standard deviation over the seeds; None if no run has the number."""
@@ -57,8 +68,8 @@ _MOST_NUMBERS = 60
 """The most means that are put into words."""
 
 TRAINING_LOSS = Measure("training loss", "train_loss")
-TEST_ERROR = Measure("test error", "test_error", 100, "%")
-VALIDATION_ERROR = Measure("validation error", "validation_error", 100, "%")
+TEST_ERROR = Measure("test error", "test_error", 100, "%", 2, " points")
+VALIDATION_ERROR = Measure("validation error", "validation_error", 100, "%", 2, " points")
 
 
 def measures_of(groups: Sequence[SeedGroup]) -> list[Measure]:

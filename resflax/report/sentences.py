@@ -37,7 +37,7 @@ def describe(one: GroupComparison) -> str:
     zero. If p is not below 0.05 after Holm's correction, the sentence says so. Numbers have as many
     digits as the interval's half width with two significant ones.
     """
-    comparison, unit = one.comparison, one.measure.unit
+    comparison, unit = one.comparison, one.measure.difference_unit
     here, there = phrases(one.pair.here), phrases(one.pair.there)
     context = phrases(one.pair.context, ", ")
     the_measure = f"{f'{context[0].upper()}{context[1:]}, the' if context else 'The'} "
