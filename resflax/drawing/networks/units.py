@@ -69,22 +69,24 @@ def describe_units(units: Sequence[Unit]) -> str:
 def with_one_input(graph: Graph) -> Graph:
     """The graph of a module with one input in place of those that it only concatenates."""
     inputs = [number for number, node in enumerate(graph.nodes) if node.kind == "input"]
+    first = len(inputs)  # the number of the first node that is no input
     read_by = readers(graph)
-    for number, node in enumerate(graph.nodes):
-        if node.kind == "concatenate" and list(node.inputs) == inputs:
-            if any(read_by[given] != [number] for given in inputs):
-                break
-            text = f"all maps so far: {size_text(node.shape)}"
-            joined = Node("input", (), node.shape, details={"name": text})
-            places = {n: n - number for n in range(number, len(graph.nodes))}
-            others = (
-                replace(other, inputs=tuple(places[given] for given in other.inputs))
-                for other in graph.nodes[number + 1 :]
-            )
-            if number != len(inputs):
-                break
-            return Graph((joined, *others), tuple(places[given] for given in graph.outputs))
-    return graph
+    joined = graph.nodes[first] if first < len(graph.nodes) else None
+    if (
+        joined is None
+        or joined.kind != "concatenate"
+        or list(joined.inputs) != inputs
+        or any(read_by[given] != [first] for given in inputs)
+    ):
+        return graph
+    text = f"all maps so far: {size_text(joined.shape)}"
+    places = {number: number - first for number in range(first, len(graph.nodes))}
+    others = (
+        replace(other, inputs=tuple(places[given] for given in other.inputs))
+        for other in graph.nodes[first + 1 :]
+    )
+    nodes = (Node("input", (), joined.shape, details={"name": text}), *others)
+    return Graph(nodes, tuple(places[given] for given in graph.outputs))
 
 
 def _structure(graph: Graph) -> Any:
