@@ -32,11 +32,16 @@ def check_same(drawn, expected):
 @pytest.mark.parametrize(
     "config",
     [
-        ResNet(26),
+        ResNet(20),
         ResNet(14),  # a single unit after the first: nothing is stacked
-        ResNet(29, block="bottleneck", shortcut="exclusive_gating", order="full_pre"),
-        ResNet(26, shortcut="projection_all", squeeze_excitation=4),
-        DenseNet(13, growth_rate=4),
+        DenseNet(16, growth_rate=4),
+        *(
+            pytest.param(config, marks=pytest.mark.slow)
+            for config in (
+                ResNet(29, block="bottleneck", shortcut="exclusive_gating", order="full_pre"),
+                ResNet(26, shortcut="projection_all", squeeze_excitation=4),
+            )
+        ),
     ],
     ids=str,
 )
@@ -52,6 +57,7 @@ def test_a_key_with_a_type_draws_the_same():
     check_same(draw(jax.random.wrap_key_data(KEY)), draw(KEY))
 
 
+@pytest.mark.slow
 def test_a_very_deep_network_has_the_weights_of_operations_called_one_by_one():
     module = build(ResNet(20), 10)
     drawn = compile_as_called(lambda key: draw_variables(module, key, IMAGES))(KEY)
