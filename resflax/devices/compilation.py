@@ -26,6 +26,18 @@ def compile_fast(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
 
 
+def compile_as_called(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`jax.jit` of a function that runs once, with the numbers of its operations called one by one.
+
+    The lowest level of optimisation rounds differently, because it has no fused multiply-add. Each
+    higher level takes longer to compile. XLA's algebra would join constants of several operations.
+    """
+    return jax.jit(
+        function,
+        compiler_options={"xla_backend_optimization_level": 1, "xla_disable_hlo_passes": "algsimp"},
+    )
+
+
 def compile_for(platform: str, lowered: Any) -> Any:
     """Compiles a lowered function with the compiler options that are fastest on a platform.
 

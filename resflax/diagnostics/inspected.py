@@ -91,6 +91,7 @@ def untrained(network: InspectedNetwork) -> InspectedNetwork:
     draw = drawing(
         lambda key: network.module.lazy_init(key, image, train=False),
         layers=len(jax.tree.leaves(network.variables["params"])) // 2,  # most have two arrays
+        stacked=False,
     )
     return dataclasses.replace(network, variables=dict(draw(key)), step=0)
 

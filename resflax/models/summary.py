@@ -3,10 +3,11 @@
 Everything is counted from shapes while the module is traced. No array is allocated or computed.
 """
 
+import dataclasses
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import flax.linen as nn
@@ -18,6 +19,7 @@ from rich.table import Table
 from resflax.declarations.models import Model
 from resflax.declarations.own import own_classes
 from resflax.models import build
+from resflax.models.equal_units import equal_before, skip_later_units
 from resflax.models.layers import BatchNorm, Conv
 from resflax.models.own_parts import check_own
 from resflax.models.program_counts import count_multiply_adds
@@ -75,7 +77,7 @@ def summary_to_json(summary: Summary) -> dict[str, Any]:
         "params": summary.params,
         "macs": summary.macs,
         "activation_bytes": summary.activation_bytes,
-        "layers": [asdict(layer) for layer in summary.layers],
+        "layers": [dataclasses.asdict(layer) for layer in summary.layers],
     }
 
 
@@ -123,11 +125,18 @@ class _Recorder:
         self.layers: list[LayerSummary] = []
         self._own = own
         self._seen: set[tuple[str, ...]] = set()
+        self._of_units: dict[str, list[LayerSummary]] = {}
 
     def record(
         self, call: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext
     ) -> Any:
-        """Calls a method of a module, and records the module if it is a layer."""
+        """Calls a method of a module, and records the module if it is a layer.
+
+        A unit that is equal to an earlier one is not called, because it has the same counts.
+        """
+        if context.method_name == "__call__" and (equal := equal_before(context.module)):
+            self._repeat(equal, str(context.module.name))
+            return args[0]
         output = call(*args, **kwargs)
         module = context.module
         if context.method_name != "__call__" or module.path in self._seen:
@@ -152,6 +161,15 @@ class _Recorder:
                 )
             )
         return output
+
+    def _repeat(self, equal: str, name: str) -> None:
+        """Records the layers of a unit that is equal to one that is recorded."""
+        if equal not in self._of_units:
+            inside = [layer for layer in self.layers if layer.name.startswith(f"{equal}.")]
+            self._of_units[equal] = inside
+        for layer in self._of_units[equal]:
+            inner = layer.name.removeprefix(equal)
+            self.layers.append(dataclasses.replace(layer, name=name + inner))
 
 
 def _counts_from_shapes(module: nn.Module, output: Any) -> tuple[int, int]:
@@ -182,7 +200,7 @@ def _count_own(module: nn.Module, image: Any) -> _OwnCounts:
             return context.module.as_one_convolution(*args)
         return call(*args, **kwargs)
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(skip_later_units), nn.intercept_methods(note):
         variables = jax.eval_shape(lambda x: module.init(jax.random.key(0), x, train=False), image)
         program = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, image)
     macs: dict[tuple[str, ...], int] = dict.fromkeys(paths, 0)

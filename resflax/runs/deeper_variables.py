@@ -71,7 +71,9 @@ def _draw(trained: TrainedNetwork, deeper: Published, seed: int) -> Variables:
     key, _ = jax.random.split(jax.random.PRNGKey(seed))
     image = jax.ShapeDtypeStruct((1, *_image_shape(trained)), jnp.float32)
     module = build(deeper, _classes(trained))
-    draw = drawing(lambda key: module.lazy_init(key, image, train=False), layers=deeper.depth)
+    draw = drawing(
+        lambda key: module.lazy_init(key, image, train=False), layers=deeper.depth, stacked=False
+    )
     return dict(jax.device_get(draw(key)))
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from resflax.data.normalization import Normalization
 from resflax.declarations.checks import refuse
 from resflax.declarations.crop_notes import crop_notes
+from resflax.declarations.models import ResNet
 from resflax.declarations.schedule_notes import schedule_notes
 from resflax.devices import hosts, memory
 from resflax.devices.parallel import AXIS, Devices, ReplicatedFunction
@@ -119,7 +120,9 @@ def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experim
     summary = summarize(experiment.model, feeds.num_classes, feeds.image_shape)
     _check_batch_norm(experiment, feeds)
     initialize = _make_initialize(experiment, feeds, rate)
-    initialize_fast = drawing(initialize, len(summary.layers))
+    initialize_fast = drawing(
+        initialize, len(summary.layers), stacked=isinstance(experiment.model, ResNet)
+    )
     state = devices.abstract(partial(initialize, feeds.normalization, np.uint32(0)))
 
     if group:

@@ -13,7 +13,8 @@ import optax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from resflax.data.normalization import Normalization
-from resflax.devices.compilation import compile_fast
+from resflax.devices.compilation import compile_as_called, compile_fast
+from resflax.models.initial_variables import draw_variables
 from resflax.models.stacking import is_stacked, stack, unstack
 
 Array = jax.Array
@@ -89,21 +90,25 @@ class TrainState(flax.struct.PyTreeNode):
         return self.average or self.variables()
 
 
-# The most layers whose weights are drawn by one compiled program. For more layers the program would
-# take minutes to compile (ResNet-1202: 7), while drawing one layer after the other takes seconds.
+# The most layers whose weights are drawn by `compile_fast`, or one by one in a program. Deeper
+# networks were once drawn operation by operation, and must still begin with the same weights.
 _DRAWN_TOGETHER = 800
 
 Draw = TypeVar("Draw", bound=Callable[..., Any])
 
 
-def drawing(draw: Draw, layers: int) -> Draw:
+def drawing(draw: Draw, layers: int, *, stacked: bool = True) -> Draw:
     """Wraps `draw`, which draws the weights of a network, so that it takes little time in all.
 
-    It is compiled if the network does not have too many layers.
+    Args:
+      draw: the function, which may be traced.
+      layers: the number of the network's layers.
+      stacked: whether it draws equal units together, so that its program is small at every depth.
+        If it does not, it is not compiled for too many layers, which would take minutes.
     """
-    if layers > _DRAWN_TOGETHER:
-        return draw
-    return cast(Draw, compile_fast(draw))
+    if layers <= _DRAWN_TOGETHER:
+        return cast(Draw, compile_fast(draw))
+    return cast(Draw, compile_as_called(draw)) if stacked else draw
 
 
 def initial_state(
@@ -120,9 +125,8 @@ def initial_state(
     The function is meant to be traced. `averaged` adds moving averages to the state.
     """
     weights_key, key = jax.random.split(jax.random.PRNGKey(seed))
-    # A lazy init only draws the weights and does not run the network.
     images = jax.ShapeDtypeStruct((1, *image_shape), jnp.float32)
-    variables = module.lazy_init(weights_key, images, train=False)
+    variables = draw_variables(module, weights_key, images)
     return state_of(variables, optimizer, normalization, key, averaged=averaged)
 
 
@@ -171,7 +175,8 @@ def params_sha256(params: Any) -> str:
     Stacked units are taken apart first, so it does not matter whether units are stacked.
     """
     digest = hashlib.sha256()
-    for path, value in sorted(flatten_dict(unstack(params), sep="/").items()):
+    # Units are taken apart on the host: each slice of an array on a device is a program of its own.
+    for path, value in sorted(flatten_dict(unstack(jax.device_get(params)), sep="/").items()):
         array = np.asarray(value, "<f4", order="C")
         digest.update(f"{path}{array.shape}".encode())
         digest.update(array.tobytes())
