@@ -39,8 +39,8 @@ class BuildLibrary(build_ext):
         target, folder = Path(self.get_ext_fullpath(ext.name)), Path(self.build_temp)
         target.unlink(missing_ok=True)  # of an earlier build
         compiler, headers = find_compiler(), find_headers()
-        machine = run([*compiler, "-dumpmachine"])
-        of_files = FLAGS_OF_X86 if machine.startswith("x86_64") else {}
+        macros = run([*compiler, "-dM", "-E", "-x", "c++", os.devnull])
+        of_files = FLAGS_OF_X86 if "__x86_64__" in macros else {}
         folder.mkdir(parents=True, exist_ok=True)
 
         def compile_one(source: Path) -> Path:
