@@ -42,14 +42,17 @@ def build(
     Raises `UsageError` if the code of a user's own class may not be run or is not what it must be.
     """
     # Imported here, so that `models.zoo` can be imported without JAX.
+    import jax
     import jax.numpy as jnp
 
+    from resflax.kernels import library
     from resflax.models.dense import DenseNetModule
     from resflax.models.layers import Layers
     from resflax.models.own_parts import build_custom
     from resflax.models.residual import ResNetModule
 
-    layers = Layers(dtype=jnp.dtype(dtype), axis_name=axis_name, synchronized=synchronized)
+    fused = for_training and jax.default_backend() == "cpu" and library.load()
+    layers = Layers(jnp.dtype(dtype), axis_name, synchronized, fused)
     if isinstance(config, Custom):
         return build_custom(config, num_classes, layers)
     if isinstance(config, DenseNet):

@@ -12,6 +12,10 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from resflax.kernels import library
+from resflax.kernels.convolution import Arguments, Options
+from resflax.kernels.convolution import convolve as convolve_by_kernels
+
 Array = jax.Array
 
 _CHANNELS_LAST = ("NHWC", "HWIO", "NHWC")
@@ -33,9 +37,25 @@ def convolve(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array
     Returns:
       (B, ceil(H / stride), ceil(W / stride), C') of the same dtype.
     """
+    if runs_by_kernels(x.shape, kernel.shape, stride, groups):
+        y, _ = convolve_by_kernels(Options(stride, groups), Arguments((x,), kernel, None, None))
+        return y
     if jax.default_backend() == "cpu" and (stride <= kernel.shape[0] or kernel.shape[0] == 1):
         return _on_cpu(x, kernel, stride, groups)
     return one_convolution(x, kernel, stride, groups)
+
+
+def runs_by_kernels(
+    maps: tuple[int, ...], kernel: tuple[int, ...], stride: int = 1, groups: int = 1
+) -> bool:
+    """Whether our own kernels convolve maps and a kernel of these shapes.
+
+    They run on CPUs, if they were built. Maps that the kernel covers from any position are
+    multiplied by one matrix instead (`_as_matrix_product`).
+    """
+    if jax.default_backend() != "cpu" or not library.load():
+        return False
+    return not _is_matrix_product(maps, kernel[0], stride, groups)
 
 
 def one_convolution(x: Array, kernel: Array, stride: int = 1, groups: int = 1) -> Array:
@@ -57,9 +77,14 @@ def _on_cpu(x: Array, kernel: Array, stride: int, groups: int) -> Array:
         x, stride = x[:, ::stride, ::stride], 1
     if size == 1 and groups == 1:
         return jnp.einsum("bhwi,io->bhwo", x, kernel[0, 0])
-    if max(x.shape[1:3]) <= size // 2 + 1 and stride == groups == 1:
+    if _is_matrix_product(x.shape, size, stride, groups):
         return _as_matrix_product(x, kernel)
     return _with_own_gradients(x, kernel, stride, groups)
+
+
+def _is_matrix_product(maps: tuple[int, ...], size: int, stride: int, groups: int) -> bool:
+    """Whether the kernel covers all of the maps from any position, so that XLA is faster."""
+    return size > 1 and max(maps[1:3]) <= size // 2 + 1 and stride == groups == 1
 
 
 def _as_matrix_product(x: Array, kernel: Array) -> Array:

@@ -37,11 +37,15 @@ class Conv(nn.Module):
     """Initial value of all biases. None: the convolution has no bias. Only gates have one."""
     dtype: Any = jnp.float32
 
+    def kernel_shape(self, channels: int) -> tuple[int, int, int, int]:
+        """(k, k, channels / groups, features)."""
+        return self.kernel_size, self.kernel_size, channels // self.groups, self.features
+
     @nn.compact
     def parameters(self, channels: int) -> tuple[Array, Array | None]:
         """Kernel (k, k, channels / groups, features) and bias (features,), in the layer's dtype."""
-        k, bias = self.kernel_size, None
-        kernel = self.param("kernel", he_normal, (k, k, channels // self.groups, self.features))
+        bias = None
+        kernel = self.param("kernel", he_normal, self.kernel_shape(channels))
         if self.initial_bias is not None:
             initial = nn.initializers.constant(self.initial_bias)
             bias = self.param("bias", initial, (self.features,)).astype(self.dtype)
@@ -245,6 +249,9 @@ class Layers:
     """Name of the device axis, if the network is applied under pmap or shard_map."""
     synchronized: bool = False
     """Whether the devices share their batch statistics."""
+    fused: bool = False
+    """Whether convolutions do the work of the batch norms and ReLUs before them (`models.maps`).
+    These layers are then not called as modules, so their outputs cannot be intercepted."""
 
     @property
     def statistics_axis(self) -> str | None:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from resflax.declarations.models import ResNet
-from resflax.models.layers import Layers, global_average_pool, max_pool, relu
-from resflax.models.units import BLOCKS, ResidualUnit, activate
+from resflax.models.layers import Layers, global_average_pool, max_pool
+from resflax.models.maps import Maps, convolve
+from resflax.models.units import BLOCKS, ResidualUnit, activate, activated
 from resflax.orders import ORDERS
 
 Array = jax.Array
@@ -25,18 +26,25 @@ def stem(images: Array, config: ResNet, layers: Layers, *, train: bool) -> Array
     """Maps images (B, H, W, C) to the input of the first unit, which is already activated."""
     order, imagenet = ORDERS[config.order], config.layout == "imagenet"
     x = images
+    conv = partial(
+        convolve, fused=layers.fused, with_moments=train, axis_name=layers.statistics_axis
+    )
     if config.stem == "deep":
         for number, stride in enumerate((2, 1), start=1):
-            x = layers.conv(config.width // 2, 3, stride, name=f"stem_conv{number}")(x)
-            x = relu(layers.norm(name=f"stem_norm{number}")(x, train=train))
-        x = layers.conv(config.width, 3, name="stem_conv")(x)
+            first = layers.conv(config.width // 2, 3, stride, name=f"stem_conv{number}")
+            maps = conv(first, Maps((x,)))
+            norm = f"stem_norm{number}"
+            x = activate(maps, ("norm", "relu"), layers, train=train, name=norm).settled()
+        last = layers.conv(config.width, 3, name="stem_conv")
     elif imagenet:
-        x = layers.conv(config.width, 7, 2, name="stem_conv")(x)
+        last = layers.conv(config.width, 7, 2, name="stem_conv")
     else:
-        x = layers.conv(config.width, 3, name="stem_conv")(x)
+        last = layers.conv(config.width, 3, name="stem_conv")
+    maps = conv(last, Maps((x,)))
     if config.pool_first:
-        x = max_pool(x)
-    x = activate(x, order.after + order.before, layers, train=train, name="stem_norm")
+        maps = Maps((max_pool(maps.settled()),))
+    operations = order.after + order.before
+    x = activate(maps, operations, layers, train=train, name="stem_norm").settled()
     return max_pool(x) if imagenet and not config.pool_first else x
 
 
@@ -111,5 +119,5 @@ class ResNetModule(nn.Module):
             else:
                 for number, survival in enumerate(others, start=2):
                     x = run(equal(name=f"stage{stage}_unit{number}"), x, survival)
-        x = activate(x, ORDERS[config.order].before, layers, train=train, name="final_norm")
+        x = activated(x, ORDERS[config.order].before, layers, train=train, name="final_norm")
         return layers.head(self.num_classes, name="head")(global_average_pool(x))

@@ -12,7 +12,8 @@ from resflax.branches import Branch
 from resflax.declarations.own import Own, check_derived
 from resflax.declarations.resnet import Block, ResNet
 from resflax.errors import UsageError
-from resflax.models.layers import Layers, relu
+from resflax.models.layers import Layers
+from resflax.models.maps import Maps, convolve, normalize, rectify
 from resflax.orders import ORDERS, Operations
 from resflax.shortcuts import SHORTCUTS, Shortcut, own_fields
 
@@ -59,21 +60,29 @@ stride."""
 
 
 def activate(
-    x: Array,
+    maps: Maps,
     operations: Operations,
     layers: Layers,
     *,
     train: bool,
     name: str,
     initial_scale: float = 1.0,
-) -> Array:
+) -> Maps:
     """Applies operations of an order to maps (B, H, W, C); a BN among them gets the name `name`."""
     for operation in operations:
         if operation == "norm":
-            x = layers.norm(name=name, initial_scale=initial_scale)(x, train=train)
+            norm = layers.norm(name=name, initial_scale=initial_scale)
+            maps = normalize(norm, maps, train=train, fused=layers.fused)
         else:
-            x = relu(x)
-    return x
+            maps = rectify(maps, fused=layers.fused)
+    return maps
+
+
+def activated(
+    x: Array, operations: Operations, layers: Layers, *, train: bool, name: str
+) -> Array:
+    """The same for an array, with all work done."""
+    return activate(Maps((x,)), operations, layers, train=train, name=name).settled()
 
 
 @cache
@@ -165,13 +174,14 @@ class ResidualUnit(nn.Module):
         """
         config, layers = self.config, self.layers
         order, features = ORDERS[config.order], self.convolutions[-1].features
-        branch = x
+        maps = Maps((x,))
         if not self.activated:
-            branch = activate(branch, order.before, layers, train=train, name="norm1")
+            maps = activate(maps, order.before, layers, train=train, name="norm1")
         if self.stride > 1 or x.shape[-1] != features:
             # The shortcut is pre-activated like the branch (He et al. 2016, appendix).
-            x = branch
-        branch = self._branch(branch, train=train)
+            x = maps.settled()
+            maps = Maps((x,))
+        branch = self._branch(maps, train=train).settled()
         if config.squeeze_excitation is not None:
             squeezed = branch.shape[-1] // config.squeeze_excitation
             branch = layers.squeeze_excitation(squeezed, name="squeeze_excitation")(branch)
@@ -183,32 +193,41 @@ class ResidualUnit(nn.Module):
                 config.shortcut, joined, jax.ShapeDtypeStruct(branch.shape, branch.dtype)
             )
         last = f"norm{len(self.convolutions)}"
-        return activate(joined, order.after_addition, layers, train=train, name=last)
+        return activated(joined, order.after_addition, layers, train=train, name=last)
 
-    def _branch(self, x: Array, *, train: bool) -> Array:
+    def _branch(self, maps: Maps, *, train: bool) -> Maps:
         """The branch of the activated input, before it is dropped or joined."""
         config, layers = self.config, self.layers
         if isinstance(config.unit, Own):
             features = self.convolutions[-1].features
+            x = maps.settled()
             sides = (-(-side // self.stride) for side in x.shape[1:3])
             expected = jax.ShapeDtypeStruct((x.shape[0], *sides, features), layers.dtype)
             result = make_branch(config.unit, layers, features, self.stride)(x, train=train)
-            return checked(config.unit, result, expected)
+            return Maps((checked(config.unit, result, expected),))
         order, count = ORDERS[config.order], len(self.convolutions)
         for number, convolution in enumerate(self.convolutions, start=1):
             name, last = f"norm{number}", number == count
             if number > 1:
-                x = activate(x, order.before, layers, train=train, name=name)
-            if last:
+                maps = activate(maps, order.before, layers, train=train, name=name)
+            if last and config.dropout_rate:
                 # Only basic units may have a rate above 0 (Zagoruyko & Komodakis 2016, Figure 1d).
-                x = layers.dropout(config.dropout_rate, name="dropout")(x, train=train)
-            x = layers.conv(*convolution, name=f"conv{number}")(x)
-            x = activate(
-                x,
+                dropout = layers.dropout(config.dropout_rate, name="dropout")
+                maps = Maps((dropout(maps.settled(), train=train),))
+            following = order.after_last if last else order.after + order.before
+            maps = convolve(
+                layers.conv(*convolution, name=f"conv{number}"),
+                maps,
+                fused=layers.fused,
+                with_moments=train and following[:1] == ("norm",),
+                axis_name=layers.statistics_axis,
+            )
+            maps = activate(
+                maps,
                 order.after_last if last else order.after,
                 layers,
                 train=train,
                 name=name,
                 initial_scale=0.0 if config.zero_init_last_scale and last else 1.0,
             )
-        return x
+        return maps
