@@ -109,14 +109,15 @@ def run(command: Sequence[str | Path]) -> str:
     return done.stdout
 
 
-setup(
-    ext_modules=[
-        Extension(
-            "resflax.kernels.libresflax_kernels",
-            sources=sorted(map(str, SOURCE.glob("*.cc"))),
-            depends=sorted(map(str, [*SOURCE.glob("*.h"), *SOURCE.glob("*.inc")])),
-            optional=True,
-        )
-    ],
-    cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
-)
+if __name__ == "__main__":
+    setup(
+        ext_modules=[
+            Extension(
+                "resflax.kernels.libresflax_kernels",
+                sources=sorted(map(str, SOURCE.glob("*.cc"))),
+                depends=sorted(map(str, [*SOURCE.glob("*.h"), *SOURCE.glob("*.inc")])),
+                optional=True,
+            )
+        ],
+        cmdclass={"build_ext": BuildLibrary, "bdist_wheel": Wheel},
+    )
