@@ -39,6 +39,11 @@ class Buffer {
 
 constexpr int64_t kPieceFloats = 24 * 1024;  // of a piece's maps: about a fifth of a second cache
 constexpr int64_t kPiecePositions = 256;
+constexpr int64_t kGradientPositions = 160;  // that are summed at once for a kernel's gradient
+constexpr int64_t kSlab = 64;                // channels that are multiplied at once, of many
+// Kernels that do not fit in the second cache are read anew for every piece, which is larger then.
+constexpr int64_t kLargeKernel = 384 * 1024;
+constexpr int64_t kLargePieceFloats = 10 * kPieceFloats;
 constexpr int64_t kSlack = 64;  // floats that the loops may read after the end
 constexpr int64_t kMostParts = 16;
 constexpr int64_t kMostSums = 2 * 1024 * 1024;  // floats of all parts of a kernel's gradient
@@ -56,13 +61,16 @@ struct Pieces {
   int64_t groups_of_images, per_image;
 
   Pieces(const Shape& s, int64_t floats_per_row) : batch(s.batch), height(s.out_height()) {
-    rows = std::clamp<int64_t>(kPieceFloats / std::max<int64_t>(floats_per_row, 1), 1, height);
+    const bool large = s.size * s.size * s.group_inputs() * s.outputs > kLargeKernel;
+    const int64_t floats = large ? kLargePieceFloats : kPieceFloats;
+    const int64_t least = large ? kMostParts / 4 : kMostParts;  // pieces, for as many threads
+    rows = std::clamp<int64_t>(floats / std::max<int64_t>(floats_per_row, 1), 1, height);
     rows = ceil_div(height, ceil_div(height, rows));
     images = 1;
     if (rows == height) {
-      const int64_t fit = kPieceFloats / std::max<int64_t>(height * floats_per_row, 1);
+      const int64_t fit = floats / std::max<int64_t>(height * floats_per_row, 1);
       const int64_t wanted = kPiecePositions / (height * s.out_width());
-      images = std::clamp<int64_t>(std::min(fit, wanted), 1, std::max<int64_t>(batch / kMostParts, 1));
+      images = std::clamp<int64_t>(std::min(fit, wanted), 1, std::max<int64_t>(batch / least, 1));
     }
     groups_of_images = ceil_div(batch, images);
     per_image = ceil_div(height, rows);
@@ -135,15 +143,19 @@ void fill_maps(const Shape& s, const std::vector<Maps>& maps, const Activation& 
   });
 }
 
-// Kernel places that are convolved together, and the packed kernel for them: for every block of
-// registers of results, one row of values for each float of the segments.
+// The places of a kernel, as segments of the padded maps. If channels of neighbouring places are
+// neighbours, a segment is a row of the kernel; otherwise it is one place and a slab of channels.
 struct Taps {
-  std::vector<int64_t> starts;
-  int64_t run;
-  int64_t floats;  // of one block of one register
+  std::vector<int64_t> starts;  // of the segments: first those of the first slab
+  int64_t run;                  // floats in a segment
+  int64_t slabs;
 
-  Segments segments() const { return {starts.data(), static_cast<int64_t>(starts.size()), run}; }
+  int64_t per_slab() const { return static_cast<int64_t>(starts.size()) / slabs; }
   int64_t length() const { return static_cast<int64_t>(starts.size()) * run; }
+  // The place of a segment in an array (places, channels).
+  int64_t in_order(int64_t segment) const {
+    return (segment % per_slab() * slabs + segment / per_slab()) * run;
+  }
 };
 
 // Blocks of one to three registers that cover `channels` results.
@@ -159,6 +171,20 @@ std::vector<Block> blocks_of(int64_t channels, int64_t lanes) {
     first += vectors * lanes;
   }
   return blocks;
+}
+
+// Multiplies positions of a piece with a packed kernel: slab by slab, so that a slab of the maps is
+// read from the cache for all blocks of results.
+void multiply(const float* x, const std::vector<int64_t>& from, float* y,
+              const std::vector<int64_t>& to, int64_t count, const float* packed, const Taps& taps,
+              const Block* blocks, int64_t block_count) {
+  const int64_t some = taps.per_slab();
+  for (int64_t slab = 0; slab < taps.slabs; ++slab)
+    for (const Block* block = blocks; block < blocks + block_count; ++block)
+      loops().multiply(x, from.data(), y + block->first, to.data(), count,
+                       packed + (block->first * taps.starts.size() +
+                                 slab * some * block->vectors * loops().lanes) * taps.run,
+                       {taps.starts.data() + slab * some, some, taps.run}, block->vectors, slab > 0);
 }
 
 // One element of a kernel in either format.
@@ -192,15 +218,21 @@ std::vector<int64_t> distances(int64_t images, int64_t rows, int64_t columns, in
   return result;
 }
 
-// The steps of a row of places of the kernel: all channels of all columns if they lie side by side.
+// The segments for some rows and columns of a kernel; `run` channels of a group are read.
 Taps make_taps(const std::vector<int64_t>& rows, int64_t first_column, int64_t columns,
                int64_t row_step, int64_t column_step, int64_t run) {
   Taps taps;
-  const bool joined = run == column_step;
-  taps.run = joined ? columns * run : run;
-  for (int64_t row : rows)
-    for (int64_t c = 0; c < (joined ? 1 : columns); ++c)
-      taps.starts.push_back(row * row_step + (first_column + c) * column_step);
+  if (run == column_step) {
+    taps.run = columns * run, taps.slabs = 1;
+    for (int64_t row : rows) taps.starts.push_back(row * row_step + first_column * column_step);
+    return taps;
+  }
+  taps.run = run % kSlab == 0 ? kSlab : run;
+  taps.slabs = run / taps.run;
+  for (int64_t slab = 0; slab < taps.slabs; ++slab)
+    for (int64_t row : rows)
+      for (int64_t c = 0; c < columns; ++c)
+        taps.starts.push_back(row * row_step + (first_column + c) * column_step + slab * taps.run);
   return taps;
 }
 
@@ -278,16 +310,29 @@ void forward(const Forward& call, const Pool& pool) {
     const int64_t width = block.vectors * l.lanes;
     const int64_t some = std::min(width, group_outputs - block.first);
     float* line = packed + (group * padded + block.first) * length;
-    for (int64_t i = 0; i < length; ++i, line += width) {
-      const int64_t place = i * s.outputs + group * group_outputs + block.first;
-      copy_kernel(call.kernel, place, some, s.format, line, 1);
-      std::memset(line + some, 0, (width - some) * sizeof(float));
+    for (size_t segment = 0; segment < taps.starts.size(); ++segment) {
+      const int64_t first = taps.in_order(segment);
+      for (int64_t i = first; i < first + taps.run; ++i, line += width) {
+        const int64_t place = i * s.outputs + group * group_outputs + block.first;
+        copy_kernel(call.kernel, place, some, s.format, line, 1);
+        std::memset(line + some, 0, (width - some) * sizeof(float));
+      }
     }
   });
   float* sums = call.sums ? sums_buffer.floats(pieces.count() * 2 * s.outputs) : nullptr;
 
-  in_parallel(pool, pieces.count(), [&](int64_t number) {
+  // If there are fewer pieces than threads, each computes the outputs of a piece in slices.
+  const int64_t slices = s.groups > 1 ? 1
+                                      : std::clamp<int64_t>(ceil_div(pool.threads, pieces.count()), 1,
+                                                            static_cast<int64_t>(blocks.size()));
+  in_parallel(pool, pieces.count() * slices, [&](int64_t number) {
     thread_local Buffer x_buffer, y_buffer;
+    const int64_t slice = number % slices;
+    number /= slices;
+    const Block* first_block = blocks.data() + slice * blocks.size() / slices;
+    const int64_t block_count = blocks.data() + (slice + 1) * blocks.size() / slices - first_block;
+    const int64_t channel = first_block->first;
+    const int64_t end = slice + 1 < slices ? first_block[block_count].first : s.outputs;
     const Piece piece(pieces, number);
     const int64_t count = piece.images * piece.rows * out_width;
     const float* x;
@@ -306,15 +351,17 @@ void forward(const Forward& call, const Pool& pool) {
     float* y = to_y ? static_cast<float*>(call.y) + first
                     : y_buffer.floats(pieces.images * pieces.rows * out_width * y_step);
     for (int64_t group = 0; group < s.groups; ++group)
-      for (const Block& block : blocks)
-        l.multiply(x + group * group_inputs, from.data(), y + group * group_outputs + block.first,
-                   to.data(), count, packed + (group * padded + block.first) * length,
-                   taps.segments(), block.vectors);
-    float* own = sums ? sums + number * 2 * s.outputs : nullptr;
-    if (own) std::memset(own, 0, 2 * s.outputs * sizeof(float));
+      multiply(x + group * group_inputs, from, y + group * group_outputs, to, count,
+               packed + group * padded * length, taps, first_block, block_count);
+    float* own = sums ? sums + number * 2 * s.outputs + channel : nullptr;
+    if (own) {
+      std::memset(own, 0, (end - channel) * sizeof(float));
+      std::memset(own + s.outputs, 0, (end - channel) * sizeof(float));
+    }
     if (!to_y || own)
-      l.finish(y, y_step, count, s.outputs, s.format, advance(call.y, first, s.format), s.outputs,
-               own, own ? own + s.outputs : nullptr);
+      l.finish(y + channel, y_step, count, end - channel, s.format,
+               advance(call.y, first + channel, s.format), s.outputs, own,
+               own ? own + s.outputs : nullptr);
   });
   if (sums) add_rows(sums, pieces.count(), 2 * s.outputs, 2 * s.outputs, call.sums);
 }
@@ -409,23 +456,31 @@ void backward(const Backward& call, const Pool& pool) {
     const int64_t width = block.vectors * l.lanes;
     const int64_t some = std::min(width, group_inputs - block.first);
     const int64_t length = phase.taps.length();
-    float* line = packed + phase.packed + (group * padded_inputs + block.first) * length;
-    if (some < width) std::memset(line, 0, length * width * sizeof(float));
-    for (int64_t row : phase.rows)
-      for (int64_t column : phase.columns) {
-        for (int64_t i = 0; i < some; ++i) {
-          const int64_t place = ((row * s.size + column) * group_inputs + block.first + i) * s.outputs;
-          copy_kernel(call.kernel, place + group * group_outputs, group_outputs, s.format, line + i, width);
+    const Taps& taps = phase.taps;
+    const int64_t columns = phase.columns.size();
+    float* lines = packed + phase.packed + (group * padded_inputs + block.first) * length;
+    if (some < width) std::memset(lines, 0, length * width * sizeof(float));
+    for (size_t row = 0; row < phase.rows.size(); ++row)
+      for (int64_t column = 0; column < columns; ++column)
+        for (int64_t slab = 0; slab < taps.slabs; ++slab) {
+          const int64_t outputs = group_outputs / taps.slabs;
+          const int64_t tap = row * columns + column;
+          float* line = lines + (slab * taps.per_slab() * taps.run + tap * outputs) * width;
+          for (int64_t i = 0; i < some; ++i) {
+            const int64_t place =
+                ((phase.rows[row] * s.size + phase.columns[column]) * group_inputs + block.first + i) *
+                s.outputs;
+            copy_kernel(call.kernel, place + group * group_outputs + slab * outputs, outputs,
+                        s.format, line + i, width);
+          }
         }
-        line += group_outputs * width;
-      }
   });
 
   // The kernel's gradient: `parts` sums over different images, each in `slices` of the outputs.
   const Taps taps = make_taps(numbers(s.size), 0, s.size, x_columns * x_step, x_step, group_inputs);
   const int64_t sum_floats = s.groups * taps.length() * padded_outputs;
-  const int64_t parts = std::clamp<int64_t>(kMostSums / sum_floats, 1,
-                                            std::min(kMostParts, pieces.groups_of_images));
+  int64_t parts = kMostParts;
+  while (parts > 1 && (parts > pieces.groups_of_images || parts * sum_floats > kMostSums)) parts /= 2;
   const int64_t registers = padded_outputs / l.lanes;
   const int64_t slices = std::clamp<int64_t>(ceil_div(pool.threads, parts), 1, registers);
   float* sums = sums_buffer.floats(parts * sum_floats);
@@ -472,15 +527,27 @@ void backward(const Backward& call, const Pool& pool) {
                     x_step, window + i * x_image);
         x = window;
       }
-      const Places of_x{piece.images, piece.rows, out_width, x_image, s.stride * x_columns * x_step, s.stride * x_step};
-      const Places of_g{piece.images, piece.rows, out_width, g_image, g_columns * g_step, g_step};
       const float* inner = g + (before * g_columns + before) * g_step;
-      for (int64_t group = 0; group < s.groups; ++group)
-        for (size_t t = 0; t < taps.starts.size(); ++t)
-          l.outer(x + group * group_inputs + taps.starts[t], of_x,
-                  inner + group * group_outputs + first_output, of_g,
-                  sum + (group * taps.length() + t * taps.run) * padded_outputs + first_output,
-                  taps.run, outputs, padded_outputs);
+      const int64_t some_images =
+          std::clamp<int64_t>(kGradientPositions / (piece.rows * out_width), 1, piece.images);
+      const int64_t some_rows = std::clamp<int64_t>(kGradientPositions / out_width, 1, piece.rows);
+      for (int64_t i = 0; i < piece.images; i += some_images)
+        for (int64_t r = 0; r < piece.rows; r += some_rows) {
+          const int64_t images = std::min(some_images, piece.images - i);
+          const int64_t rows = std::min(some_rows, piece.rows - r);
+          const Places of_x{images, rows, out_width, x_image, s.stride * x_columns * x_step, s.stride * x_step};
+          const Places of_g{images, rows, out_width, g_image, g_columns * g_step, g_step};
+          const float* some_x = x + i * x_image + r * s.stride * x_columns * x_step;
+          const float* some_g = inner + i * g_image + r * g_columns * g_step + first_output;
+          for (int64_t group = 0; group < s.groups; ++group)
+            for (int64_t o = 0; o < outputs; o += kSlab)
+              for (size_t t = 0; t < taps.starts.size(); ++t)
+                l.outer(some_x + group * group_inputs + taps.starts[t], of_x,
+                        some_g + group * group_outputs + o, of_g,
+                        sum + (group * taps.length() + taps.in_order(t)) * padded_outputs +
+                            first_output + o,
+                        taps.run, std::min(kSlab, outputs - o), padded_outputs);
+        }
 
       if (!of_maps || p % slices != slice) continue;
       const int64_t first_row = piece.row * s.stride;
@@ -495,12 +562,9 @@ void backward(const Backward& call, const Pool& pool) {
         // A last piece of fewer rows has the same first positions; several images are whole.
         const int64_t count = piece.images * ceil_div(rows - phase.row, s.stride) * phase.width;
         for (int64_t group = 0; group < s.groups; ++group)
-          for (const Block& block : blocks)
-            l.multiply(g + group * group_outputs, phase.from.data(),
-                       d + group * group_inputs + block.first, phase.to.data(), count,
-                       packed + phase.packed +
-                           (group * padded_inputs + block.first) * phase.taps.length(),
-                       phase.taps.segments(), block.vectors);
+          multiply(g + group * group_outputs, phase.from, d + group * group_inputs, phase.to, count,
+                   packed + phase.packed + group * padded_inputs * phase.taps.length(), phase.taps,
+                   blocks.data(), blocks.size());
       }
       if (to_maps) continue;
       float* own = scaled ? moments + p * 2 * s.inputs : nullptr;

@@ -37,9 +37,9 @@ struct Loops {
   int64_t most_vectors;  // registers of outputs that one call of `multiply` computes
 
   // y[to[p] + v] = sum of x[from[p] + start[s] + i] * kernel[s][i][v] over segments s and i, for
-  // v < vectors * lanes and each of `count` positions p.
+  // v < vectors * lanes and each of `count` positions p. With `add`, the sum is added to y.
   void (*multiply)(const float* x, const int64_t* from, float* y, const int64_t* to, int64_t count,
-                   const float* kernel, Segments segments, int64_t vectors);
+                   const float* kernel, Segments segments, int64_t vectors, bool add);
 
   // sums[i * padded + o] += sum of x[p + i] * g[q + o] over the places p of x and the same places q
   // of g, for i < run and o < outputs, a multiple of `lanes`.
