@@ -30,7 +30,7 @@ cp "$work"/resflax-*.tar.gz "$folder"
 # The oldest systems on which jaxlib runs.
 while read -r target platform; do
   echo "building a wheel for $platform"
-  CXX="$python -m ziglang c++ -target $target" "$python" -m pip wheel --quiet --no-deps \
+  CXX="$python -m ziglang c++ -target $target -s" "$python" -m pip wheel --quiet --no-deps \
     --no-build-isolation --no-index --wheel-dir "$work/$platform" \
     --config-settings=--build-option=--plat-name="$platform" "$work"/resflax-*.tar.gz
   "$python" -c '
