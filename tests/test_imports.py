@@ -58,6 +58,8 @@ WITHOUT_JAX = [
     "resflax.evaluation.views",
     "resflax.experiment",
     "resflax.files",
+    "resflax.kernels",
+    "resflax.kernels.library",
     "resflax.locks",
     "resflax.models",
     "resflax.models.graph",
@@ -277,7 +279,7 @@ ROOMS = """
     data weights models
     resflax experiment declarations
     shortcuts branches orders
-    parts
+    parts kernels
     files locks paths cache text errors
 """
 """Rooms from the top to the bottom: folders, single files, and the package's own `resflax`."""

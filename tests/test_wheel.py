@@ -26,18 +26,26 @@ experiment = Experiment(
 sweep = Grid({"model.shortcut": ["none", "zero_pad"]})
 """
 
+LIBRARY = Path("resflax", "kernels", "libresflax_kernels.so")
+
 Program = Callable[..., subprocess.CompletedProcess[str]]
 
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The wheel, built from a copy of the source, so that no earlier build is in it."""
-    folder = tmp_path_factory.mktemp("wheel")
+    """The wheel."""
+    return build_wheel(tmp_path_factory.mktemp("wheel"))
+
+
+def build_wheel(folder: Path, **environment: str) -> Path:
+    """Builds the wheel from a copy of the source, so that no earlier build is in it."""
     source = folder / "source"
-    shutil.copytree(ROOT / "resflax", source / "resflax", ignore=shutil.ignore_patterns("*.pyc"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
+    ignored = shutil.ignore_patterns("*.pyc", LIBRARY.name)
+    shutil.copytree(ROOT / "resflax", source / "resflax", ignore=ignored)
+    for name in ("pyproject.toml", "setup.py", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
-    pip("wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", folder, source)
+    options = ("--no-deps", "--no-build-isolation", "--no-index", "-w", folder)
+    pip("wheel", *options, source, **environment)
     (path,) = folder.glob("*.whl")
     return path
 
@@ -47,10 +55,16 @@ def without_checkout() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
-def pip(*arguments: object) -> None:
+def pip(*arguments: object, **environment: str) -> None:
     command = [sys.executable, "-m", "pip", "--disable-pip-version-check", *map(str, arguments)]
-    done = subprocess.run(command, env=without_checkout(), cwd="/", capture_output=True, text=True)
+    variables = without_checkout() | environment
+    done = subprocess.run(command, env=variables, cwd="/", capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def packed_files(wheel: Path) -> set[str]:
+    with zipfile.ZipFile(wheel) as archive:
+        return {name for name in archive.namelist() if ".dist-info/" not in name}
 
 
 @pytest.fixture(scope="module")
@@ -94,14 +108,40 @@ def program(installed: Path, tmp_path: Path) -> Program:
 
 
 def test_every_file_of_the_package_is_in_the_wheel(wheel: Path):
-    with zipfile.ZipFile(wheel) as archive:
-        packed = {name for name in archive.namelist() if ".dist-info/" not in name}
-    source = {
+    assert packed_files(wheel) - {LIBRARY.as_posix()} == source_files()
+
+
+def source_files() -> set[str]:
+    """The files of the package, except those from which the kernels are built."""
+    return {
         path.relative_to(ROOT).as_posix()
         for path in (ROOT / "resflax").rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file()
+        and path.suffix != ".pyc"
+        and path.name != LIBRARY.name
+        and path.parent != ROOT / "resflax" / "kernels" / "source"
     }
-    assert packed == source
+
+
+def test_the_wheel_has_the_kernels_if_there_is_a_compiler(wheel: Path):
+    compiler = shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    assert (LIBRARY.as_posix() in packed_files(wheel)) == (compiler is not None)
+    assert wheel.name.startswith("resflax-0.1.0-py3-none-")
+    assert wheel.name.endswith("-any.whl") == (compiler is None)
+
+
+@pytest.mark.parametrize("lacking", ["compiler", "working compiler", "headers"])
+def test_the_wheel_is_also_built_without(lacking: str, tmp_path: Path):
+    environment = {"CXX": "false"}
+    if lacking == "compiler":
+        environment = {"PATH": str(tmp_path), "CXX": ""}
+    elif lacking == "headers":
+        (tmp_path / "jaxlib").mkdir()
+        (tmp_path / "jaxlib" / "__init__.py").touch()
+        environment = {"PYTHONPATH": str(tmp_path)}
+    path = build_wheel(tmp_path, **environment)
+    assert path.name == "resflax-0.1.0-py3-none-any.whl"
+    assert packed_files(path) == source_files()
 
 
 def test_the_package_comes_from_the_wheel(program: Program, installed: Path):

@@ -10,6 +10,7 @@ from resflax.benchmark.contender import Case, Contender, Precision
 from resflax.benchmark.module_step import resflax_contender
 from resflax.benchmark.naive import naive_contender
 from resflax.benchmark.timing import StepTiming, time_in_turn
+from resflax.devices.kernels import kernels_note
 from resflax.devices.memory import exhaustion
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
@@ -20,9 +21,9 @@ MakeContender = Callable[[Case], Contender | None]
 """Returns the contender of a case; None if the implementation does not have the network."""
 
 # Results are published, so they hold only those facts of the environment that decide the speed.
-_FACTS = ("python", "platform", "cpus", "devices", "git")
+_FACTS = ("python", "platform", "cpus", "devices", "kernels", "git")
 _PACKAGES = ("jax", "jaxlib", "flax", "torch")
-_FLAGS = ("JAX_", "XLA_", "OMP_")
+_FLAGS = ("JAX_", "XLA_", "OMP_", "RESFLAX_")
 
 
 def run_benchmark(
@@ -46,6 +47,8 @@ def run_benchmark(
       UsageError: if a case does not fit into the memory, or JAX's settings do not allow any.
     """
     check_settings()
+    if (note := kernels_note()) is not None:
+        display.say(note)
     makers = _makers(with_naive, with_torch_compile, display)
     ceilings = _ceilings_of(sorted({case.precision for case in cases}), display)
     timings: list[StepTiming] = []

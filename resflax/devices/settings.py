@@ -6,6 +6,7 @@ import jax
 from jax.extend.backend import clear_backends
 
 from resflax.errors import UsageError
+from resflax.kernels import library
 
 
 class _Refused(NamedTuple):
@@ -30,8 +31,9 @@ _REFUSED = {
 def check_settings() -> None:
     """Raises `UsageError` if JAX is set up so that networks cannot be computed.
 
-    The settings come from environment variables such as JAX_ENABLE_X64 or from
-    `jax.config.update`. They are not changed, because they belong to the whole process.
+    The same is raised if RESFLAX_KERNELS has no allowed value. JAX's settings come from environment
+    variables such as JAX_ENABLE_X64 or from `jax.config.update`. They are not changed, because they
+    belong to the whole process.
     """
     for name, refused in _REFUSED.items():
         value = jax.config.values.get(name)  # None in versions of JAX without this setting
@@ -42,6 +44,7 @@ def check_settings() -> None:
                 f"{refused.reason}: unset {name.upper()}, or call "
                 f"jax.config.update({name!r}, {refused.instead!r})"
             )
+    library.state()
     try:
         jax.devices()
     except Exception:  # for a platform whose plugin is missing, JAX raises AssertionError

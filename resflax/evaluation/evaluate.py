@@ -14,6 +14,7 @@ from resflax.declarations.checks import short
 from resflax.declarations.data import Data, ImageFolder
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
+from resflax.devices.kernels import kernels_note
 from resflax.devices.settings import check_settings
 from resflax.errors import UsageError
 from resflax.evaluation.measures import Measures, among_classes, measure_predictions
@@ -136,6 +137,8 @@ def evaluate(
     if predictions is not None:
         hosts.on_first(partial(check_path, predictions))
     keep_compiled()
+    if (note := kernels_note()) is not None:
+        display.say(note)
     subject = (
         other_subject(folders, declared, measured[0], split, display, best=best)
         if other

@@ -107,7 +107,9 @@ class _Kept(NamedTuple):
 def _forward(options: Options, primals: Any) -> tuple[tuple[Array, Array], _Kept]:
     arguments = jax.tree.map(lambda primal: primal.value, primals, is_leaf=_is_primal)
     y, sums = _convolve(options, arguments)
-    wanted = () if any(primal.perturbed for primal in primals.maps) else None
+    # The gradient of the factor needs that of the activated maps.
+    scaled = arguments.factor is not None
+    wanted = () if scaled or any(primal.perturbed for primal in primals.maps) else None
     return (y, sums), _Kept(arguments, y if options.sums else None, wanted)
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from resflax.kernels import library
 from resflax.runs.git import git_changes, git_state
 
 _HERE = Path(__file__)
@@ -32,6 +33,7 @@ def describe_environment() -> dict[str, Any]:
         "platform": platform.platform(),
         "cpus": os.cpu_count(),
         "devices": [f"{d.platform}:{d.id} {d.device_kind}" for d in jax.devices()],
+        "kernels": library.state().to_json(),
         "git": git_state(_HERE),
         "packages": dict(sorted((d.name, d.version) for d in metadata.distributions())),
     }
@@ -46,7 +48,8 @@ def _working_folder() -> str | None:
 
 def _is_flag(name: str) -> bool:
     """Whether an environment variable may change what is computed."""
-    return name.startswith(("JAX_", "XLA_", "TF_", "CUDA_VISIBLE", "NVIDIA_", "OMP_", "TFDS_"))
+    beginnings = ("JAX_", "XLA_", "TF_", "CUDA_VISIBLE", "NVIDIA_", "OMP_", "TFDS_", "RESFLAX_")
+    return name.startswith(beginnings)
 
 
 def source_changes() -> str:

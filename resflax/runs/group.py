@@ -19,6 +19,7 @@ import numpy as np
 from rich.console import Console
 
 from resflax.devices.compilation import keep_compiled
+from resflax.devices.kernels import kernels_note
 from resflax.devices.memory import exhaustion
 from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
@@ -109,6 +110,9 @@ def _train(sessions: Sequence[Session], failures: Failures) -> None:
     if not opened:
         return
     keep_compiled()
+    if (note := kernels_note()) is not None:
+        for session in opened:
+            session.display.say(note)
     experiments = [session.experiment for session in opened]
     with exhaustion(UsageError):
         plan = make_plan(experiments[0], opened[0].display, experiments)

@@ -13,6 +13,7 @@ from rich.console import Console
 from resflax.declarations.data import Streamed
 from resflax.devices import hosts
 from resflax.devices.compilation import keep_compiled
+from resflax.devices.kernels import kernels_note
 from resflax.devices.memory import exhaustion
 from resflax.devices.randomness import pinned_randomness
 from resflax.devices.settings import check_settings
@@ -64,6 +65,8 @@ def train(
             return session.finished()
         keep_compiled()
         say_copies(session.experiment, display.say)
+        if (note := kernels_note()) is not None:
+            display.say(note)
         with exhaustion(UsageError):
             plan = make_plan(session.experiment, display)
             held.callback(plan.training_feed.close)

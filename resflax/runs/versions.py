@@ -18,7 +18,7 @@ def version_changes(
     """A line about the versions that differ from those of the newest session; None if none do.
 
     Only versions that can change numbers count: of Python, JAX and its libraries, resflax and its
-    commit, and the kind of device.
+    commit, and the kind of device; on CPUs, also of the kernels and their instruction set.
 
     Args:
       sessions: the environments of the run's sessions, from the oldest to the newest.
@@ -61,4 +61,13 @@ def _facts(session: Mapping[str, Any], streamed: bool) -> dict[str, str]:
     kinds = {str(device).partition(" ")[2] or str(device) for device in session.get("devices", ())}
     if kinds:
         facts["devices"] = " and ".join(sorted(kinds))
+    if any(str(device).startswith("cpu") for device in session.get("devices", ())):
+        facts["kernels"] = _kernels(session.get("kernels"))
     return facts
+
+
+def _kernels(noted: Any) -> str:
+    """The kernels of a session on CPUs as a text; earlier versions had none and noted nothing."""
+    if not isinstance(noted, Mapping) or "instruction_set" not in noted:
+        return "none"
+    return f"{noted.get('version')} ({noted['instruction_set']})"

@@ -11,6 +11,8 @@
 #include <cstring>
 #include <new>
 
+#include "processor.h"
+
 namespace resflax {
 namespace {
 
@@ -258,14 +260,9 @@ const Loops& loops() {
 #ifdef __x86_64__
     const char* wanted = std::getenv("RESFLAX_KERNELS_ISA");
     const auto allowed = [&](const char* name) { return !wanted || !*wanted || !std::strcmp(wanted, name); };
-    __builtin_cpu_init();
-    if (allowed("avx512") && __builtin_cpu_supports("avx512f") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512dq"))
-      return avx512_loops;
-    if ((allowed("avx2") || allowed("avx512")) && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("fma"))
-      return avx2_loops;
+    const Processor processor;
+    if (allowed("avx512") && processor.avx512) return avx512_loops;
+    if ((allowed("avx2") || allowed("avx512")) && processor.avx2) return avx2_loops;
 #endif
     return baseline_loops;
   }();

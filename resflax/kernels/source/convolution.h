@@ -53,7 +53,7 @@ struct Backward {
   void* of_kernel;
   float* of_factor;                // (inputs,); null if there is no factor
   float* of_offset;
-  std::vector<void*> of_maps;      // one for each of the maps; empty: not computed
+  std::vector<void*> of_maps;      // one for each of the maps; empty (only without a factor): not computed
 };
 
 // The loops of the best instruction set that this processor has and that RESFLAX_KERNELS_ISA allows.

@@ -114,6 +114,7 @@ ffi::Error run_backward(ffi::ThreadPool threads, ffi::AnyBuffer kernel, ffi::Buf
 #define EXPORTED extern "C" __attribute__((visibility("default")))
 
 EXPORTED int resflax_kernels_version() { return 1; }
+EXPORTED int resflax_kernels_ffi_version() { return 1000 * XLA_FFI_API_MAJOR + XLA_FFI_API_MINOR; }
 EXPORTED const char* resflax_kernels_instruction_set() { return resflax::loops().name; }
 EXPORTED void resflax_kernels_set_threads(int most) { resflax::most_threads = most; }
 
