@@ -1,12 +1,12 @@
 """The library of kernels: whether it is loaded, and what is said and recorded if it is not."""
 
+import _ctypes
 import json
 import shutil
 import subprocess
 import threading
 from pathlib import Path
 
-import numpy as np
 import pytest
 from test_provenance import SESSION
 from whole_runs import run
@@ -48,7 +48,7 @@ def put(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
 
 def other_library() -> bytes:
     """The content of a library that is not ours."""
-    return Path(np._core._multiarray_umath.__file__).read_bytes()
+    return Path(_ctypes.__file__).read_bytes()
 
 
 def stub(folder: Path, version: int, ffi_version: int) -> bytes:

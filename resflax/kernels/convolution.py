@@ -61,7 +61,7 @@ def reference(options: Options, arguments: Arguments) -> tuple[Array, Array]:
     """The same as `convolve`, in XLA's operations; sums that are not asked for are empty."""
     maps, kernel, factor, offset = arguments
     x = jnp.concatenate(maps, axis=-1)
-    if factor is not None:
+    if factor is not None and offset is not None:
         x = (x.astype(jnp.float32) * factor + offset).astype(x.dtype)
     if options.relu:
         x = jnp.maximum(x, 0)
@@ -147,7 +147,7 @@ def _gradients(
 
     Args:
       options: those of the convolution.
-      of_maps: whether the gradient of the maps is computed; if not, there are no maps in the result.
+      of_maps: whether the gradient of the maps is computed; if not, the result has no maps.
       arguments: those of the convolution.
       y: its result; needed only with `of_sums`.
       of_y: the gradient of y.

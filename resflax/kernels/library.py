@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from resflax.errors import UsageError
+from resflax.kernels.threads import allowed_threads
 from resflax.text import one_line
 
 VERSION: int = 1
@@ -120,5 +121,6 @@ def _known_to_jax(library: ctypes.CDLL, functions: dict[str, Any]) -> State:
         )
     for name, function in functions.items():
         jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(function), platform="cpu")
+    library.resflax_kernels_set_threads(allowed_threads())
     library.resflax_kernels_instruction_set.restype = ctypes.c_char_p
     return State(library.resflax_kernels_instruction_set().decode())

@@ -9,7 +9,6 @@ from collections.abc import Sequence
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 
 from resflax.declarations.models import DenseNet
 from resflax.errors import UsageError
@@ -167,6 +166,7 @@ class DenseNetModule(nn.Module):
         config, layers = self.config, self.layers
         recompute = self.for_training and config.remat
         maps = self._stem(images, train=train)
+        groups: list[Maps] = []
         for block, depth in enumerate(config.layers_per_block, start=1):
             if block > 1:
                 transition = Transition(config, layers, recompute, name=f"transition{block - 1}")

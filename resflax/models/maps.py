@@ -1,8 +1,8 @@
 """Feature maps with the work that is still to be done on them.
 
-Batch norm and ReLU are only noted on the maps. The convolution that reads the maps does this work
-as it reads them, where our own kernels run (`Layers.fused`); it also sums the moments of its result,
-which the next batch norm needs. Elsewhere each layer does its own work at once.
+Where our own kernels run (`Layers.fused`), batch norm and ReLU are only noted on the maps. The
+convolution that reads the maps does this work as it reads them. It also sums the moments of its
+result, which the next batch norm needs. Elsewhere each layer does its own work at once.
 """
 
 from collections.abc import Sequence
