@@ -131,7 +131,8 @@ def test_the_training_form_has_the_same_numbers(net, monkeypatch):
 
     expected = jax.jit(lambda v: step(plain, v))(dict(variables))
     logits, gradients, statistics = jax.jit(lambda v: step(trained, v))(stacked)
-    assert_close((logits, unstack(gradients), unstack(statistics)), expected)
+    # The forms round differently where own kernels run, and batch norms of 12 places magnify it.
+    assert_close((logits, unstack(gradients), unstack(statistics)), expected, 2e-4)
     assert_close(
         trained.apply(stacked, images, train=False), plain.apply(variables, images, train=False)
     )

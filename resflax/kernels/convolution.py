@@ -44,19 +44,6 @@ class Arguments(NamedTuple):
     """(C,) float32, which is then added; None where the factor is."""
 
 
-def convolve(options: Options, arguments: Arguments) -> tuple[Array, Array | None]:
-    """Convolves activated maps with an odd kernel, padded by k // 2 on every side.
-
-    The library must have been loaded (`library.load`), and the program must be compiled for a CPU.
-
-    Returns:
-      y (B, ceil(H / stride), ceil(W / stride), C') of the maps' dtype, and, if `options.sums`, the
-      sums of y and of its squares over the first three axes, (2, C') float32; otherwise None.
-    """
-    y, sums = _convolve(options, arguments)
-    return y, sums if options.sums else None
-
-
 def reference(options: Options, arguments: Arguments) -> tuple[Array, Array]:
     """The same as `convolve`, in XLA's operations; sums that are not asked for are empty."""
     maps, kernel, factor, offset = arguments
@@ -81,7 +68,15 @@ def reference(options: Options, arguments: Arguments) -> tuple[Array, Array]:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _convolve(options: Options, arguments: Arguments) -> tuple[Array, Array]:
+def convolve(options: Options, arguments: Arguments) -> tuple[Array, Array]:
+    """Convolves activated maps with an odd kernel, padded by k // 2 on every side.
+
+    The library must have been loaded (`library.load`), and the program must be compiled for a CPU.
+
+    Returns:
+      y (B, ceil(H / stride), ceil(W / stride), C') of the maps' dtype, and the sums of y and of its
+      squares over the first three axes, (2, C') float32; (2, 0) unless `options.sums`.
+    """
     maps, kernel, factor, offset = arguments
     batch, height, width, _ = maps[0].shape
     places = (batch, -(-height // options.stride), -(-width // options.stride))
@@ -106,7 +101,7 @@ class _Kept(NamedTuple):
 
 def _forward(options: Options, primals: Any) -> tuple[tuple[Array, Array], _Kept]:
     arguments = jax.tree.map(lambda primal: primal.value, primals, is_leaf=_is_primal)
-    y, sums = _convolve(options, arguments)
+    y, sums = convolve(options, arguments)
     # The gradient of the factor needs that of the activated maps.
     scaled = arguments.factor is not None
     wanted = () if scaled or any(primal.perturbed for primal in primals.maps) else None
@@ -131,7 +126,7 @@ def _backward(options: Options, kept: _Kept, cotangents: tuple[Any, Any]) -> tup
     return (gradients,)
 
 
-_convolve.defvjp(_forward, _backward, symbolic_zeros=True)
+convolve.defvjp(_forward, _backward, symbolic_zeros=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

@@ -103,7 +103,7 @@ def convolve(
     parts = tuple(part.astype(conv.dtype) for part in maps.parts)
     options = Options(conv.stride, conv.groups, maps.rectified, with_moments)
     y, sums = convolve_by_kernels(options, Arguments(parts, kernel, maps.factor, maps.offset))
-    if sums is None:
+    if not with_moments:
         return Maps((y,))
     means = sums / (y.size // y.shape[-1])
     if axis_name is not None:
