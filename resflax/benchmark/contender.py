@@ -38,3 +38,5 @@ class Contender:
     """Time from the network's declaration to the end of the first step."""
     memory_bytes: Callable[[], int | None]
     """Returns the peak memory in bytes, without the data set's pictures; None if it is unknown."""
+    program_text: Callable[[], str] | None = None
+    """Returns the text of the program that XLA compiled; None for other compilers."""

@@ -96,7 +96,7 @@ def module_contender(
     compile_seconds = time.perf_counter() - start
     needed = step_bytes(program)
     memory = None if needed is None else needed - images.nbytes - labels.nbytes
-    return Contender(name, steps, compile_seconds, lambda: memory)
+    return Contender(name, steps, compile_seconds, lambda: memory, program.as_text)
 
 
 def _noise(case: Case) -> tuple[np.ndarray, np.ndarray]:

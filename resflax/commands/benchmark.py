@@ -1,15 +1,20 @@
 """Measures training steps: compile time, images per second, share of the peak, and memory.
 
 usage: resflax benchmark [NET ...] [--batch-size N ...] [--precision float32|bfloat16 ...]
-           [--repetitions N] [--naive] [--torch-compile] [--output FILE.json]
+           [--repetitions N] [--naive] [--torch-compile] [--operations]
+           [--output FILE.json]
 
   NET            published networks, such as resnet50 (on 224x224x3 pictures of 1000 classes) or
                  densenet_bc_100_12 (on 32x32x3 pictures of 10 classes), or experiment files, whose
                  networks are timed on pictures like those of their data
 
 Every network is timed with every batch size and precision. It is also timed in PyTorch
-(channels-last; AMP for bfloat16), if PyTorch is installed and has the network. The times do not
-include reading and decoding pictures.
+(channels-last; AMP for bfloat16; on CPUs with as many threads as XLA has), if PyTorch is installed
+and has the network; with --torch-compile, also compiled. The times do not include reading and
+decoding pictures.
+
+--operations prints where the time of our own step goes: for each kind of operation and its shapes,
+its share of the step, its rate, and the rate as a share of the measured peak.
 """
 
 import json
@@ -56,6 +61,10 @@ class Options:
     torch_compile: Flag = False
     """Also time PyTorch's network when it is compiled by torch.compile."""
 
+    operations: Flag = False
+    """Also print each operation's share of the step and its rate, by JAX's profiler. Only on
+    CPUs."""
+
     output: str | None = None
     """A JSON file for the results, the hardware and the versions of packages. With -, they are
     printed as JSON instead of the table."""
@@ -99,26 +108,30 @@ def main(arguments: Sequence[str]) -> None:
     """Times the networks, prints the table and writes the file."""
     options = parse(Options, arguments)
     cases = options.cases()
+    from resflax.benchmark.operations import operations_table
     from resflax.benchmark.run import benchmark_record, run_benchmark  # imports JAX: only now
     from resflax.benchmark.timing import timing_table
     from resflax.files import write_atomically
     from resflax.terminal.display import Display
 
     with Display(Console(stderr=True)) as display:
-        timings = run_benchmark(
+        measured = run_benchmark(
             cases,
             with_naive=options.naive,
             with_torch_compile=options.torch_compile,
+            with_operations=options.operations,
             repetitions=options.repetitions,
             display=display,
         )
-    record = json.dumps(benchmark_record(timings), indent=1)
+    record = json.dumps(benchmark_record(measured), indent=1)
     if options.output == "-":
         print(record)
         return
     console = Console()
     console.width = max(console.width, 140)  # so that no column is cut off in a file
-    console.print(timing_table(timings))
+    console.print(timing_table(measured.timings))
+    for case, step in zip(cases, measured.operations, strict=False):
+        console.print(operations_table(step, measured.ceilings[case.precision]))
     if options.file is not None:
         with writing_output(options.file):
             write_atomically(options.file, record + "\n")
