@@ -88,7 +88,8 @@ class Trainer:
 def _settings() -> dict[str, Any]:
     """What a trial may have set for the whole process."""
     return {
-        "environment": dict(os.environ),
+        # scikit-learn sets variables of that name when the digits are prepared.
+        "environment": {n: os.environ[n] for n in os.environ if not n.startswith("KMP_")},
         "folder": os.getcwd(),
         "modules": list(sys.path),
         "jax": {name: repr(value) for name, value in jax.config.values.items()},

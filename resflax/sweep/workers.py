@@ -131,7 +131,8 @@ class WorkerJob:
         environment: Mapping[str, str],
         worker: Worker | None,
     ) -> None:
-        self.trials, self.slot = [trial], slot
+        self.trials: Sequence[Trial] = [trial]
+        self.slot = slot
         self._locks, self._log = [lock], folder.log(trial)
         self._log_start = log_size(self._log)
         self._code: int | None = None
