@@ -262,15 +262,15 @@ while True:
     run, ran, code = json.loads(text)["command"]
     os.makedirs(run, exist_ok=True)
     with open(ran, "a") as file:
-        file.write(run.rpartition("/")[2] + "\\n")
+        file.write(run.rpartition("/")[2] + "\\\\n")
     time.sleep(0.1)
     if code == "1":
-        os.write(log, b"error: the loss is nan\\n")
+        os.write(log, b"error: the loss is nan\\\\n")
     else:
         open(run + "/result.json", "w").write('{"status": "finished"}')
     os.close(log)
     os.close(lock)
-    channel.sendall(json.dumps({"code": code, "spent": False}).encode() + b"\\n")
+    channel.sendall(json.dumps({"code": code, "spent": False}).encode() + b"\\\\n")
 '''
 def command(folder, trial):
     code = "1" if trial.experiment.seed % 5 == 0 else "0"

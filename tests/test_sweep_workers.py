@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import time
 from pathlib import Path
 
@@ -200,8 +201,6 @@ def test_a_trial_that_is_stopped_before_it_begins_does_not_begin(tiny, tmp_path)
 
 
 def test_messages_bring_open_files(tmp_path):
-    import socket
-
     one, other = map(Channel, socket.socketpair())
     with open(tmp_path / "file", "w") as file:
         one.send({"first": "x" * 100_000})
@@ -217,3 +216,4 @@ def test_messages_bring_open_files(tmp_path):
     one.close()
     assert other.receive(wait=True) is None
     assert other.closed
+    other.close()

@@ -96,14 +96,10 @@ class LocalExecutor:
 
     def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
         """Starts one job for each group, and leaves out trials that another process runs."""
+        # All locks come first, since the launcher has just seen that these trials have not ended.
+        locked = [self._locked(group) for group in groups]
         started: list[Job] = []
-        for group in groups:
-            trials, locks = [], []
-            for trial in group:
-                lock = take_lock(self._folder.lock_file(trial))
-                if lock is not None:
-                    trials.append(trial)
-                    locks.append(lock)
+        for trials, locks in locked:
             if not trials:
                 continue
             self._jobs = [job for job in self._jobs if job.poll() is None]
@@ -113,6 +109,16 @@ class LocalExecutor:
             self._jobs.append(job)
             started.append(job)
         return started
+
+    def _locked(self, group: Sequence[Trial]) -> tuple[list[Trial], list[int]]:
+        """Locks the trials that no other process runs; returns them and their locks."""
+        trials, locks = [], []
+        for trial in group:
+            lock = take_lock(self._folder.lock_file(trial))
+            if lock is not None:
+                trials.append(trial)
+                locks.append(lock)
+        return trials, locks
 
     def _start(self, trials: Sequence[Trial], locks: Sequence[int], slot: int) -> LocalJob:
         environment = os.environ | slot_variables(slot, self.capacity, self._gpus)
