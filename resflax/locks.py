@@ -58,6 +58,12 @@ def take_lock(path: Path, say: Callable[[str], None] = lambda text: None) -> int
     return descriptor
 
 
+def close_all(descriptors: list[int]) -> None:
+    """Ends the locks of these descriptors, and empties the list."""
+    while descriptors:
+        os.close(descriptors.pop())
+
+
 @contextlib.contextmanager
 def hold(path: Path, say: Callable[[str], None], in_use: str, wait: float = 0.0) -> Iterator[None]:
     """Holds the lock of a file, which meanwhile says which process has it.

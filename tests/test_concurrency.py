@@ -242,29 +242,43 @@ class Executor:
     def start(self, groups):
         return [Job(self.folder, trial) for (trial,) in groups]
 
+    def close(self):
+        pass
+
 
 _LAUNCHER = """
-from resflax.sweep import local, launcher
+from resflax.sweep import workers, launcher
 from resflax.sweep.local import LocalExecutor
 from resflax.sweep.queues import GridQueue
 launcher.POLL_SECONDS = 0.01
 worker = '''
-import os, sys, time
-run, log, code = sys.argv[1:]
-os.makedirs(run, exist_ok=True)
-with open(log, "a") as file:
-    file.write(run.rpartition("/")[2] + "\\\\n")
-time.sleep(0.1)
-if code == "1":
-    print("error: the loss is nan")
-    sys.exit(1)
-open(run + "/result.json", "w").write('{"status": "finished"}')
+import json, os, socket, sys, time
+channel = socket.socket(fileno=int(sys.argv[1]))
+while True:
+    text, descriptors, *_ = socket.recv_fds(channel, 2**16, 2)
+    if not text:
+        break
+    log, lock = descriptors
+    run, ran, code = json.loads(text)["command"]
+    os.makedirs(run, exist_ok=True)
+    with open(ran, "a") as file:
+        file.write(run.rpartition("/")[2] + "\\\\n")
+    time.sleep(0.1)
+    if code == "1":
+        os.write(log, b"error: the loss is nan\\\\n")
+    else:
+        open(run + "/result.json", "w").write('{"status": "finished"}')
+    os.close(log)
+    os.close(lock)
+    channel.sendall(json.dumps({"code": code, "spent": False}).encode() + b"\\\\n")
 '''
 def command(folder, trial):
     code = "1" if trial.experiment.seed % 5 == 0 else "0"
-    run = str(folder.run(trial).path)
-    return [sys.executable, "-S", "-c", worker, run, str(path.parent / "ran"), code]
-local.worker_command = command
+    return [str(folder.run(trial).path), str(path.parent / "ran"), code]
+workers.worker_command = command
+workers.serving_command = lambda folder, channel: [
+    sys.executable, "-S", "-c", worker, str(channel)
+]
 folder, trials = SweepFolder(path), expand_grid(BASE, Grid({"seed": range(20)}))
 folder.begin(BASE)
 queue = GridQueue(trials)

@@ -39,9 +39,9 @@ def test_nothing_is_lost_or_repeated_after_the_launcher_and_workers_are_killed(t
         assert stream is not None
         stream.close()  # nobody reads what it prints
     wait_until(lambda: len(list(trials.glob("*/metrics.jsonl"))) >= 2, unread)
-    os.kill(worker_ids(folder, "--run-dir")[0], signal.SIGKILL)  # it is started again
+    os.kill(worker_ids(folder, "resflax.sweep.serving")[0], signal.SIGKILL)  # it is started again
     wait_until(lambda: list(trials.glob("*/result.json")), unread)
-    orphans = set(worker_ids(folder, "--run-dir"))
+    orphans = set(worker_ids(folder, "resflax.sweep.serving"))
     unread.kill()  # the workers keep running
     unread.wait()
 
@@ -51,7 +51,7 @@ def test_nothing_is_lost_or_repeated_after_the_launcher_and_workers_are_killed(t
     _, err = process.communicate(timeout=60)
     assert process.returncode == 129, err
     assert err == "stopped, all trials saved; the same command continues\n"
-    assert set(worker_ids(folder, "--run-dir")) <= orphans
+    assert set(worker_ids(folder, "resflax.sweep.serving")) <= orphans
 
     process = start_sweep(folder, file, "--jobs", "2")
     out, err = process.communicate(timeout=120)

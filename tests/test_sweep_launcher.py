@@ -21,7 +21,7 @@ from resflax.locks import take_lock
 from resflax.sweep.executors import group_worker_command, worker_command
 from resflax.sweep.launcher import Launcher
 from resflax.sweep.live_table import standings_table
-from resflax.sweep.local import LocalJob, slot_variables
+from resflax.sweep.local import GroupJob, slot_variables
 from resflax.sweep.queues import GridQueue
 from resflax.sweep.standings import Standing, TrialState
 from resflax.sweep.sweep_folder import SweepFolder
@@ -64,6 +64,9 @@ class FakeExecutor:
     def start(self, groups):
         self.started += [t.hash for (t,) in groups]
         return [FakeJob(t, self.folder, self.codes(t)) for (t,) in groups]
+
+    def close(self):
+        pass
 
 
 def launch(tmp_path, grid, capacity=2, codes=lambda trial: [None, 0]):
@@ -194,10 +197,10 @@ def test_a_trial_is_locked_while_its_worker_lives_and_until_its_end_is_recorded(
     folder, trial = SweepFolder(tmp_path), Trial(Point({}), BASE)
     folder.begin(BASE)
     sleep = [sys.executable, "-c", "import sys; sys.stdin = None; import time; time.sleep(60)"]
-    monkeypatch.setattr("resflax.sweep.local.worker_command", lambda *_: sleep)
+    monkeypatch.setattr("resflax.sweep.local.group_worker_command", lambda *_: sleep)
     lock = take_lock(folder.lock_file(trial))
     assert lock is not None
-    job = LocalJob(folder, [trial], [lock], 0, {})
+    job = GroupJob(folder, [trial], [lock], 0, {})
     if not launcher_lives:
         job.close()  # as the end of its process does
     assert take_lock(folder.lock_file(trial)) is None

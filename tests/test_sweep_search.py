@@ -81,6 +81,9 @@ class Executor:
         self.started += [trial.hash for trial in trials]
         return [Job(self.folder, trial) for trial in trials]
 
+    def close(self):
+        pass
+
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):

@@ -7,6 +7,7 @@ from two versions of a file can be used in one process.
 
 import ast
 import builtins
+import re
 import sys
 import traceback
 import types
@@ -21,6 +22,8 @@ from resflax.parts.source import Source, file_of_module
 
 _LOADED: dict[tuple[str, str, Path], type] = {}
 """Classes by name, hash and root, so that each is made only once."""
+_MODULE = re.compile(r"own_[0-9a-f]{12}\.")
+"""Begins the names of the modules of users' classes."""
 
 
 def load_class(source: Source) -> type:
@@ -48,6 +51,13 @@ def load_class(source: Source) -> type:
             )
         _LOADED[key] = made
     return _LOADED[key]
+
+
+def forget_classes() -> None:
+    """Forgets all classes and their modules, so that their code is run again when it is needed."""
+    _LOADED.clear()
+    for name in [name for name in sys.modules if _MODULE.match(name)]:
+        del sys.modules[name]
 
 
 def _explained(error: BaseException, source: Source) -> UsageError:

@@ -53,17 +53,22 @@ def read_user_files(file: Path) -> UserFiles | None:
     if file.suffix != ".py" or not file.is_file():
         return None
     root = file.absolute().parent
-    imported = {
-        Path(path).absolute()
-        for name, module in list(sys.modules.items())
-        if name != "__main__" and isinstance(path := getattr(module, "__file__", None), str)
-    }
-    paths = [file.absolute(), *sorted(p for p in imported if _is_users(p, root))]
+    paths = [file.absolute(), *sorted(imported_files(root))]
     contents: dict[str, bytes] = {}
     for path in paths:
         with contextlib.suppress(OSError):  # it is gone since
             contents.setdefault(path.relative_to(root).as_posix(), path.read_bytes())
     return UserFiles(root, contents)
+
+
+def imported_files(root: Path) -> set[Path]:
+    """The user's own .py files below a folder that this process has imported."""
+    imported = {
+        Path(path).absolute()
+        for name, module in list(sys.modules.items())
+        if name != "__main__" and isinstance(path := getattr(module, "__file__", None), str)
+    }
+    return {path for path in imported if _is_users(path, root)}
 
 
 def read_program() -> UserFiles | None:

@@ -6,32 +6,30 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from resflax.data.normalization import Normalization
-from resflax.declarations.checks import refuse
 from resflax.declarations.crop_notes import crop_notes
-from resflax.declarations.models import ResNet
 from resflax.declarations.schedule_notes import schedule_notes
 from resflax.devices import hosts, memory
-from resflax.devices.parallel import AXIS, Devices, ReplicatedFunction
+from resflax.devices.parallel import Devices
 from resflax.experiment import Experiment
-from resflax.feeding.batch import Batch
-from resflax.feeding.feeds import EvaluationFeed, Feeds, TrainingFeed, open_feeds
+from resflax.feeding.feeds import EvaluationFeed, TrainingFeed, open_feeds
 from resflax.feeding.order import ExampleOrder
-from resflax.models import build
-from resflax.models.own_parts import explaining, other_batch_norms
-from resflax.models.summary import Summary, summarize
+from resflax.models.own_parts import explaining
+from resflax.models.summary import Summary
+from resflax.runs.programs import (
+    DataFacts,
+    KeptPrograms,
+    Programs,
+    make_programs,
+    program_key,
+)
 from resflax.terminal.display import Display
-from resflax.training.batch_statistics import statistics_step
-from resflax.training.many_steps import CallStep, gathered, many_steps
-from resflax.training.measurement import evaluation_step
-from resflax.training.nonfinite import explain
-from resflax.training.objective import LossOfParams, Objective, step_loss_of
+from resflax.training.many_steps import many_steps
+from resflax.training.objective import Objective
 from resflax.training.optimizer import make_optimizer
 from resflax.training.schedule import LearningRate, learning_rate
-from resflax.training.state import TrainState, drawing, initial_state
+from resflax.training.state import TrainState
 from resflax.training.step import TrainStep, train_step
 from resflax.training.together import (
     GroupInput,
@@ -79,7 +77,12 @@ class Plan:
     """Hash that identifies the data: see `Feeds.sha256`."""
 
 
-def make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment] = ()) -> Plan:
+def make_plan(
+    experiment: Experiment,
+    display: Display,
+    group: Sequence[Experiment] = (),
+    kept: KeptPrograms | None = None,
+) -> Plan:
     """Opens the data, builds the network and compiles its programs, on all devices.
 
     Args:
@@ -87,15 +90,19 @@ def make_plan(experiment: Experiment, display: Display, group: Sequence[Experime
       display: shows progress.
       group: experiments that step together, `experiment` among them. They may differ only as
         `runs.group` allows. The plan's `run_steps` is then for all of their states, stacked.
+      kept: the programs of earlier runs of this process, which are used again, and to which those
+        of this run are added. A group's step is not kept.
 
     Raises `UsageError` if data, network, batch size and schedule do not fit together, if a step
     does not fit in memory, or if a class of the user's own fails.
     """
     with explaining(experiment.model):
-        return _make_plan(experiment, display, group)
+        return _make_plan(experiment, display, group, kept or KeptPrograms())
 
 
-def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experiment]) -> Plan:
+def _make_plan(
+    experiment: Experiment, display: Display, group: Sequence[Experiment], kept: KeptPrograms
+) -> Plan:
     devices = Devices(experiment.parallel)
     devices.check_batch_size(
         experiment.batch_size,
@@ -106,39 +113,23 @@ def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experim
     experiment.augmentation.check_channels(feeds.image_shape[-1])
     for note in schedule_notes(experiment.schedule, feeds.steps) + crop_notes(experiment.data):
         display.say(note)
-    rate = learning_rate(experiment.schedule, experiment.optimizer.learning_rate, feeds.steps)
-    rate(jnp.int32(0))  # compiles it now, not at the first line of the log
-    build_network = partial(
-        build,
-        experiment.model,
-        feeds.num_classes,
-        dtype=jnp.dtype(experiment.precision),
-        axis_name=AXIS,
-        synchronized=experiment.batch_norm == "synchronized",
+    facts = DataFacts(feeds.steps, feeds.num_classes, feeds.image_shape, feeds.gather)
+    programs = kept.find(
+        program_key(experiment, facts, feeds.sha256),
+        lambda: make_programs(experiment, devices, facts, feeds.normalization),
     )
-    objective = Objective.of(experiment, build_network(for_training=True))
-    summary = summarize(experiment.model, feeds.num_classes, feeds.image_shape)
-    _check_batch_norm(experiment, feeds)
-    initialize = _make_initialize(experiment, feeds, rate)
-    initialize_fast = drawing(
-        initialize, len(summary.layers), stacked=isinstance(experiment.model, ResNet)
-    )
-    state = devices.abstract(partial(initialize, feeds.normalization, np.uint32(0)))
-
     if group:
-        step_with = partial(_member_step, experiment, objective, feeds.steps)
-        run_steps = _compile_group(devices, step_with, group, state, feeds.train, display)
+        step_with = partial(_member_step, experiment, programs.objective, feeds.steps)
+        run_steps = _compile_group(
+            devices, step_with, group, programs.abstract_state, feeds.train, display
+        )
     else:
-        optimizer = make_optimizer(experiment.optimizer, rate)
-        step = gathered(train_step(objective, optimizer, experiment.ema_decay), feeds.gather)
-        run_steps = _compile(devices, step, state, feeds.train, display)
-    evaluate = _make_evaluate(devices, objective, feeds)
+        run_steps = _compile(devices, programs, feeds.train, display)
+    evaluate = programs.evaluate
     for feed in display.items(list(feeds.evaluation.values()), "compiling evaluation"):
-        evaluate.compile(state, feed.resident, feed.sample_input(experiment.batch_size))
-
-    def loss_at(state: TrainState, resident: Any, given: Any) -> LossOfParams:
-        with_named_units = Objective.of(experiment, build_network())
-        return step_loss_of(with_named_units, state, feeds.gather(resident, given))
+        evaluate.compile(
+            programs.abstract_state, feed.resident, feed.sample_input(experiment.batch_size)
+        )
 
     return Plan(
         steps=feeds.steps,
@@ -148,55 +139,16 @@ def _make_plan(experiment: Experiment, display: Display, group: Sequence[Experim
         evaluation_feeds=feeds.evaluation,
         run_steps=run_steps,
         evaluate=evaluate,
-        measure_statistics=_make_measure_statistics(devices, objective, feeds),
-        explain_failure=partial(explain, devices, loss_at),
-        abstract_state=state,
+        measure_statistics=programs.measure_statistics,
+        explain_failure=programs.explain_failure,
+        abstract_state=programs.abstract_state,
         draw_state=lambda seed: devices.replicate(
-            initialize_fast(feeds.normalization, np.uint32(seed))
+            programs.draw(feeds.normalization, np.uint32(seed))
         ),
-        learning_rate=rate,
-        summary=summary,
+        learning_rate=programs.learning_rate,
+        summary=programs.summary,
         data_sha256=feeds.sha256,
     )
-
-
-def _check_batch_norm(experiment: Experiment, feeds: Feeds) -> None:
-    """Refuses what only our own batch norm can do for a network that has another one."""
-    if experiment.batch_norm != "synchronized" and not experiment.precise_batch_norm:
-        return
-    module = build(experiment.model, feeds.num_classes)
-    for path in other_batch_norms(module, feeds.image_shape):
-        field = "batch_norm" if experiment.batch_norm == "synchronized" else "precise_batch_norm"
-        refuse(
-            experiment,
-            field,
-            f"{path} is linen's batch norm, which cannot do that; use self.layers.norm()",
-        )
-
-
-def _make_initialize(
-    experiment: Experiment, feeds: Feeds, rate: LearningRate
-) -> Callable[[Normalization, np.uint32], TrainState]:
-    """Makes a function that draws the state before the first step.
-
-    The function takes the normalisation and a seed.
-    """
-    # The module has no axis, because parameters do not depend on it, and it exists only inside
-    # replicas.
-    module = build(experiment.model, feeds.num_classes)
-    optimizer = make_optimizer(experiment.optimizer, rate)
-
-    def initialize(normalization: Normalization, seed: np.uint32) -> TrainState:
-        return initial_state(
-            module,
-            optimizer,
-            normalization,
-            feeds.image_shape,
-            seed,
-            averaged=experiment.ema_decay is not None,
-        )
-
-    return initialize
 
 
 def _member_step(
@@ -208,47 +160,23 @@ def _member_step(
     return train_step(objective, make_optimizer(declared, rate), experiment.ema_decay)
 
 
-def _make_evaluate(devices: Devices, objective: Objective, feeds: Feeds) -> ReplicatedFunction:
-    """Makes `Plan.evaluate`."""
-    step = evaluation_step(objective.module)
-
-    def evaluate(state: TrainState, resident: Any, given: Any) -> Any:
-        examples, weights = given
-        batch: Batch = feeds.gather(resident, examples)
-        return step(state, batch, weights)
-
-    return devices.parallelize(evaluate, donate_state=False)
-
-
-def _make_measure_statistics(
-    devices: Devices, objective: Objective, feeds: Feeds
-) -> ReplicatedFunction:
-    """Makes `Plan.measure_statistics`."""
-    step = statistics_step(objective)
-
-    def measure(state: TrainState, resident: Any, given: Any) -> Any:
-        return step(state, feeds.gather(resident, given))
-
-    return devices.parallelize(measure, donate_state=False)
-
-
 def _compile(
-    devices: Devices, step: CallStep, state: TrainState, train: TrainingFeed, display: Display
+    devices: Devices, programs: Programs, train: TrainingFeed, display: Display
 ) -> Callable[..., Any]:
     """Makes `Plan.run_steps`, compiled for each shape of the feed's inputs.
 
     Raises `UsageError` if the largest program does not fit in memory.
     """
     single = train.steps_per_call == 1
-    function = devices.parallelize(step if single else many_steps(step), donate_state=True)
+    function = programs.step if single else programs.steps
 
     def replicated(count: int) -> Any:
         return train.resident if single else (train.resident, np.int32(count))
 
-    programs = []
+    compiled = []
     for given in display.items(train.sample_inputs(), "compiling"):
-        programs.append(function.compile(state, replicated(1), given))
-    _check_memory(devices, train, programs)
+        compiled.append(function.compile(programs.abstract_state, replicated(1), given))
+    _check_memory(devices, train, compiled)
 
     def run_steps(state: TrainState, given: Any, count: int) -> Any:
         return function(state, replicated(count), given)

@@ -28,6 +28,7 @@ from resflax.runs.initialization import first_state
 from resflax.runs.lock import locked, locked_anew
 from resflax.runs.loop import TrainingLoop
 from resflax.runs.plan import Plan, make_plan
+from resflax.runs.programs import KeptPrograms
 from resflax.runs.resuming import newest_complete
 from resflax.runs.run_folder import RunFolder, Status
 from resflax.runs.trained import say_copies
@@ -42,6 +43,7 @@ def train(
     folder: RunFolder,
     console: Console,
     files: UserFiles | None = None,
+    programs: KeptPrograms | None = None,
 ) -> dict[str, Any]:
     """Trains an experiment in its folder and returns the result; continues a run that was begun.
 
@@ -50,6 +52,7 @@ def train(
       folder: the run's folder.
       console: where progress is printed.
       files: the experiment file and its modules, which the folder keeps.
+      programs: the programs of earlier runs of this process.
 
     Raises:
       UsageError: before anything is written, if the experiment, its data or the folder cannot be
@@ -68,7 +71,7 @@ def train(
         if (note := kernels_note()) is not None:
             display.say(note)
         with exhaustion(UsageError):
-            plan = make_plan(session.experiment, display)
+            plan = make_plan(session.experiment, display, kept=programs)
             held.callback(plan.training_feed.close)
         interruption = Interruption(hosts.highest)
         loop = session.begin(plan, interruption)

@@ -13,7 +13,7 @@ _PYTHON = (sys.executable, "-P", "-m")
 
 
 class Job(Protocol):
-    """A process that runs one trial, or several trials that train together."""
+    """One trial that runs, or several that train together in one process."""
 
     trials: Sequence[Trial]
 
@@ -45,9 +45,12 @@ class Executor(Protocol):
     def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
         """Starts one job for each group, and leaves out trials that another process runs."""
 
+    def close(self) -> None:
+        """Ends processes that wait for further trials."""
+
 
 def worker_command(folder: SweepFolder, trial: Trial) -> list[str]:
-    """The command line of the worker of one trial; it works in every working directory."""
+    """The command line that trains one trial alone; it works in every working directory."""
     experiment, run = folder.experiment_file(trial.hash), folder.run(trial).path
     train = [*_PYTHON, "resflax.commands", "train"]
     # The launcher has just copied the code of the user's own classes.
@@ -55,10 +58,23 @@ def worker_command(folder: SweepFolder, trial: Trial) -> list[str]:
     return [*train, str(experiment.absolute()), "--run-dir", str(run.absolute()), *trust]
 
 
+def serving_command(folder: SweepFolder, channel: int) -> list[str]:
+    """The command line of a process that trains one trial after another.
+
+    It works in every working directory. `channel` is the descriptor of the process's socket.
+    """
+    return [*_PYTHON, "resflax.sweep.serving", str(folder.path.absolute()), str(channel)]
+
+
 def group_worker_command(folder: SweepFolder, trials: Sequence[Trial]) -> list[str]:
     """The command line of the worker of trials that train together, for every working directory."""
     hashes = [trial.hash for trial in trials]
     return [*_PYTHON, "resflax.sweep.worker", str(folder.path.absolute()), *hashes]
+
+
+def log_size(log: Path) -> int:
+    """The number of bytes that a log has so far."""
+    return log.stat().st_size if log.exists() else 0
 
 
 def last_line(log: Path, start: int = 0) -> str:

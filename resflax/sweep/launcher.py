@@ -6,6 +6,7 @@ starts or continues all others. So several launchers share the trials of a sweep
 by one of them, and if it fails, the others do not try it again.
 """
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -63,7 +64,7 @@ class Launcher:
         """
         self.folder.add(list(self.queue.known_trials()))
         self._add_standings()
-        with Interruption() as interruption:
+        with contextlib.closing(self.executor), Interruption() as interruption:
             while True:
                 if interruption:
                     assert interruption.signal is not None

@@ -4,17 +4,19 @@ import os
 import shutil
 import signal
 import subprocess
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
-from resflax.locks import take_lock
-from resflax.sweep.executors import Job, group_worker_command, last_line, worker_command
+from resflax.locks import close_all, take_lock
+from resflax.sweep.executors import Job, group_worker_command, last_line, log_size
 from resflax.sweep.sweep_folder import SweepFolder
 from resflax.sweep.trials import Trial
+from resflax.sweep.workers import Worker, WorkerJob
 
 
-class LocalJob:
-    """A process on this machine. It has a session of its own, so Ctrl-C does not reach it.
+class GroupJob:
+    """A process that trains several trials together.
+
+    It has a session of its own, so Ctrl-C does not reach it.
 
     Args:
       folder: the sweep's folder.
@@ -22,7 +24,7 @@ class LocalJob:
       locks: descriptors of the trials' locks. The process inherits them and holds the locks as long
         as it lives; this process holds them until `close`.
       slot: the job's number among those that run at the same time.
-      variables: environment variables that the process has in addition to those of this one.
+      environment: all environment variables of the process.
     """
 
     def __init__(
@@ -31,22 +33,19 @@ class LocalJob:
         trials: Sequence[Trial],
         locks: Sequence[int],
         slot: int,
-        variables: dict[str, str],
+        environment: Mapping[str, str],
     ) -> None:
         self.trials, self.slot = trials, slot
         self._locks = list(locks)
         self._logs = {trial.hash: folder.log(trial) for trial in trials}
-        self._log_starts = {name: _size(log) for name, log in self._logs.items()}
-        alone = len(trials) == 1
+        self._log_starts = {name: log_size(log) for name, log in self._logs.items()}
         with open(folder.log(trials[0]), "ab") as log:
             self._process = subprocess.Popen(
-                worker_command(folder, trials[0])
-                if alone
-                else group_worker_command(folder, trials),
+                group_worker_command(folder, trials),
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,
-                env=os.environ | variables,
+                env=environment,
                 pass_fds=locks,
                 start_new_session=True,
             )
@@ -67,19 +66,18 @@ class LocalJob:
 
     def close(self) -> None:
         """Gives up the trials' locks. The process must have ended."""
-        while self._locks:
-            os.close(self._locks.pop())
+        close_all(self._locks)
 
 
-def _size(log: Path) -> int:
-    return log.stat().st_size if log.exists() else 0
+LocalJob = GroupJob | WorkerJob
 
 
 class LocalExecutor:
-    """Runs trials as processes on this machine.
+    """Runs trials on this machine: one after another in lasting processes, the workers.
 
-    If jobs run one at a time, each job has all devices. Otherwise each has one of the GPUs, if
-    there are any, and jobs on the same GPU share its memory.
+    Trials that train together have a process of their own. If jobs run one at a time, each job has
+    all devices. Otherwise each has one of the GPUs, if there are any, and jobs on the same GPU
+    share its memory.
 
     Args:
       folder: the sweep's folder.
@@ -93,27 +91,50 @@ class LocalExecutor:
         self.capacity = jobs
         self._folder, self._gpus = folder, gpus
         self._jobs: list[LocalJob] = []
+        self._workers: dict[int, Worker] = {}
+        """The newest worker of each slot."""
 
     def start(self, groups: Sequence[Sequence[Trial]]) -> list[Job]:
         """Starts one job for each group, and leaves out trials that another process runs."""
+        # All locks come first, since the launcher has just seen that these trials have not ended.
+        locked = [self._locked(group) for group in groups]
         started: list[Job] = []
-        for group in groups:
-            trials, locks = [], []
-            for trial in group:
-                lock = take_lock(self._folder.lock_file(trial))
-                if lock is not None:
-                    trials.append(trial)
-                    locks.append(lock)
+        for trials, locks in locked:
             if not trials:
                 continue
             self._jobs = [job for job in self._jobs if job.poll() is None]
             used_slots = {job.slot for job in self._jobs}
             slot = min(set(range(len(used_slots) + 1)) - used_slots)
-            variables = slot_variables(slot, self.capacity, self._gpus)
-            job = LocalJob(self._folder, trials, locks, slot, variables)
+            job = self._start(trials, locks, slot)
             self._jobs.append(job)
             started.append(job)
         return started
+
+    def _locked(self, group: Sequence[Trial]) -> tuple[list[Trial], list[int]]:
+        """Locks the trials that no other process runs; returns them and their locks."""
+        trials, locks = [], []
+        for trial in group:
+            lock = take_lock(self._folder.lock_file(trial))
+            if lock is not None:
+                trials.append(trial)
+                locks.append(lock)
+        return trials, locks
+
+    def _start(self, trials: Sequence[Trial], locks: Sequence[int], slot: int) -> LocalJob:
+        environment = os.environ | slot_variables(slot, self.capacity, self._gpus)
+        worker = self._workers.pop(slot, None)
+        if len(trials) == 1:
+            job = WorkerJob(self._folder, trials[0], locks[0], slot, environment, worker)
+            self._workers[slot] = job.worker
+            return job
+        if worker is not None:  # the group needs the memory
+            worker.close()
+        return GroupJob(self._folder, trials, locks, slot, environment)
+
+    def close(self) -> None:
+        """Ends the workers that wait for further trials."""
+        while self._workers:
+            self._workers.popitem()[1].close()
 
 
 def slot_variables(slot: int, slots: int, gpus: Sequence[str]) -> dict[str, str]:

@@ -233,6 +233,9 @@ class SlurmExecutor:
             jobs = self._submit(trials)
         return [SlurmJob(trial, jobs[trial.hash], self._folder.log(trial)) for trial in trials]
 
+    def close(self) -> None:
+        """Does nothing, because jobs end by themselves."""
+
     def _submit(self, trials: Sequence[Trial]) -> dict[str, Any]:
         """Submits the trials that have no job yet; returns all jobs by the trials' hashes."""
         jobs = {

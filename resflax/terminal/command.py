@@ -37,36 +37,51 @@ def run(command: Callable[[Sequence[str]], None]) -> NoReturn:
     """
     guard_output()
     let_streams_print_everything()
-    for number in signals_to_answer():
-        if number != signal.SIGINT:  # Python raises KeyboardInterrupt for it
-            signal.signal(number, _terminate)
+    # For Ctrl-C, Python raises KeyboardInterrupt.
+    answer_signals([number for number in signals_to_answer() if number != signal.SIGINT])
     _set_up_libraries()
+    code, text = end_of(lambda: command(sys.argv[1:]))
+    _exit(code, text)
+
+
+def end_of(command: Callable[[], None]) -> tuple[int, str]:
+    """Calls a command, and returns its exit code and the line that it ends with, often none.
+
+    An exception that nobody foresaw is raised, and so is `SystemExit` with a code that is not 0.
+    """
     try:
         try:
             with readable_surroundings():
-                command(sys.argv[1:])
+                command()
         except SystemExit as end:  # `--help` exits by itself
             if end.code:
                 raise
         lost = lost_output()
     except UsageError as error:
-        _exit(2, f"error: {error}")
+        return 2, f"error: {error}"
     except TrainingError as error:
-        _exit(1, f"error: {error}")
+        return 1, f"error: {error}"
     except Interrupted as interruption:
-        _exit(128 + interruption.signal, str(interruption))
+        return 128 + interruption.signal, str(interruption)
     except OSError as error:
         if not is_of_system(error):
             raise
         named = "" if error.filename is None else f"{path_text(error.filename)}: "
-        _exit(1, f"error: {named}{reason_of(error)}")
+        return 1, f"error: {named}{reason_of(error)}"
     except KeyboardInterrupt:
-        _exit(128 + signal.SIGINT, "")
+        return 128 + signal.SIGINT, ""
     if lost is None:
-        _exit(0, "")
+        return 0, ""
     if lost.errno == errno.EPIPE:  # the reader of our output has seen enough
-        _exit(128 + signal.SIGPIPE, "")
-    _exit(1, f"error: the output could not be written: {reason_of(lost)}")
+        return 128 + signal.SIGPIPE, ""
+    return 1, f"error: the output could not be written: {reason_of(lost)}"
+
+
+def answer_signals(numbers: Sequence[int]) -> None:
+    """Lets each of these signals end a command by `Interrupted`, Ctrl-C by KeyboardInterrupt."""
+    for number in numbers:
+        answer = signal.default_int_handler if number == signal.SIGINT else _terminate
+        signal.signal(number, answer)
 
 
 def _set_up_libraries() -> None:
@@ -114,9 +129,14 @@ def _exit(code: int, text: str) -> NoReturn:
     # on a signal would kill the process and change the code.
     for number in SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    say_end(text)
+    sys.exit(code)
+
+
+def say_end(text: str) -> None:
+    """Prints the line that a command ends with on stderr, unless it is empty."""
     if text:
         print(message_line(as_called(text)), file=sys.stderr)
-    sys.exit(code)
 
 
 def message_line(text: str) -> str:
