@@ -3,8 +3,9 @@
 // usage: kernels_driver CASES SEED
 //
 // Three threads work on the cases at once, with one pool. Each case is computed with the pool and
-// alone, and both must be equal to the bit. All arrays have exactly the size that they need, so that
-// a sanitizer notices whoever reads or writes beyond them. Exits with 1 at the first difference.
+// alone, and both must be equal to the bit. All arrays have exactly the size that they need, so
+// that a sanitizer notices whoever reads or writes beyond them. Exits with 1 at the first
+// difference.
 
 #include <cmath>
 #include <condition_variable>
@@ -97,8 +98,10 @@ class Numbers {
   void set(int64_t i, float value) {
     uint32_t bits;
     std::memcpy(&bits, &value, 4);
-    if (format_ == Format::float32) static_cast<float*>(memory_)[i] = value;
-    else static_cast<uint16_t*>(memory_)[i] = static_cast<uint16_t>(bits >> 16);
+    if (format_ == Format::float32)
+      static_cast<float*>(memory_)[i] = value;
+    else
+      static_cast<uint16_t*>(memory_)[i] = static_cast<uint16_t>(bits >> 16);
   }
   template <typename Random>
   void draw(Random& random) {
@@ -213,15 +216,16 @@ bool compare(const Case& c, const List& maps, const Numbers& kernel, const Numbe
              const Numbers& offset, const Numbers& gradient, const Numbers& of_sums,
              const Results& found) {
   const Shape& s = c.shape;
-  const int64_t places = s.batch * s.height * s.width, rows = s.out_height(), columns = s.out_width();
+  const int64_t places = s.batch * s.height * s.width, rows = s.out_height(),
+                columns = s.out_width();
   std::vector<double> x(places * s.inputs), active(x.size()), magnitude(x.size());
   for (int64_t p = 0; p < places; ++p)
     for (int64_t i = 0, array = 0, within = 0; i < s.inputs; ++i) {
       const int64_t at = p * s.inputs + i;
       x[at] = maps[array]->at(p * c.channels[array] + within);
       active[at] = c.scaled ? x[at] * factor.at(i) + offset.at(i) : x[at];
-      magnitude[at] = c.scaled ? std::abs(x[at] * factor.at(i)) + std::abs(offset.at(i))
-                               : std::abs(x[at]);
+      magnitude[at] =
+          c.scaled ? std::abs(x[at] * factor.at(i)) + std::abs(offset.at(i)) : std::abs(x[at]);
       if (c.relu && !(active[at] > 0)) active[at] = 0;
       if (++within == c.channels[array]) ++array, within = 0;
     }

@@ -52,14 +52,12 @@ constexpr int64_t kMostSums = 2 * 1024 * 1024;  // floats of all parts of a kern
 
 // The floats between neighbouring positions. A multiple of 256 bytes would put all positions into
 // the same few lines of the first cache.
-int64_t channel_step(int64_t channels) {
-  return channels % 64 == 0 ? channels + 16 : channels;
-}
+int64_t channel_step(int64_t channels) { return channels % 64 == 0 ? channels + 16 : channels; }
 
 // How a batch is divided into pieces.
 struct Pieces {
-  int64_t batch, height;         // of images, and of rows of results
-  int64_t images, rows;          // of a piece: rows < height only if images == 1
+  int64_t batch, height;  // of images, and of rows of results
+  int64_t images, rows;   // of a piece: rows < height only if images == 1
   int64_t groups_of_images, per_image;
 
   Pieces(const Shape& s, int64_t floats_per_row) : batch(s.batch), height(s.out_height()) {
@@ -183,10 +181,12 @@ void multiply(const float* x, const std::vector<int64_t>& from, float* y,
   const int64_t some = taps.per_slab();
   for (int64_t slab = 0; slab < taps.slabs; ++slab)
     for (const Block* block = blocks; block < blocks + block_count; ++block)
-      loops().multiply(x, from.data(), y + block->first, to.data(), count,
-                       packed + (block->first * taps.starts.size() +
-                                 slab * some * block->vectors * loops().lanes) * taps.run,
-                       {taps.starts.data() + slab * some, some, taps.run}, block->vectors, slab > 0);
+      loops().multiply(
+          x, from.data(), y + block->first, to.data(), count,
+          packed +
+              (block->first * taps.starts.size() + slab * some * block->vectors * loops().lanes) *
+                  taps.run,
+          {taps.starts.data() + slab * some, some, taps.run}, block->vectors, slab > 0);
 }
 
 // One element of a kernel in either format.
@@ -259,7 +259,9 @@ const Loops& loops() {
   static const Loops& best = []() -> const Loops& {
 #ifdef __x86_64__
     const char* wanted = std::getenv("RESFLAX_KERNELS_ISA");
-    const auto allowed = [&](const char* name) { return !wanted || !*wanted || !std::strcmp(wanted, name); };
+    const auto allowed = [&](const char* name) {
+      return !wanted || !*wanted || !std::strcmp(wanted, name);
+    };
     const Processor processor;
     if (allowed("avx512") && processor.avx512) return avx512_loops;
     if ((allowed("avx2") || allowed("avx512")) && processor.avx2) return avx2_loops;
@@ -279,8 +281,8 @@ void forward(const Forward& call, const Pool& pool) {
     return;
   }
   // Maps that need neither a border nor an activation are read where they are.
-  const bool in_place =
-      s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 && !is_active(call.activation);
+  const bool in_place = s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 &&
+                        !is_active(call.activation);
   const int64_t x_step = in_place ? s.inputs : channel_step(s.inputs);
   const int64_t columns = in_place ? s.width : (out_width - 1) * s.stride + s.size;
   const int64_t group_inputs = s.group_inputs(), group_outputs = s.group_outputs();
@@ -293,7 +295,8 @@ void forward(const Forward& call, const Pool& pool) {
   const int64_t length = taps.length();
   const Pieces pieces(s, s.stride * columns * x_step + out_width * y_step);
   const int64_t window_rows = (pieces.rows - 1) * s.stride + s.size;
-  const int64_t image_step = in_place ? s.height * columns * x_step : window_rows * columns * x_step;
+  const int64_t image_step =
+      in_place ? s.height * columns * x_step : window_rows * columns * x_step;
   const std::vector<int64_t> from = distances(pieces.images, pieces.rows, out_width, image_step,
                                               s.stride * columns * x_step, s.stride * x_step);
   const std::vector<int64_t> to =
@@ -320,8 +323,8 @@ void forward(const Forward& call, const Pool& pool) {
 
   // If there are fewer pieces than threads, each computes the outputs of a piece in slices.
   const int64_t slices = s.groups > 1 ? 1
-                                      : std::clamp<int64_t>(ceil_div(pool.threads, pieces.count()), 1,
-                                                            static_cast<int64_t>(blocks.size()));
+                                      : std::clamp<int64_t>(ceil_div(pool.threads, pieces.count()),
+                                                            1, static_cast<int64_t>(blocks.size()));
   in_parallel(pool, pieces.count() * slices, [&](int64_t number) {
     thread_local Buffer x_buffer, y_buffer;
     const int64_t slice = number % slices;
@@ -340,7 +343,8 @@ void forward(const Forward& call, const Pool& pool) {
       float* window = x_buffer.floats(pieces.images * image_step + kSlack);
       for (int64_t i = 0; i < piece.images; ++i)
         fill_maps(s, call.maps, call.activation, piece.image + i,
-                  {piece.row * s.stride - s.pad(), (piece.rows - 1) * s.stride + s.size, s.pad(), columns},
+                  {piece.row * s.stride - s.pad(), (piece.rows - 1) * s.stride + s.size, s.pad(),
+                   columns},
                   x_step, window + i * image_step);
       x = window;
     }
@@ -368,12 +372,12 @@ namespace {
 // The part of a convolution's gradient that reaches the rows and columns of the images which have
 // the same remainders by the stride. It is a convolution of the gradient with a part of the kernel.
 struct Phase {
-  int64_t row, column;                      // the remainders
-  std::vector<int64_t> rows, columns;       // of the kernel, in the order of the gradient's places
+  int64_t row, column;                 // the remainders
+  std::vector<int64_t> rows, columns;  // of the kernel, in the order of the gradient's places
   Taps taps;
-  int64_t packed;                           // where its packed kernel begins
+  int64_t packed;  // where its packed kernel begins
   std::vector<int64_t> from, to;
-  int64_t width;                            // positions in a row
+  int64_t width;  // positions in a row
 };
 
 }  // namespace
@@ -395,8 +399,8 @@ void backward(const Backward& call, const Pool& pool) {
   }
 
   // The window of the maps, and that of the gradient with all places that reach the same rows.
-  const bool x_in_place =
-      s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 && !is_active(call.activation);
+  const bool x_in_place = s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 &&
+                          !is_active(call.activation);
   const int64_t x_step = x_in_place ? s.inputs : channel_step(s.inputs);
   const int64_t x_columns = x_in_place ? s.width : (out_width - 1) * s.stride + s.size;
   const int64_t before = pad / s.stride, after = (s.stride - 1 + pad) / s.stride;
@@ -430,12 +434,14 @@ void backward(const Backward& call, const Pool& pool) {
     std::vector<int64_t> rows;
     for (int64_t k : phase.rows) rows.push_back((phase.row + pad - k) / s.stride + before);
     const int64_t column = (phase.column + pad - phase.columns[0]) / s.stride + before;
-    phase.taps = make_taps(rows, column, phase.columns.size(), g_columns * g_step, g_step, group_outputs);
+    phase.taps =
+        make_taps(rows, column, phase.columns.size(), g_columns * g_step, g_step, group_outputs);
     phase.packed = packed_floats;
     packed_floats += s.groups * padded_inputs * phase.taps.length();
     phase.width = ceil_div(s.width - phase.column, s.stride);
     const int64_t rows_of_phase = ceil_div(std::min(d_rows, s.height) - phase.row, s.stride);
-    phase.from = distances(pieces.images, rows_of_phase, phase.width, g_image, g_columns * g_step, g_step);
+    phase.from =
+        distances(pieces.images, rows_of_phase, phase.width, g_image, g_columns * g_step, g_step);
     phase.to = distances(pieces.images, rows_of_phase, phase.width, d_image,
                          s.stride * s.width * d_step, s.stride * d_step);
     for (int64_t& place : phase.to) place += (phase.row * s.width + phase.column) * d_step;
@@ -465,7 +471,8 @@ void backward(const Backward& call, const Pool& pool) {
           float* line = lines + (slab * taps.per_slab() * taps.run + tap * outputs) * width;
           for (int64_t i = 0; i < some; ++i) {
             const int64_t place =
-                ((phase.rows[row] * s.size + phase.columns[column]) * group_inputs + block.first + i) *
+                ((phase.rows[row] * s.size + phase.columns[column]) * group_inputs + block.first +
+                 i) *
                 s.outputs;
             copy_kernel(call.kernel, place + group * group_outputs + slab * outputs, outputs,
                         s.format, line + i, width);
@@ -477,7 +484,8 @@ void backward(const Backward& call, const Pool& pool) {
   const Taps taps = make_taps(numbers(s.size), 0, s.size, x_columns * x_step, x_step, group_inputs);
   const int64_t sum_floats = s.groups * taps.length() * padded_outputs;
   int64_t parts = kMostParts;
-  while (parts > 1 && (parts > pieces.groups_of_images || parts * sum_floats > kMostSums)) parts /= 2;
+  while (parts > 1 && (parts > pieces.groups_of_images || parts * sum_floats > kMostSums))
+    parts /= 2;
   const int64_t registers = padded_outputs / l.lanes;
   const int64_t slices = std::clamp<int64_t>(ceil_div(pool.threads, parts), 1, registers);
   float* sums = sums_buffer.floats(parts * sum_floats);
@@ -508,7 +516,8 @@ void backward(const Backward& call, const Pool& pool) {
                  l.combine(gradient, advance(call.y, place, s.format), s.format, count, s.outputs,
                            call.gradient_of_sums, slope.data(), line, g_step);
                else
-                 l.prepare(gradient, s.format, count, s.outputs, {nullptr, nullptr, false}, line, g_step);
+                 l.prepare(gradient, s.format, count, s.outputs, {nullptr, nullptr, false}, line,
+                           g_step);
              });
       }
 
@@ -519,9 +528,10 @@ void backward(const Backward& call, const Pool& pool) {
       } else {
         float* window = x_buffer.floats(pieces.images * x_image + kSlack);
         for (int64_t i = 0; i < piece.images; ++i)
-          fill_maps(s, call.maps, call.activation, piece.image + i,
-                    {piece.row * s.stride - pad, (piece.rows - 1) * s.stride + s.size, pad, x_columns},
-                    x_step, window + i * x_image);
+          fill_maps(
+              s, call.maps, call.activation, piece.image + i,
+              {piece.row * s.stride - pad, (piece.rows - 1) * s.stride + s.size, pad, x_columns},
+              x_step, window + i * x_image);
         x = window;
       }
       const float* inner = g + (before * g_columns + before) * g_step;
@@ -532,7 +542,8 @@ void backward(const Backward& call, const Pool& pool) {
         for (int64_t r = 0; r < piece.rows; r += some_rows) {
           const int64_t images = std::min(some_images, piece.images - i);
           const int64_t rows = std::min(some_rows, piece.rows - r);
-          const Places of_x{images, rows, out_width, x_image, s.stride * x_columns * x_step, s.stride * x_step};
+          const Places of_x{
+              images, rows, out_width, x_image, s.stride * x_columns * x_step, s.stride * x_step};
           const Places of_g{images, rows, out_width, g_image, g_columns * g_step, g_step};
           const float* some_x = x + i * x_image + r * s.stride * x_columns * x_step;
           const float* some_g = inner + i * g_image + r * g_columns * g_step + first_output;
@@ -571,8 +582,9 @@ void backward(const Backward& call, const Pool& pool) {
         const int64_t channels = call.maps[m].channels;
         for (int64_t i = 0; i < piece.images; ++i) {
           const int64_t place = (first + i * s.height * s.width) * channels;
-          l.unprepare(d + i * d_image + channel, d_step, advance(call.maps[m].data, place, s.format),
-                      s.format, rows * s.width, channels, from_channel(call.activation, channel),
+          l.unprepare(d + i * d_image + channel, d_step,
+                      advance(call.maps[m].data, place, s.format), s.format, rows * s.width,
+                      channels, from_channel(call.activation, channel),
                       advance(call.of_maps[m], place, s.format), own ? own + channel : nullptr,
                       own ? own + s.inputs + channel : nullptr);
         }

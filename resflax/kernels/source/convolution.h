@@ -47,16 +47,18 @@ struct Backward {
   std::vector<Maps> maps;
   Activation activation;
   const void* kernel;
-  const void* gradient;            // of y
-  const void* y;                   // null if `gradient_of_sums` is
-  const float* gradient_of_sums;   // (2, outputs); null: the sums have no gradient
+  const void* gradient;           // of y
+  const void* y;                  // null if `gradient_of_sums` is
+  const float* gradient_of_sums;  // (2, outputs); null: the sums have no gradient
   void* of_kernel;
-  float* of_factor;                // (inputs,); null if there is no factor
+  float* of_factor;  // (inputs,); null if there is no factor
   float* of_offset;
-  std::vector<void*> of_maps;      // one for each of the maps; empty (only without a factor): not computed
+  std::vector<void*>
+      of_maps;  // one for each of the maps; empty (only without a factor): not computed
 };
 
-// The loops of the best instruction set that this processor has and that RESFLAX_KERNELS_ISA allows.
+// The loops of the best instruction set that this processor has and that RESFLAX_KERNELS_ISA
+// allows.
 const Loops& loops();
 
 void forward(const Forward& call, const Pool& pool);

@@ -33,10 +33,14 @@ const float* or_null(const ffi::Buffer<ffi::F32>& floats) {
 ffi::Error read_shape(const ffi::AnyBuffer& kernel, const ffi::RemainingArgs& arguments,
                       int64_t stride, int64_t groups, Shape& shape, std::vector<Maps>& maps) {
   const auto k = kernel.dimensions();
-  if (k.size() != 4 || k[0] != k[1] || k[0] % 2 == 0) return refused("the kernel is not odd and square");
-  if (kernel.element_type() == ffi::F32) shape.format = Format::float32;
-  else if (kernel.element_type() == ffi::BF16) shape.format = Format::bfloat16;
-  else return refused("the kernel is neither float32 nor bfloat16");
+  if (k.size() != 4 || k[0] != k[1] || k[0] % 2 == 0)
+    return refused("the kernel is not odd and square");
+  if (kernel.element_type() == ffi::F32)
+    shape.format = Format::float32;
+  else if (kernel.element_type() == ffi::BF16)
+    shape.format = Format::bfloat16;
+  else
+    return refused("the kernel is neither float32 nor bfloat16");
   shape.size = k[0], shape.outputs = k[3], shape.stride = stride, shape.groups = groups;
   shape.inputs = 0;
   if (!arguments.size()) return refused("there are no maps");
@@ -73,7 +77,8 @@ ffi::Error run_forward(ffi::ThreadPool threads, ffi::AnyBuffer kernel, ffi::Buff
                        ffi::Result<ffi::AnyBuffer> y, ffi::Result<ffi::Buffer<ffi::F32>> sums,
                        int64_t stride, int64_t groups, bool relu) {
   Forward call;
-  if (auto error = read_shape(kernel, arguments, stride, groups, call.shape, call.maps); error.failure())
+  if (auto error = read_shape(kernel, arguments, stride, groups, call.shape, call.maps);
+      error.failure())
     return error;
   call.activation = {or_null(factor), or_null(offset), relu};
   call.kernel = kernel.untyped_data();
@@ -82,15 +87,17 @@ ffi::Error run_forward(ffi::ThreadPool threads, ffi::AnyBuffer kernel, ffi::Buff
   return guarded([&] { forward(call, pool_of(threads)); });
 }
 
-ffi::Error run_backward(ffi::ThreadPool threads, ffi::AnyBuffer kernel, ffi::Buffer<ffi::F32> factor,
-                        ffi::Buffer<ffi::F32> offset, ffi::AnyBuffer gradient, ffi::AnyBuffer y,
+ffi::Error run_backward(ffi::ThreadPool threads, ffi::AnyBuffer kernel,
+                        ffi::Buffer<ffi::F32> factor, ffi::Buffer<ffi::F32> offset,
+                        ffi::AnyBuffer gradient, ffi::AnyBuffer y,
                         ffi::Buffer<ffi::F32> gradient_of_sums, ffi::RemainingArgs arguments,
                         ffi::Result<ffi::AnyBuffer> of_kernel,
                         ffi::Result<ffi::Buffer<ffi::F32>> of_factor,
                         ffi::Result<ffi::Buffer<ffi::F32>> of_offset, ffi::RemainingRets results,
                         int64_t stride, int64_t groups, bool relu) {
   Backward call;
-  if (auto error = read_shape(kernel, arguments, stride, groups, call.shape, call.maps); error.failure())
+  if (auto error = read_shape(kernel, arguments, stride, groups, call.shape, call.maps);
+      error.failure())
     return error;
   call.activation = {or_null(factor), or_null(offset), relu};
   call.kernel = kernel.untyped_data();
@@ -122,30 +129,31 @@ EXPORTED void resflax_kernels_set_threads(int most) { resflax::most_threads = mo
 XLA_FFI_DEFINE_HANDLER_SYMBOL(Forward, resflax::run_forward,
                               xla::ffi::Ffi::Bind()
                                   .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // kernel
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // factor, or empty
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // offset, or empty
-                                  .RemainingArgs()                           // maps
-                                  .Ret<xla::ffi::AnyBuffer>()                // y
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // sums, or empty
+                                  .Arg<xla::ffi::AnyBuffer>()              // kernel
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // factor, or empty
+                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // offset, or empty
+                                  .RemainingArgs()                         // maps
+                                  .Ret<xla::ffi::AnyBuffer>()              // y
+                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // sums, or empty
                                   .Attr<int64_t>("stride")
                                   .Attr<int64_t>("groups")
                                   .Attr<bool>("relu"));
-XLA_FFI_DEFINE_HANDLER_SYMBOL(Backward, resflax::run_backward,
-                              xla::ffi::Ffi::Bind()
-                                  .Ctx<xla::ffi::ThreadPool>()
-                                  .Arg<xla::ffi::AnyBuffer>()                // kernel
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // factor, or empty
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // offset, or empty
-                                  .Arg<xla::ffi::AnyBuffer>()                // gradient of y
-                                  .Arg<xla::ffi::AnyBuffer>()                // y, or empty
-                                  .Arg<xla::ffi::Buffer<xla::ffi::F32>>()    // gradient of sums, or empty
-                                  .RemainingArgs()                           // maps
-                                  .Ret<xla::ffi::AnyBuffer>()                // gradient of the kernel
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // of the factor, or empty
-                                  .Ret<xla::ffi::Buffer<xla::ffi::F32>>()    // of the offset, or empty
-                                  .RemainingRets()                           // of maps, or none
-                                  .Attr<int64_t>("stride")
-                                  .Attr<int64_t>("groups")
-                                  .Attr<bool>("relu"));
+XLA_FFI_DEFINE_HANDLER_SYMBOL(
+    Backward, resflax::run_backward,
+    xla::ffi::Ffi::Bind()
+        .Ctx<xla::ffi::ThreadPool>()
+        .Arg<xla::ffi::AnyBuffer>()              // kernel
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // factor, or empty
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // offset, or empty
+        .Arg<xla::ffi::AnyBuffer>()              // gradient of y
+        .Arg<xla::ffi::AnyBuffer>()              // y, or empty
+        .Arg<xla::ffi::Buffer<xla::ffi::F32>>()  // gradient of sums, or empty
+        .RemainingArgs()                         // maps
+        .Ret<xla::ffi::AnyBuffer>()              // gradient of the kernel
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // of the factor, or empty
+        .Ret<xla::ffi::Buffer<xla::ffi::F32>>()  // of the offset, or empty
+        .RemainingRets()                         // of maps, or none
+        .Attr<int64_t>("stride")
+        .Attr<int64_t>("groups")
+        .Attr<bool>("relu"));
 #pragma GCC visibility pop

@@ -18,8 +18,8 @@ struct Pool {
 };
 
 // Calls work(0) ... work(count - 1), in this thread and in those threads of the pool that come in
-// time. It waits only for calls that have begun, so a pool whose threads all wait here cannot block.
-// An exception of a call is thrown again after all calls have ended.
+// time. It waits only for calls that have begun, so a pool whose threads all wait here cannot
+// block. An exception of a call is thrown again after all calls have ended.
 template <typename Work>
 void in_parallel(const Pool& pool, int64_t count, Work work) {
   struct Shared {
