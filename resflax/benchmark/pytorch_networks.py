@@ -41,7 +41,7 @@ def torch_network(model: Model, classes: int) -> nn.Module | None:
 
 def _has_torch_units(model: ResNet) -> bool:
     """Whether a resolved network consists of the units below and is otherwise standard."""
-    if model.order not in ("post", "full_pre"):
+    if model.block != "basic" or model.order not in ("post", "full_pre"):
         return False
     if model.shortcut not in ("none", "zero_pad", "projection"):
         return False
