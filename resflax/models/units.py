@@ -78,7 +78,9 @@ def activate(
     return maps
 
 
-def activated(x: Array, operations: Operations, layers: Layers, *, train: bool, name: str) -> Array:
+def activated(
+    x: Array, operations: Operations, layers: Layers, *, train: bool, name: str
+) -> Array:
     """The same for an array, with all work done."""
     return activate(Maps((x,)), operations, layers, train=train, name=name).settled()
 
