@@ -251,7 +251,7 @@ def operations_table(step: StepOperations, ceilings: Ceilings) -> Table:
         table.add_row(
             row.kind,
             row.shapes,
-            f"{row.times:.3g}" if row.times else "",
+            f"{row.times:,.4g}" if row.times else "",
             f"{1e3 * row.seconds:,.2f}",
             f"{row.share:.1%}",
             "" if flops is None else f"{flops / 1e9:,.1f}",
