@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from tyro.conf import Positional, arg
 
-from resflax import CIFAR10, UsageError
-from resflax.benchmark.pytorch import torch_resnet
+from resflax import CIFAR10, ResNet, UsageError
+from resflax.benchmark.pytorch_networks import torch_resnet
 from resflax.data.in_memory import Split, load_dataset
 from resflax.feeding.order import ExampleOrder
 from resflax.files import draft_of, sync_file, write_atomically
@@ -112,7 +112,7 @@ def train(options: Options, display: Display) -> dict[str, Any]:
     dataset = load_dataset(options.data, display.items)
     mean = dataset.train.images.mean(0, dtype=np.float64).astype(np.float32)
     images, labels = move_to(device, dataset.train, mean)
-    net = torch_resnet((options.depth - 2) // 6, dataset.num_classes, plain=False)
+    net = torch_resnet(ResNet(options.depth).resolved(), dataset.num_classes)
     for module in net.modules():
         if isinstance(module, nn.Conv2d):
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

@@ -2,6 +2,10 @@
 
 import importlib.util
 import json
+import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -21,9 +25,8 @@ def case(model, side=8):
 
 
 def test_the_command_measures_and_records_the_machine(script, tmp_path):
-    done = script(
-        "benchmark", "resnet20", "--batch-size", 4, 8, "--repetitions", 2, "--output", "b.json"
-    )
+    arguments = "resnet20 --batch-size 4 8 --repetitions 2 --operations --output b.json"
+    done = script("benchmark", *arguments.split())
     assert done.returncode == 0, done.stderr
     record = json.loads((tmp_path / "b.json").read_text())
     results = [result for result in record["results"] if result["implementation"] == "resflax"]
@@ -37,6 +40,17 @@ def test_the_command_measures_and_records_the_machine(script, tmp_path):
         assert result["compile_seconds"] > result["step_seconds"]
     assert record["environment"]["devices"]
     assert "resnet20" in done.stdout
+    assert [step["batch_size"] for step in record["operations"]] == [4, 8]
+    peak = record["limits"]["float32"]["flops_per_second"]
+    for step in record["operations"]:
+        rows = step["operations"]
+        assert sum(row["share"] for row in rows) == pytest.approx(1)
+        assert sum(row["seconds"] for row in rows) == pytest.approx(step["step_seconds"])
+        multiplying = [row for row in rows if row["flops_per_second"]]
+        assert multiplying
+        for row in multiplying:
+            assert row["share_of_peak"] == pytest.approx(row["flops_per_second"] / peak)
+        assert f"operations of resnet20, batch {step['batch_size']}, float32" in done.stdout
 
 
 @pytest.mark.parametrize(
@@ -92,20 +106,104 @@ def test_a_contender_does_several_steps():
 
 
 @pytest.mark.parametrize(
-    "model", [ResNet(14), ResNet(8, shortcut="none"), DenseNet(16, 4)], ids=["A", "plain", "BC"]
+    "model",
+    [
+        ResNet(14),
+        ResNet(8, shortcut="none"),
+        ResNet(8, order="full_pre"),
+        ResNet(8, shortcut="none", order="full_pre"),
+        ResNet(10, widening=2, order="full_pre"),
+        ResNet(10),
+        ResNet(18, layout="imagenet"),
+        DenseNet(16, 4),
+    ],
+    ids=["A", "plain", "A pre", "plain pre", "wide pre", "B", "large pictures", "BC"],
 )
 def test_the_pytorch_network_has_the_same_parameters(model):
-    pytest.importorskip("torch")
-    from resflax.benchmark.pytorch import torch_contender, torch_network
+    torch = pytest.importorskip("torch")
+    from resflax.benchmark.pytorch import torch_contender
+    from resflax.benchmark.pytorch_networks import torch_network
 
     net = torch_network(model, 10)
     assert net is not None
-    assert sum(p.numel() for p in net.parameters()) == summarize(model, 10, (8, 8, 3)).params
-    contender = torch_contender(case(model), compiled=False)
+    counted = summarize(model, 10, (32, 32, 3))
+    assert sum(p.numel() for p in net.parameters()) == counted.params
+    assert macs_in_torch(torch, net) == counted.macs
+    contender = torch_contender(case(model, side=32), compiled=False)
     assert contender is not None
     contender.steps(2)
-    for other in (ResNet(8, order="full_pre"), ResNet(8, widening=2), ResNet(10)):
-        assert torch_network(other, 10) is None
+
+
+def macs_in_torch(torch, net) -> int:
+    """Multiply-adds of the network for one picture of 32x32."""
+    counts = []
+
+    def count(layer, _, output):
+        counts.append(layer.weight[0].numel() * output.numel())
+
+    for layer in net.modules():
+        if isinstance(layer, torch.nn.Conv2d | torch.nn.Linear):
+            layer.register_forward_hook(count)
+    net.eval()(torch.zeros(1, 3, 32, 32))
+    return sum(counts)
+
+
+def test_networks_without_a_pytorch_form_are_left_out():
+    pytest.importorskip("torch")
+    from resflax.benchmark.pytorch_networks import torch_network
+
+    for model in (
+        ResNet(8, order="relu_only_pre"),
+        ResNet(8, shortcut="dropout"),
+        ResNet(10, widening=2, dropout_rate=0.3),
+        ResNet(29, block="bottleneck"),
+        DenseNet(10, 4, compression=1.0),
+    ):
+        assert torch_network(model, 10) is None
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
+@pytest.mark.parametrize(("setting", "threads"), [({}, 1), ({"PJRT_NPROC": "3"}, 3)])
+def test_pytorch_has_as_many_threads_as_xla(setting, threads):
+    pytest.importorskip("torch")
+    code = """
+import os
+os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import torch
+from resflax import ResNet
+from resflax.benchmark.contender import Case
+from resflax.benchmark.pytorch import torch_contender
+import jax
+jax.devices()
+torch_contender(Case("net", ResNet(8), (8, 8, 3), 10, 4, "bfloat16"), compiled=False).steps(1)
+print(torch.get_num_threads())
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        env=os.environ | setting | {"XLA_FLAGS": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.stdout.split() == [str(threads)], done.stderr
+
+
+@pytest.mark.slow
+def test_torch_compile_is_timed_or_the_reason_is_said(script, monkeypatch):
+    """The compiler that CXX names is not there in the second run."""
+    pytest.importorskip("torch")
+    if shutil.which("g++") is None:
+        pytest.skip("needs a C++ compiler")
+    arguments = ["resnet20", "--batch-size", 2, "--repetitions", 2, "--torch-compile"]
+    done = script("benchmark", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "torch.compile" in done.stdout
+    monkeypatch.setenv("CXX", "no-such-compiler")
+    done = script("benchmark", *arguments)
+    assert done.returncode == 0, done.stderr
+    assert "torch.compile" not in done.stdout
+    (reason,) = [line for line in done.stderr.splitlines() if "torch.compile" in line]
+    assert "torch.compile is left out, because it does not work here: " in reason
 
 
 JPEGS = [encode(photo(40 + number, 60, seed=number), "jpeg") for number in range(3)]

@@ -17,7 +17,7 @@ Describe = Callable[[Instruction, Program], str]
 class _Known(NamedTuple):
     """How instructions of one kind are counted and described."""
 
-    count: Count
+    multiply_adds: Count
     describe: Describe
 
 
@@ -26,7 +26,7 @@ def multiply_adds(instruction: Instruction, program: Program) -> int:
     total = 0
     for part in program.parts(instruction):
         known = _known(part)
-        total += 0 if known is None else known.count(part, program)
+        total += 0 if known is None else known.multiply_adds(part, program)
     return total
 
 

@@ -51,7 +51,7 @@ class Event(NamedTuple):
 class _Amounts(NamedTuple):
     """What is added up for a row, each in a step."""
 
-    count: float = 0.0
+    times: float = 0.0
     seconds: float = 0.0
     multiply_adds: float = 0.0
     moved_bytes: float = 0.0
@@ -68,7 +68,7 @@ class Operation:
     """Such as convolution, input gradient, kernel gradient, custom call, or elementwise."""
     shapes: str
     """Empty unless the operation multiplies or is a custom call."""
-    count: float
+    times: float
     """Number of executions in a step."""
     seconds: float
     """Time in a step."""
@@ -159,11 +159,12 @@ def divide_time(events: Iterable[Event]) -> tuple[dict[str, float], float]:
 
     Instructions that run at the same time share it equally.
     """
-    changes = sorted(
+    changes = [
         change
         for name, start, end in events
         for change in ((start, 1, name), (max(start, end), -1, name))
-    )
+    ]
+    changes.sort(key=lambda change: (change[0], -change[1]))  # at the same time, starts come first
     seconds: dict[str, float] = {name: 0.0 for _, _, name in changes}
     running: Counter[str] = Counter()
     idle = 0.0
@@ -202,15 +203,17 @@ def kind_of(instruction: Instruction, program: Program) -> tuple[str, str]:
 def _role(convolution: Instruction, program: Program) -> str:
     """Whether a convolution belongs to the forward pass or computes a gradient.
 
-    JAX notes in an instruction's name from which pass it comes. A kernel's gradient slides the
-    output's gradient over the maps, so that its window is larger than its result. (Under a 3x3
-    kernel this is not so for maps of 3x3 or less.)
+    JAX notes in an instruction's name from which pass it comes; XLA drops some of these names. A
+    kernel's gradient slides the output's gradient over the maps, so that its window is larger than
+    its result. (Under a 3x3 kernel this is not so for maps of 3x3 or less.)
     """
     passes = re.findall(r"(transpose\()?jvp\(", convolution.attribute("op_name") or "")
-    if not passes or not passes[-1]:
+    if passes and not passes[-1]:
         return "convolution"
     window, result = kernel_rows(convolution, program)
-    return "kernel gradient" if window > result else "input gradient"
+    if window > result:
+        return "kernel gradient"
+    return "input gradient" if passes else "convolution"
 
 
 def moved_bytes(instruction: Instruction, program: Program) -> int:
@@ -248,7 +251,7 @@ def operations_table(step: StepOperations, ceilings: Ceilings) -> Table:
         table.add_row(
             row.kind,
             row.shapes,
-            f"{row.count:.3g}" if row.count else "",
+            f"{row.times:,.4g}" if row.times else "",
             f"{1e3 * row.seconds:,.2f}",
             f"{row.share:.1%}",
             "" if flops is None else f"{flops / 1e9:,.1f}",
@@ -272,7 +275,7 @@ def _shortened(operations: Sequence[Operation], ceilings: Ceilings) -> list[Oper
         shapes = added[0].shapes if len(added) == 1 else f"{len(added)} smaller ones"
         amounts = _Amounts()
         for row in added:
-            own = _Amounts(row.count, row.seconds, row.multiply_adds, row.moved_bytes)
+            own = _Amounts(row.times, row.seconds, row.multiply_adds, row.moved_bytes)
             amounts = amounts.plus(own)
         rows.append(_operation(kind, shapes, amounts, total, ceilings))
     return rows

@@ -41,7 +41,7 @@ def torch_network(model: Model, classes: int) -> nn.Module | None:
 
 def _has_torch_units(model: ResNet) -> bool:
     """Whether a resolved network consists of the units below and is otherwise standard."""
-    if model.order not in ("post", "full_pre"):
+    if model.block != "basic" or model.order not in ("post", "full_pre"):
         return False
     if model.shortcut not in ("none", "zero_pad", "projection"):
         return False
@@ -83,10 +83,10 @@ class TorchBasicUnit(nn.Module):
         super().__init__()
         self.plain, self.pre = model.shortcut == "none", model.order == "full_pre"
         self.activated, self.changes_shape = activated, stride > 1 or inputs != outputs
-        self.conv1, self.conv2 = _conv(inputs, outputs, 3, stride), _conv(outputs, outputs, 3)
+        self.conv1 = _conv(inputs, outputs, 3, stride)
         if not (self.pre and activated):
             self.norm1 = nn.BatchNorm2d(inputs if self.pre else outputs)
-        self.norm2 = nn.BatchNorm2d(outputs)
+        self.conv2, self.norm2 = _conv(outputs, outputs, 3), nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
         if self.changes_shape and model.shortcut == "zero_pad":
             self.shortcut = TorchZeroPadding(stride, outputs - inputs)
