@@ -251,7 +251,7 @@ def test_sigterm_ends_a_host_that_is_not_training(experiment: Path, tmp_path: Pa
     patch = """
 import os, signal
 from resflax.runs import session
-def stopped(*args):
+def stopped(*args, **kwargs):
     os.kill(os.getpid(), signal.SIGTERM)
     raise AssertionError("SIGTERM was lost")
 session.make_plan = stopped

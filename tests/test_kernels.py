@@ -1,6 +1,7 @@
 """Our own kernels against XLA's convolutions and their gradients, and against float64."""
 
 import hashlib
+import os
 import subprocess
 import sys
 from functools import partial
@@ -272,6 +273,11 @@ def test_numbers_are_equal_to_the_bit_for_every_number_of_threads():
         return done.stdout
 
     assert of_process("1").strip() == of_process("all").strip() == digest()
+
+
+def test_threads_are_counted_where_a_process_has_no_affinity(tmp_path, monkeypatch):
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    assert allowed_threads(tmp_path) == os.cpu_count()
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from resflax.devices import compilation
 from resflax.devices.compilation import compile_for
 from resflax.devices.parallel import AXIS, Devices
 from resflax.feeding.batch import ResidentSplit, gather_resident
+from resflax.kernels import library
 from resflax.models import build, residual
 from resflax.models.convolution import convolve
 from resflax.models.layers import relu, scale_and_shift
@@ -185,12 +186,18 @@ def test_a_deep_net_has_no_more_convolutions_than_a_less_deep_one():
     assert convolutions(few) == convolutions(many) < 60
 
 
-def test_memory_of_a_dense_step_grows_with_depth_and_not_with_its_square():
+@pytest.mark.parametrize("with_kernels", [False, True])
+def test_memory_of_a_dense_step_grows_with_depth_and_not_with_its_square(with_kernels, monkeypatch):
+    if with_kernels and not library.load():
+        pytest.skip("the kernels were not built")
+
     def temporary(config):
         return lowered(config, (16, 8, 8, 3)).compile().memory_analysis().temp_size_in_bytes
 
+    monkeypatch.setattr(library, "load", lambda: with_kernels)
     small, middle, large = (temporary(DenseNet(depth, 8)) for depth in (16, 28, 40))
     assert large - middle < 1.2 * (middle - small)
+    monkeypatch.setattr(library, "load", lambda: False)  # the kernels never keep activated maps
     assert large < temporary(DenseNet(40, 8, remat=False)) / 2
 
 

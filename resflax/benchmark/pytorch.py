@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from resflax.benchmark.contender import LEARNING_RATE, MOMENTUM, WEIGHT_DECAY, Case, Contender
 from resflax.benchmark.pytorch_networks import torch_network
+from resflax.kernels.threads import allowed_threads
 
 
 def why_not_compiled() -> str | None:
@@ -45,7 +46,7 @@ def threads_of_xla() -> int:
         return os.cpu_count() or 1
     names = (thread / "comm" for thread in threads.iterdir())
     count = sum(name.read_text(encoding="utf-8").startswith("tf_XLAEigen") for name in names)
-    return count or len(os.sched_getaffinity(0))
+    return count or allowed_threads()
 
 
 def torch_contender(case: Case, *, compiled: bool) -> Contender | None:

@@ -144,7 +144,8 @@ def _visit(
             return call(*args, **kwargs)
         if isinstance(inner, ResidualUnit | DenseLayer) and not begun:
             begun = True
-            see("stem", layer, gram(args[0][0].x if isinstance(inner, DenseLayer) else args[0]))
+            first = args[0][0].settled() if isinstance(inner, DenseLayer) else args[0]
+            see("stem", layer, gram(first))
         output = call(*args, **kwargs)
         if isinstance(inner, Conv | nn.Conv):
             layer += "shortcut" not in inner.path
@@ -153,7 +154,7 @@ def _visit(
         elif isinstance(inner, DenseLayer):
             # The inner products of concatenated maps are the sums of the maps' inner products.
             groups = args[0]
-            block = (gram(groups[0].x) if len(groups) == 1 else block) + gram(output)
+            block = (gram(groups[0].settled()) if len(groups) == 1 else block) + gram(output)
             see(".".join(inner.path), layer, block)
         return output
 
