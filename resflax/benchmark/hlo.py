@@ -107,7 +107,7 @@ def _instruction(name: str, results: str, opcode: str, rest: str) -> Instruction
 
 
 def _split_at_closing_bracket(text: str) -> tuple[str, str]:
-    """Text inside a bracket that is already open, and the text behind it."""
+    """Text inside a bracket that is already open, and the text after it."""
     depth = 1
     for place, character in enumerate(text):
         depth += (character == "(") - (character == ")")

@@ -21,7 +21,7 @@ Array = jax.Array
 
 
 class Options(NamedTuple):
-    """What a convolution does besides convolving."""
+    """The options say how a convolution is applied, and what it does besides convolving."""
 
     stride: int = 1
     groups: int = 1

@@ -19,8 +19,10 @@ from resflax.kernels.threads import allowed_threads
 from resflax.text import one_line
 
 VERSION: int = 1
-"""Of the functions' arguments and results. It is part of their names, because the key of a kept
-compiled program has these names in it, and nothing else of the library."""
+"""The version of the functions' arguments and results.
+
+It is part of their names, because the key of a kept compiled program has these names in it, and
+nothing else of the library."""
 
 TARGETS: tuple[str, ...] = ("Forward", "Backward")
 """The functions of the library that compiled programs call."""

@@ -86,7 +86,7 @@ class Trainer:
 
 
 def _settings() -> dict[str, Any]:
-    """What a trial may have set for the whole process."""
+    """Returns the settings of the whole process that a trial may have changed."""
     return {
         # scikit-learn sets variables of that name when the digits are prepared.
         "environment": {n: os.environ[n] for n in os.environ if not n.startswith("KMP_")},
