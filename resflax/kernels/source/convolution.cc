@@ -143,6 +143,46 @@ void fill_maps(const Shape& s, const std::vector<Maps>& maps, const Activation& 
   });
 }
 
+// The maps of a convolution as its pieces read them: with a border and activated, in memory of the
+// thread; or where they are, if they need neither.
+struct Input {
+  const Shape& shape;
+  const std::vector<Maps>& maps;
+  const Activation& activation;
+  const bool in_place;
+  const int64_t step;     // floats between neighbouring positions
+  const int64_t columns;  // positions in a row
+
+  Input(const Shape& s, const std::vector<Maps>& maps, const Activation& activation)
+      : shape(s),
+        maps(maps),
+        activation(activation),
+        in_place(s.size == 1 && maps.size() == 1 && s.format == Format::float32 &&
+                 !is_active(activation)),
+        step(in_place ? s.inputs : channel_step(s.inputs)),
+        columns(in_place ? s.width : (s.out_width() - 1) * s.stride + s.size) {}
+
+  int64_t row_step() const { return columns * step; }
+
+  // Floats between neighbouring images of a piece.
+  int64_t image_step(const Pieces& pieces) const {
+    return (in_place ? shape.height : (pieces.rows - 1) * shape.stride + shape.size) * row_step();
+  }
+
+  const float* read(const Pieces& pieces, const Piece& piece, Buffer& buffer) const {
+    if (in_place)
+      return static_cast<const float*>(maps[0].data) +
+             (piece.image * shape.height + piece.row * shape.stride) * row_step();
+    float* to = buffer.floats(pieces.images * image_step(pieces) + kSlack);
+    const Window window{piece.row * shape.stride - shape.pad(),
+                        (piece.rows - 1) * shape.stride + shape.size, shape.pad(), columns};
+    for (int64_t i = 0; i < piece.images; ++i)
+      fill_maps(shape, maps, activation, piece.image + i, window, step,
+                to + i * image_step(pieces));
+    return to;
+  }
+};
+
 // The places of a kernel, as segments of the padded maps. If channels of neighbouring places are
 // neighbours, a segment is a row of the kernel; otherwise it is one place and a slab of channels.
 struct Taps {
@@ -280,25 +320,20 @@ void forward(const Forward& call, const Pool& pool) {
     if (call.sums) std::memset(call.sums, 0, 2 * s.outputs * sizeof(float));
     return;
   }
-  // Maps that need neither a border nor an activation are read where they are.
-  const bool in_place = s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 &&
-                        !is_active(call.activation);
-  const int64_t x_step = in_place ? s.inputs : channel_step(s.inputs);
-  const int64_t columns = in_place ? s.width : (out_width - 1) * s.stride + s.size;
+  const Input input(s, call.maps, call.activation);
   const int64_t group_inputs = s.group_inputs(), group_outputs = s.group_outputs();
   const std::vector<Block> blocks = blocks_of(group_outputs, l.lanes);
   const int64_t padded = round_up(group_outputs, l.lanes);
   // A register that reaches over a group's end is overwritten by the next group.
   const bool to_y = s.format == Format::float32 && padded == group_outputs;
   const int64_t y_step = s.outputs - group_outputs + padded;
-  const Taps taps = make_taps(numbers(s.size), 0, s.size, columns * x_step, x_step, group_inputs);
+  const Taps taps =
+      make_taps(numbers(s.size), 0, s.size, input.row_step(), input.step, group_inputs);
   const int64_t length = taps.length();
-  const Pieces pieces(s, s.stride * columns * x_step + out_width * y_step);
-  const int64_t window_rows = (pieces.rows - 1) * s.stride + s.size;
-  const int64_t image_step =
-      in_place ? s.height * columns * x_step : window_rows * columns * x_step;
-  const std::vector<int64_t> from = distances(pieces.images, pieces.rows, out_width, image_step,
-                                              s.stride * columns * x_step, s.stride * x_step);
+  const Pieces pieces(s, s.stride * input.row_step() + out_width * y_step);
+  const std::vector<int64_t> from =
+      distances(pieces.images, pieces.rows, out_width, input.image_step(pieces),
+                s.stride * input.row_step(), s.stride * input.step);
   const std::vector<int64_t> to =
       distances(1, 1, pieces.images * pieces.rows * out_width, 0, 0, y_step);
 
@@ -335,19 +370,7 @@ void forward(const Forward& call, const Pool& pool) {
     const int64_t end = slice + 1 < slices ? first_block[block_count].first : s.outputs;
     const Piece piece(pieces, number);
     const int64_t count = piece.images * piece.rows * out_width;
-    const float* x;
-    if (in_place) {
-      x = static_cast<const float*>(call.maps[0].data) +
-          (piece.image * s.height + piece.row * s.stride) * s.width * s.inputs;
-    } else {
-      float* window = x_buffer.floats(pieces.images * image_step + kSlack);
-      for (int64_t i = 0; i < piece.images; ++i)
-        fill_maps(s, call.maps, call.activation, piece.image + i,
-                  {piece.row * s.stride - s.pad(), (piece.rows - 1) * s.stride + s.size, s.pad(),
-                   columns},
-                  x_step, window + i * image_step);
-      x = window;
-    }
+    const float* x = input.read(pieces, piece, x_buffer);
     const int64_t first = (piece.image * out_height + piece.row) * out_width * s.outputs;
     float* y = to_y ? static_cast<float*>(call.y) + first
                     : y_buffer.floats(pieces.images * pieces.rows * out_width * y_step);
@@ -399,10 +422,7 @@ void backward(const Backward& call, const Pool& pool) {
   }
 
   // The window of the maps, and that of the gradient with all places that reach the same rows.
-  const bool x_in_place = s.size == 1 && call.maps.size() == 1 && s.format == Format::float32 &&
-                          !is_active(call.activation);
-  const int64_t x_step = x_in_place ? s.inputs : channel_step(s.inputs);
-  const int64_t x_columns = x_in_place ? s.width : (out_width - 1) * s.stride + s.size;
+  const Input input(s, call.maps, call.activation);
   const int64_t before = pad / s.stride, after = (s.stride - 1 + pad) / s.stride;
   const int64_t g_step = channel_step(s.outputs), g_columns = before + out_width + after;
   const int64_t padded_inputs = round_up(group_inputs, l.lanes);
@@ -411,9 +431,8 @@ void backward(const Backward& call, const Pool& pool) {
                        padded_inputs == group_inputs && !is_active(call.activation);
   const int64_t d_step = s.inputs - group_inputs + padded_inputs;
 
-  const Pieces pieces(s, s.stride * x_columns * x_step + g_columns * g_step);
-  const int64_t x_rows = (pieces.rows - 1) * s.stride + s.size;
-  const int64_t x_image = (x_in_place ? s.height : x_rows) * x_columns * x_step;
+  const Pieces pieces(s, s.stride * input.row_step() + g_columns * g_step);
+  const int64_t x_image = input.image_step(pieces);
   const int64_t g_rows = before + pieces.rows + after, g_image = g_rows * g_columns * g_step;
   const int64_t d_rows = pieces.rows * s.stride;
   const int64_t d_image = (to_maps ? s.height : d_rows) * s.width * d_step;
@@ -481,7 +500,8 @@ void backward(const Backward& call, const Pool& pool) {
   });
 
   // The kernel's gradient: `parts` sums over different images, each in `slices` of the outputs.
-  const Taps taps = make_taps(numbers(s.size), 0, s.size, x_columns * x_step, x_step, group_inputs);
+  const Taps taps =
+      make_taps(numbers(s.size), 0, s.size, input.row_step(), input.step, group_inputs);
   const int64_t sum_floats = s.groups * taps.length() * padded_outputs;
   int64_t parts = kMostParts;
   while (parts > 1 && (parts > pieces.groups_of_images || parts * sum_floats > kMostSums))
@@ -521,19 +541,7 @@ void backward(const Backward& call, const Pool& pool) {
              });
       }
 
-      const float* x;
-      if (x_in_place) {
-        x = static_cast<const float*>(call.maps[0].data) +
-            (piece.image * s.height + piece.row * s.stride) * s.width * s.inputs;
-      } else {
-        float* window = x_buffer.floats(pieces.images * x_image + kSlack);
-        for (int64_t i = 0; i < piece.images; ++i)
-          fill_maps(
-              s, call.maps, call.activation, piece.image + i,
-              {piece.row * s.stride - pad, (piece.rows - 1) * s.stride + s.size, pad, x_columns},
-              x_step, window + i * x_image);
-        x = window;
-      }
+      const float* x = input.read(pieces, piece, x_buffer);
       const float* inner = g + (before * g_columns + before) * g_step;
       const int64_t some_images =
           std::clamp<int64_t>(kGradientPositions / (piece.rows * out_width), 1, piece.images);
@@ -543,9 +551,9 @@ void backward(const Backward& call, const Pool& pool) {
           const int64_t images = std::min(some_images, piece.images - i);
           const int64_t rows = std::min(some_rows, piece.rows - r);
           const Places of_x{
-              images, rows, out_width, x_image, s.stride * x_columns * x_step, s.stride * x_step};
+              images, rows, out_width, x_image, s.stride * input.row_step(), s.stride * input.step};
           const Places of_g{images, rows, out_width, g_image, g_columns * g_step, g_step};
-          const float* some_x = x + i * x_image + r * s.stride * x_columns * x_step;
+          const float* some_x = x + i * x_image + r * s.stride * input.row_step();
           const float* some_g = inner + i * g_image + r * g_columns * g_step + first_output;
           for (int64_t group = 0; group < s.groups; ++group)
             for (int64_t o = 0; o < outputs; o += kSlab)
